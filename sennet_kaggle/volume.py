@@ -1,0 +1,143 @@
+"""A kidney folder as slices: exact grey values, labels paired by file name, nothing read before it is asked for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError
+from .tiff import read_grey, read_mask, read_size
+
+_SUFFIXES = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One kidney: its slices in ascending order of file name.
+
+    Iterating yields the grey slices, each (H, W) uint8 or uint16; `volume[z]` reads one.
+    """
+
+    name: str
+    image_paths: tuple[Path, ...]
+    label_paths: dict[str, Path] = field(default_factory=dict, repr=False)
+    """Label file by the stem of its image; slices without an entry are unlabelled."""
+
+    def __len__(self) -> int:
+        return len(self.image_paths)
+
+    def __getitem__(self, z: int) -> np.ndarray:
+        return read_grey(self.image_paths[z])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(read_grey, self.image_paths)
+
+    @property
+    def slice_ids(self) -> list[str]:
+        """Submission ids, `<kidney>_<stem>`."""
+        return [f"{self.name}_{path.stem}" for path in self.image_paths]
+
+    def slice_size(self, z: int) -> tuple[int, int]:
+        """(H, W) of slice z, from its header alone."""
+        return read_size(self.image_paths[z])
+
+    def is_labelled(self, z: int) -> bool:
+        return self.image_paths[z].stem in self.label_paths
+
+    def label(self, z: int) -> np.ndarray:
+        """Reads the label of slice z: (H, W) bool.
+
+        Raises:
+            InputError: as `label_path`, or the label has more than one value besides 0.
+        """
+        return read_mask(self.label_path(z))
+
+    def label_path(self, z: int) -> Path:
+        """Finds the label of slice z and compares its size with the image's, by their headers.
+
+        Raises:
+            InputError: the slice has no label, or one of another size, or either file is damaged.
+        """
+        image_path = self.image_paths[z]
+        if image_path.stem not in self.label_paths:
+            raise InputError(f"{image_path} has no label of the same name")
+        label_path = self.label_paths[image_path.stem]
+        image_size, label_size = read_size(image_path), read_size(label_path)
+        if image_size != label_size:
+            raise InputError(
+                f"{label_path} is {label_size[0]}x{label_size[1]} but its image {image_path} is "
+                f"{image_size[0]}x{image_size[1]}: both must be of one size"
+            )
+        return label_path
+
+
+def open_volume(kidney_dir: Path | str) -> Volume:
+    """Opens a kidney folder with `images/*.tif` and, where there are labels, `labels/*.tif`.
+
+    kidney_3_dense has labels only; its images are those of the same names in kidney_3_sparse beside it,
+    so a folder `<name>_dense` without images is completed from `<name>_sparse`, its labelled slices only.
+
+    Args:
+        kidney_dir: the folder; its name is the kidney's name.
+
+    Raises:
+        InputError: no such folder, no slices in it, two slices of one stem, or labels without an image.
+    """
+    kidney_dir = Path(kidney_dir)
+    images_dir, labels_dir = kidney_dir / "images", kidney_dir / "labels"
+    labels = _slices_by_stem(labels_dir) if labels_dir.is_dir() else {}
+    if not images_dir.is_dir() and kidney_dir.name.endswith("_dense") and labels:
+        images_dir = kidney_dir.with_name(kidney_dir.name.removesuffix("_dense") + "_sparse") / "images"
+        images = {stem: path for stem, path in _slices_by_stem(images_dir).items() if stem in labels}
+    else:
+        images = _slices_by_stem(images_dir)
+    if not images:
+        raise InputError(f"{images_dir} has no slices: expected *.tif files, one per slice")
+    orphans = sorted(labels.keys() - images.keys())
+    if orphans:
+        raise InputError(f"{labels_dir} has {len(orphans)} labels without an image, the first {orphans[0]}")
+    return Volume(kidney_dir.name, tuple(images.values()), labels)
+
+
+def open_volumes(data_dir: Path | str, split: str, names: tuple[str, ...] = ()) -> list[Volume]:
+    """Opens the kidneys under `data_dir/split`, in ascending order of name.
+
+    Args:
+        data_dir: a folder in the competition's layout.
+        split: "train" or "test".
+        names: which kidneys; all that there are when empty.
+
+    Raises:
+        InputError: the folder, a named kidney or every kidney is missing.
+    """
+    split_dir = Path(data_dir) / split
+    if not split_dir.is_dir():
+        found = _listing(Path(data_dir))
+        raise InputError(f"{split_dir} is missing: expected {split}/<kidney>/images/*.tif in {data_dir}, found {found}")
+    present = sorted(path.name for path in split_dir.iterdir() if path.is_dir())
+    missing = [name for name in names if name not in present]
+    if missing or not present:
+        raise InputError(
+            f"{split_dir} has no kidney {missing[0] if missing else 'folder'}: found {_listing(split_dir)}"
+        )
+    return [open_volume(split_dir / name) for name in (names or present)]
+
+
+def _slices_by_stem(slices_dir: Path) -> dict[str, Path]:
+    if not slices_dir.is_dir():
+        raise InputError(f"{slices_dir} is missing: expected a folder of *.tif slices")
+    paths = sorted(path for path in slices_dir.iterdir() if path.suffix.lower() in _SUFFIXES)
+    by_stem = {path.stem: path for path in paths}
+    if len(by_stem) < len(paths):
+        twin = next(a for a, b in zip(paths, paths[1:], strict=False) if a.stem == b.stem)
+        raise InputError(f"{slices_dir} has two slices of the name {twin.stem}: keep one")
+    return by_stem
+
+
+def _listing(folder: Path) -> str:
+    """What stands in a folder instead of what was expected."""
+    if not folder.is_dir():
+        return f"no folder {folder}"
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "it empty"

@@ -1,0 +1,42 @@
+"""Shared fixtures: the real slices where they are, small synthetic ones everywhere."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(os.environ.get("SENNET_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real slices; tests that ask for it are skipped where there are none."""
+    if not DATA_DIR.is_dir():
+        pytest.skip(f"no real slices at {DATA_DIR}: set SENNET_DATA_DIR")
+    return DATA_DIR
+
+
+@pytest.fixture
+def write_kidney():
+    """Writes a kidney folder of random slices; returns (images, masks), each (D, H, W)."""
+
+    def write(kidney_dir: Path, depth: int = 3, size: tuple[int, int] = (40, 31), labels: bool = True, first: int = 0):
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 2**16, (depth, *size), dtype=np.uint16)
+        masks = rng.random((depth, *size)) < 0.1
+        for z in range(depth):
+            write_tiff(kidney_dir / "images" / f"{first + z:04d}.tif", images[z])
+            if labels:
+                write_tiff(kidney_dir / "labels" / f"{first + z:04d}.tif", masks[z].astype(np.uint8) * 255)
+        return images, masks
+
+    return write
+
+
+def write_tiff(path: Path, array: np.ndarray, compression: int = 1) -> None:
+    """Writes a TIFF with OpenCV: compression 1 none, 5 LZW, 8 deflate."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), array, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
