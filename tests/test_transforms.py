@@ -1,0 +1,116 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from sennet_kaggle.config import IMAGENET_STD, Preprocessing
+from sennet_kaggle.transforms import (
+    IntensityRange,
+    image_to_tensor,
+    mask_to_target,
+    measure_intensity,
+    resize_probability,
+    slice_to_image,
+)
+from sennet_kaggle.volume import open_volume
+
+REPORT = Preprocessing(intensity="eight_bit")
+ONE_8_BIT_STEP = 1 / 255 / min(IMAGENET_STD)
+
+
+def to_tensor(slice_, preprocessing):
+    intensity = measure_intensity([slice_], preprocessing)
+    return image_to_tensor(slice_to_image(slice_, intensity, preprocessing), preprocessing)
+
+
+def huggingface_tensor(image_8bit: np.ndarray) -> torch.Tensor:
+    from transformers import SegformerImageProcessor
+
+    processor = SegformerImageProcessor(size={"height": 512, "width": 512}, do_reduce_labels=False)
+    return processor(images=np.repeat(image_8bit[..., None], 3, 2), return_tensors="pt")["pixel_values"][0]
+
+
+@pytest.mark.parametrize("size", [(1303, 912), (512, 512), (300, 410)])
+def test_report_preprocessing_equals_huggingface(size):
+    """The processor rounds to 8 bits after its resize and we do not, so they differ by a grey level at most."""
+    noise = np.random.default_rng(0).integers(0, 2**16, (size[0] // 4, size[1] // 4)).astype(np.uint16)
+    slice_ = cv2.resize(noise, size[::-1], interpolation=cv2.INTER_CUBIC)
+    ours = to_tensor(slice_, REPORT)
+    theirs = huggingface_tensor((slice_ >> 8).astype(np.uint8))
+    assert ours.shape == theirs.shape == (3, 512, 512)
+    assert (ours - theirs).abs().max() <= ONE_8_BIT_STEP
+    assert ours.std() > 20 * ONE_8_BIT_STEP
+
+
+def test_report_preprocessing_equals_huggingface_on_a_real_slice(data_dir):
+    volume = open_volume(data_dir / "train" / "kidney_2")
+    image_8bit = cv2.imread(str(volume.image_paths[1]))[..., 0]  # OpenCV's default: 8 bits are left
+    difference = (to_tensor(volume[1], REPORT) - huggingface_tensor(image_8bit)).abs()
+    assert difference.max() <= ONE_8_BIT_STEP
+
+
+def test_eight_bit_slices_are_taken_as_they_are():
+    slice_ = np.array([[0, 51], [102, 255]], np.uint8)
+    image = slice_to_image(slice_, measure_intensity([slice_], REPORT), REPORT)
+    np.testing.assert_allclose(image, [[0, 0.2], [0.4, 1]], atol=1e-7)
+    np.testing.assert_array_equal(
+        slice_to_image(slice_.astype(np.uint16) << 8 | 17, IntensityRange(0, 255), REPORT), image
+    )
+
+
+def test_percentiles_become_0_and_1():
+    """Grey values 0..10000 in equal numbers: the 10th percentile is 1000, the 99.8th 9980."""
+    ramp = np.arange(10001, dtype=np.uint16)
+    slices = [np.tile(np.repeat(ramp, 4), (4, 1)) for _ in range(3)]
+    intensity = measure_intensity(slices, Preprocessing())
+    assert intensity == IntensityRange(1000, 9980)
+    image = slice_to_image(np.array([[1000, 9980, 5490, 0]], np.uint16), intensity, Preprocessing())
+    np.testing.assert_allclose(image, [[0, 1, 0.5, -1000 / 8980]], rtol=1e-6)
+
+
+def test_intensity_reads_at_most_16_slices_of_any_depth():
+    class Counting(list):
+        reads = 0
+
+        def __getitem__(self, z):
+            self.reads += 1
+            return super().__getitem__(z)
+
+    for depth, reads in ((1, 1), (3, 3), (200, 16)):
+        slices = Counting([np.full((8, 8), 7, np.uint16)] * depth)
+        measure_intensity(slices, Preprocessing())
+        assert slices.reads == reads
+
+
+def test_a_blank_volume_stays_finite():
+    blank = np.full((9, 9), 500, np.uint16)
+    assert np.isfinite(slice_to_image(blank, measure_intensity([blank], Preprocessing()), Preprocessing())).all()
+
+
+def test_channels_have_their_own_mean_and_std():
+    preprocessing = Preprocessing(intensity="eight_bit", roi_size=8, mean=(0.0, 0.5), std=(1.0, 0.25))
+    tensor = to_tensor(np.full((8, 8), 255, np.uint8), preprocessing)
+    assert preprocessing.in_channels == 2
+    torch.testing.assert_close(tensor[:, 0, 0], torch.tensor([1.0, 2.0]))
+
+
+def test_masks_keep_to_0_and_1():
+    mask = np.random.default_rng(0).random((61, 95)) < 0.5
+    target = mask_to_target(mask, Preprocessing(roi_size=32))
+    assert target.shape == (1, 32, 32) and target.dtype == torch.float32
+    assert set(target.unique().tolist()) == {0.0, 1.0}
+    same = mask_to_target(mask[:32, :32], Preprocessing(roi_size=32))
+    np.testing.assert_array_equal(same[0].numpy() == 1, mask[:32, :32])
+
+
+def test_image_mask_and_probability_stay_aligned():
+    """A disc that goes through the resize and back sits where it was."""
+    y, x = np.mgrid[:300, :200]
+    mask = (y - 90) ** 2 + (x - 140) ** 2 < 30**2
+    target = mask_to_target(mask, Preprocessing(roi_size=128))[0].numpy()
+    image = image_to_tensor(mask.astype(np.float32), Preprocessing(roi_size=128, mean=(0.0,), std=(1.0,)))[0].numpy()
+    for resized in (target, image):
+        back = resize_probability(resized, 300, 200)
+        assert back.shape == (300, 200)
+        weight = back / back.sum()
+        assert abs((weight * y).sum() - 90) < 0.5 and abs((weight * x).sum() - 140) < 0.5
