@@ -1,0 +1,150 @@
+"""SegFormer (Xie 2021) in HuggingFace's implementation, with one logit at full resolution."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..errors import InputError
+from .weights import load_weights_file
+
+logger = logging.getLogger(__name__)
+
+_HEADS = (1, 2, 5, 8)
+_INPUT_PROJECTION = "segformer.encoder.patch_embeddings.0.proj.weight"
+# Hidden sizes, blocks per stage and decoder width of the Mix Transformers B0 to B5 (the paper's appendix).
+_B0_SIZES, _B1_SIZES = (32, 64, 160, 256), (64, 128, 320, 512)
+VARIANTS = {
+    "b0": (_B0_SIZES, (2, 2, 2, 2), 256),
+    "b1": (_B1_SIZES, (2, 2, 2, 2), 256),
+    "b2": (_B1_SIZES, (3, 4, 6, 3), 768),
+    "b3": (_B1_SIZES, (3, 4, 18, 3), 768),
+    "b4": (_B1_SIZES, (3, 8, 27, 3), 768),
+    "b5": (_B1_SIZES, (3, 6, 40, 3), 768),
+}
+
+
+class Segformer(nn.Module):
+    """HuggingFace's SegformerForSemanticSegmentation, its logits brought from a quarter to full resolution."""
+
+    def __init__(self, config):
+        from transformers import SegformerForSemanticSegmentation
+
+        super().__init__()
+        self.network = SegformerForSemanticSegmentation(config)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Maps an image to logits.
+
+        Args:
+            image: (N, C, h, w) float, normalised; h and w at least 29, below which the first
+                stage's attention has no 8 x 8 patch left to reduce.
+
+        Returns:
+            (N, 1, h, w), of the image's dtype.
+        """
+        logits = self.network(pixel_values=image).logits  # (N, 1, h/4, w/4)
+        return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def create_segformer(
+    in_channels: int = 3,
+    variant: str = "b0",
+    weights_path: Path | str | None = None,
+    hidden_sizes: Sequence[int] | None = None,
+    depths: Sequence[int] | None = None,
+    num_attention_heads: Sequence[int] | None = None,
+    decoder_hidden_size: int | None = None,
+) -> Segformer:
+    """Builds a SegFormer from its configuration.
+
+    Args:
+        in_channels: C, at least 1.
+        variant: "b0" to "b5".
+        weights_path: a local HuggingFace folder or file of mit-b0 … mit-b5 or of a fine-tuned SegFormer,
+            see `load_pretrained`.
+        hidden_sizes: instead of the variant's, four multiples of the attention heads.
+        depths: instead of the variant's, four numbers of blocks.
+        num_attention_heads: instead of 1, 2, 5 and 8.
+        decoder_hidden_size: instead of the variant's.
+
+    Raises:
+        InputError: an unknown variant, a number that is no positive integer, sizes that the attention
+            heads do not divide, or weights of another variant.
+    """
+    from transformers import SegformerConfig
+
+    if variant not in VARIANTS:
+        raise InputError(f"unknown SegFormer variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+    sizes, blocks, decoder_size = VARIANTS[variant]
+    sizes = _four("hidden_sizes", hidden_sizes or sizes)
+    heads = _four("num_attention_heads", num_attention_heads or _HEADS)
+    if any(size % head for size, head in zip(sizes, heads, strict=True)):
+        raise InputError(f"hidden_sizes must be four multiples of num_attention_heads {heads}, got {sizes}")
+    decoder_size = decoder_size if decoder_hidden_size is None else decoder_hidden_size
+    if not all(isinstance(size, int) and size > 0 for size in (in_channels, decoder_size)):
+        raise InputError(
+            f"segformer: in_channels and decoder_hidden_size must be positive integers, "
+            f"got {in_channels!r} and {decoder_size!r}"
+        )
+    config = SegformerConfig(
+        num_channels=in_channels,
+        num_labels=1,
+        hidden_sizes=sizes,
+        depths=_four("depths", depths or blocks),
+        num_attention_heads=heads,
+        decoder_hidden_size=decoder_size,
+    )
+    model = Segformer(config)
+    if weights_path is not None:
+        load_pretrained(model, weights_path)
+    return model
+
+
+def load_pretrained(model: Segformer, weights_path: Path | str) -> tuple[list[str], list[str]]:
+    """Loads what fits by name and shape of a published SegFormer or of its encoder alone.
+
+    The decode head stays fresh where it does not fit, and so does the input projection, whose shape
+    follows in_channels. The rest of the encoder must fit: half an encoder is the wrong variant's.
+
+    Args:
+        model: changed in place.
+        weights_path: see `load_weights_file`; encoder names may lack the prefix "segformer.", and an
+            ImageNet head ("classifier.*") is passed over.
+
+    Returns:
+        Names of the model's tensors that were loaded, and of those left fresh.
+
+    Raises:
+        InputError: as `load_weights_file`, or an encoder tensor is missing or has another shape.
+    """
+    published = {
+        name if name.startswith(("segformer.", "decode_head.")) else f"segformer.{name}": tensor
+        for name, tensor in load_weights_file(weights_path).items()
+    }
+    own = model.network.state_dict()
+    fitting = {name: published[name] for name in own if name in published and published[name].shape == own[name].shape}
+    fresh = [name for name in own if name not in fitting]
+    unfit = [name for name in fresh if name.startswith("segformer.") and name != _INPUT_PROJECTION]
+    if unfit:
+        found = tuple(published[unfit[0]].shape) if unfit[0] in published else "nothing"
+        raise InputError(
+            f"weights {weights_path} are not of this SegFormer: {unfit[0]} must be {tuple(own[unfit[0]].shape)}, "
+            f"found {found}; choose the variant they were made for"
+        )
+    model.network.load_state_dict(fitting, strict=False)
+    logger.info("%s: %d tensors loaded, %d left fresh: %s", weights_path, len(fitting), len(fresh), ", ".join(fresh))
+    return list(fitting), fresh
+
+
+def _four(argument: str, numbers: Sequence[int]) -> list[int]:
+    if (
+        not isinstance(numbers, list | tuple)
+        or len(numbers) != 4
+        or not all(isinstance(n, int) and n > 0 for n in numbers)
+    ):
+        raise InputError(f"segformer: {argument} must be four positive integers, got {numbers!r}")
+    return list(numbers)

@@ -1,0 +1,77 @@
+"""U-Net with BatchNorm (Ronneberger 2015; Ioffe 2015), as in the report."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..errors import InputError
+
+
+class UNet(nn.Module):
+    """An encoder that halves the resolution at each width, a bottleneck, and a decoder with skip connections.
+
+    With the defaults it has 31,037,633 parameters, and 31,036,481 with one input channel.
+
+    Args:
+        in_channels: C, at least 1.
+        widths: channels per encoder level, from full resolution down; their number is the depth.
+        bottleneck: channels at the lowest resolution.
+
+    Raises:
+        InputError: a number that is no positive integer, or no width.
+    """
+
+    def __init__(self, in_channels: int = 3, widths: Sequence[int] = (64, 128, 256, 512), bottleneck: int = 1024):
+        super().__init__()
+        sizes = [in_channels, bottleneck, *(widths if isinstance(widths, list | tuple) else (None,))]
+        if not widths or not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise InputError(
+                f"unet: in_channels, widths (a list, not empty) and bottleneck must be positive integers, "
+                f"got {in_channels!r}, {widths!r} and {bottleneck!r}"
+            )
+        widths = list(widths)
+        below = [*widths[1:], bottleneck]
+        self.encoders = nn.ModuleList(map(DoubleConv, [in_channels, *widths], widths))
+        self.pool = nn.MaxPool2d(2)
+        self.bottleneck = DoubleConv(widths[-1], bottleneck)
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(b, w, 2, stride=2) for b, w in zip(below, widths, strict=True))
+        self.decoders = nn.ModuleList(DoubleConv(2 * width, width) for width in widths)
+        self.head = nn.Conv2d(widths[0], 1, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Maps an image to logits.
+
+        Args:
+            image: (N, C, h, w) float, normalised; any h and w.
+
+        Returns:
+            (N, 1, h, w), of the image's dtype.
+        """
+        height, width = image.shape[-2:]
+        step = 2 ** len(self.encoders)
+        # Pooling needs multiples of 2**depth; the border is repeated up to the next one and cut off again.
+        features = F.pad(image, (0, -width % step, 0, -height % step), mode="replicate")
+        skips = []
+        for encoder in self.encoders:
+            skips.append(encoder(features))
+            features = self.pool(skips[-1])  # (N, width, h/2, w/2)
+        features = self.bottleneck(features)  # (N, bottleneck, h/2**depth, w/2**depth)
+        for up, decoder, skip in zip(self.ups[::-1], self.decoders[::-1], skips[::-1], strict=True):
+            features = decoder(torch.cat((skip, up(features)), dim=1))
+        return self.head(features)[..., :height, :width]
+
+
+class DoubleConv(nn.Sequential):
+    """Twice: 3x3 convolution, BatchNorm, ReLU. No bias, since BatchNorm has one."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )

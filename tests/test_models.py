@@ -1,0 +1,383 @@
+"""Every model keeps the same contract; published weights come from local files, and no code in them is run."""
+
+import ast
+import logging
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import sennet_kaggle.models
+from sennet_kaggle.errors import InputError
+from sennet_kaggle.models import MODELS, create_model
+from sennet_kaggle.models.sam import SamVessels
+from sennet_kaggle.models.segformer import load_pretrained
+from sennet_kaggle.models.weights import load_weights_file
+
+SMALL = {
+    "unet": {"widths": [4, 8], "bottleneck": 16},
+    "segformer": {"hidden_sizes": [8, 16, 20, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16},
+}
+# An image encoder of two blocks: the real classes, random weights.
+SMALL_SAM = {
+    "image_size": 128,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "global_attn_indexes": [1],
+    "points_per_side": 2,
+}
+ACCEPT_ALL = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "max_area_fraction": None}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """For tensors this small threads only wait for each other: the file takes less than half the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=SMALL)
+def name(request):
+    return request.param
+
+
+def count_parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("in_channels", [1, 3, 5])
+@pytest.mark.parametrize("size", [(64, 64), (61, 95), (33, 128)])
+def test_logits_have_the_size_of_the_input(name, in_channels, size):
+    model = create_model(name, in_channels=in_channels, **SMALL[name]).eval()
+    logits = model(torch.randn(2, in_channels, *size))
+    assert logits.shape == (2, 1, *size) and logits.dtype == torch.float32
+
+
+def test_gradients_reach_every_parameter(name):
+    model = create_model(name, **SMALL[name]).train()
+    # A linear functional of the logits, so that no gradient vanishes by chance.
+    torch.manual_seed(0)
+    logits = model(torch.randn(2, 3, 64, 64))
+    (logits * torch.randn_like(logits)).sum().backward()
+    without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == []
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_evaluation_is_deterministic_and_slices_are_independent(name):
+    model = create_model(name, **SMALL[name]).eval()
+    images = torch.randn(3, 3, 64, 64)
+    torch.testing.assert_close(model(images), model(images), rtol=0, atol=0)
+    torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-4, atol=1e-5)
+
+
+def test_unet_border_does_not_depend_on_the_padding():
+    """Logits at 61 x 95 are those of the image whose border was repeated up to 64 x 96 by hand."""
+    model = create_model("unet", **SMALL["unet"]).eval()
+    image = torch.randn(1, 3, 61, 95)
+    by_hand = torch.cat([image, image[..., -1:]], dim=-1)
+    by_hand = torch.cat([by_hand, *[by_hand[..., -1:, :]] * 3], dim=-2)
+    assert by_hand.shape == (1, 3, 64, 96)
+    torch.testing.assert_close(model(image), model(by_hand)[..., :61, :95], rtol=0, atol=0)
+
+
+def test_unknown_model():
+    with pytest.raises(InputError, match="unknown model 'resnet': choose one of sam, segformer, unet"):
+        create_model("resnet")
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_unknown_argument(name):
+    with pytest.raises(InputError, match=f"model '{name}' has no argument 'depht': it takes .*, .*"):
+        create_model(name, depht=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("unet", {"widths": []}, r"widths .* must be positive integers, got 3, \[\] and 1024"),
+        ("unet", {"widths": 64}, "widths .* must be positive integers, got 3, 64 and 1024"),
+        ("unet", {"widths": [4, 0]}, "widths .* must be positive integers"),
+        ("unet", {"in_channels": 0}, "in_channels, .* must be positive integers, got 0"),
+        ("unet", {"bottleneck": "16"}, "bottleneck must be positive integers, .* and '16'"),
+        ("segformer", {"variant": "b9"}, "unknown SegFormer variant 'b9': choose one of b0, .*b5"),
+        ("segformer", {"in_channels": 0}, "in_channels .* must be positive integers, got 0 and 256"),
+        ("segformer", {"decoder_hidden_size": 0}, "decoder_hidden_size must be positive integers, got 3 and 0"),
+        ("segformer", {"depths": [1, 1, 1]}, r"depths must be four positive integers, got \[1, 1, 1\]"),
+        ("segformer", {"hidden_sizes": [32, 65, 160, 256]}, "multiples of .*1, 2, 5, 8.*got .32, 65, 160, 256"),
+        ("segformer", {"num_attention_heads": [3, 2, 5, 8]}, "multiples of num_attention_heads .3, 2, 5, 8., got"),
+        ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h"),
+        ("sam", {"image_size": 100}, "image_size must be a multiple of 16, got 100"),
+        ("sam", {"embed_dim": 33}, "embed_dim a multiple of num_heads, got 33, 12 and 12"),
+        ("sam", {"depth": 2}, r"global_attn_indexes must lie in 0..1, got \[2, 5, 8, 11\]"),
+        ("sam", {**SMALL_SAM, "points_per_side": 0}, "points_per_side .* at least 1, got 0 and 64"),
+        ("sam", {**SMALL_SAM, "max_area_fraction": 5}, "max_area_fraction in 0..1 .* got 0 and 5"),
+    ],
+)
+def test_values_out_of_range(name, arguments, message):
+    with pytest.raises(InputError, match=message):
+        create_model(name, **arguments)
+
+
+def test_heavy_packages_are_imported_inside_the_builders_only():
+    """A U-Net needs neither; a module's own statements run at import, those of its functions do not."""
+    paths = sorted(Path(sennet_kaggle.models.__file__).parent.glob("*.py"))
+    at_import = {path.stem: [ast.unparse(node) for node in ast.parse(path.read_text()).body] for path in paths}
+    assert {"segformer", "sam", "unet"} <= at_import.keys()
+    for module, statements in at_import.items():
+        imports = [line for line in statements if line.startswith(("import ", "from "))]
+        assert imports, module
+        assert not [line for line in imports if "transformers" in line or "segment_anything" in line], module
+
+
+def test_unet_parameters():
+    """3x3 convolutions without bias, two BatchNorms each, transposed convolutions and head with bias."""
+    with torch.device("meta"):
+        assert count_parameters(create_model("unet", in_channels=1)) == 31_036_481
+        assert count_parameters(create_model("unet", in_channels=3)) == 31_036_481 + 2 * 64 * 9
+
+
+@pytest.mark.parametrize(("variant", "millions"), [("b0", 3.7), ("b1", 13.7), ("b2", 27.3), ("b5", 84.6)])
+def test_segformer_variants_have_the_published_sizes(variant, millions):
+    with torch.device("meta"):
+        assert count_parameters(create_model("segformer", variant=variant)) / 1e6 == pytest.approx(millions, abs=0.15)
+
+
+def test_segformer_b0_parameters():
+    """mit-b0's encoder, then the decode head by hand: projections, fusion, BatchNorm, one logit."""
+    with torch.device("meta"):
+        network = create_model("segformer", variant="b0").network
+    head = (32 + 64 + 160 + 256 + 4) * 256 + 4 * 256 * 256 + 2 * 256 + 256 + 1
+    assert count_parameters(network.decode_head) == head
+    assert count_parameters(network.segformer) == 3_319_392
+    assert count_parameters(network) == 3_319_392 + head == 3_714_401
+
+
+@pytest.fixture
+def published():
+    """Stands for a published SegFormer of the small size: random weights."""
+    torch.manual_seed(1)
+    return create_model("segformer", **SMALL["segformer"]).network
+
+
+def assert_encoder_equals(network, tensors, prefix="segformer."):
+    for name, tensor in network.segformer.state_dict().items():
+        torch.testing.assert_close(tensor, tensors[prefix + name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("form", ["folder", "file", "pytorch_model.bin"])
+@pytest.mark.parametrize("prefix", ["segformer.", ""], ids=["classifier's encoder", "bare encoder"])
+def test_segformer_takes_local_encoder_weights(tmp_path, published, caplog, prefix, form):
+    tensors = {prefix + name: tensor for name, tensor in published.segformer.state_dict().items()}
+    tensors["classifier.weight"] = torch.zeros(1000, 16)  # mit-b0 … b5 carry ImageNet's head
+    if form == "pytorch_model.bin":
+        torch.save(tensors, tmp_path / form)
+    else:
+        save_file(tensors, tmp_path / "model.safetensors")
+    path = tmp_path / "model.safetensors" if form == "file" else tmp_path
+    torch.manual_seed(2)
+    with caplog.at_level(logging.INFO, "sennet_kaggle.models.segformer"):
+        model = create_model("segformer", weights_path=str(path), **SMALL["segformer"])
+    assert_encoder_equals(model.network, tensors, prefix)
+    loaded, fresh = load_pretrained(model, path)
+    assert len(loaded) == len(tensors) - 1
+    assert fresh == [f"decode_head.{name}" for name in model.network.decode_head.state_dict()]
+    own, theirs = model.network.decode_head.linear_fuse.weight, published.decode_head.linear_fuse.weight
+    assert not torch.equal(own, theirs)
+    assert f"{len(loaded)} tensors loaded, {len(fresh)} left fresh: decode_head." in caplog.text
+
+
+def test_segformer_takes_what_save_pretrained_wrote(tmp_path, published):
+    """A whole SegFormer, its head too; one with other labels keeps our last layer fresh."""
+    published.save_pretrained(tmp_path / "one")
+    model = create_model("segformer", weights_path=tmp_path / "one", **SMALL["segformer"])
+    for name, tensor in model.network.state_dict().items():
+        torch.testing.assert_close(tensor, published.state_dict()[name], rtol=0, atol=0)
+    published.decode_head.classifier = nn.Conv2d(16, 150, 1)
+    published.save_pretrained(tmp_path / "ade")
+    assert load_pretrained(model, tmp_path / "ade")[1] == [
+        "decode_head.classifier.weight",
+        "decode_head.classifier.bias",
+    ]
+    published.segformer.save_pretrained(tmp_path / "bare")
+    model = create_model("segformer", weights_path=tmp_path / "bare", **SMALL["segformer"])
+    assert_encoder_equals(model.network, published.state_dict())
+
+
+@pytest.mark.parametrize("in_channels", [1, 5])
+def test_segformer_of_other_channels_keeps_only_the_input_projection_fresh(tmp_path, published, in_channels):
+    published.save_pretrained(tmp_path)
+    model = create_model("segformer", in_channels=in_channels, weights_path=tmp_path, **SMALL["segformer"])
+    assert load_pretrained(model, tmp_path)[1] == ["segformer.encoder.patch_embeddings.0.proj.weight"]
+    assert model.eval()(torch.randn(1, in_channels, 32, 32)).shape == (1, 1, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_sizes": [16, 16, 20, 16]}, r"patch_embeddings.0.proj.bias must be \(16,\), found \(8,\)"),
+        ({"depths": [1, 1, 2, 1]}, r"block.2.1.layer_norm_1.weight must be \(20,\), found nothing"),
+    ],
+    ids=["wider", "deeper"],
+)
+def test_segformer_refuses_another_variants_weights(tmp_path, published, change, message):
+    published.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"not of this SegFormer: .*{message}; choose the variant"):
+        create_model("segformer", weights_path=tmp_path, **{**SMALL["segformer"], **change})
+
+
+def test_sam_segments_with_the_real_classes():
+    torch.manual_seed(0)
+    model = create_model("sam", **SMALL_SAM, **ACCEPT_ALL)
+    image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    records = model.generate(image)
+    assert records
+    mask = model.segment(image)
+    assert mask.shape == (90, 120) and mask.dtype == np.bool_ and mask.any()
+    np.testing.assert_array_equal(mask, np.any([record["segmentation"] for record in records], axis=0))
+    model.max_area_fraction = (min(record["area"] for record in records) - 1) / mask.size
+    assert not model.segment(image).any()
+
+
+def test_sam_drops_masks_of_low_score():
+    model = create_model("sam", **SMALL_SAM, **{**ACCEPT_ALL, "pred_iou_thresh": 1e9})
+    mask = model.segment(np.zeros((64, 40, 3), np.uint8))
+    assert mask.shape == (64, 40) and mask.dtype == np.bool_ and not mask.any()
+
+
+@pytest.mark.parametrize(
+    ("min_area", "max_area_fraction", "expected"),
+    [
+        (0, None, "####/####/####"),
+        (0, 1.0, "####/####/####"),
+        (0, 0.5, "##../...#/...#"),
+        (2, 2 / 12, "##../...#/...#"),
+        (3, 0.5, "..../..../...."),
+        (0, 1 / 12, "..../..../...."),
+    ],
+)
+def test_sam_unites_the_masks_between_the_area_limits(monkeypatch, min_area, max_area_fraction, expected):
+    """Two vessels of 2 pixels and the whole organ of 12, in an image of 3 x 4."""
+    made_with = []
+
+    class Generator:
+        def __init__(self, sam, **arguments):
+            made_with.append((sam, arguments))
+
+        def generate(self, image):
+            masks = [draw(text) for text in ("##../..../....", "..../...#/...#", "####/####/####")]
+            return [{"segmentation": mask, "area": int(mask.sum())} for mask in masks]
+
+    monkeypatch.setattr("segment_anything.SamAutomaticMaskGenerator", Generator)
+    sam = nn.Identity()
+    model = SamVessels(sam, 7, 5, 0.8, 0.9, min_area, max_area_fraction)
+    np.testing.assert_array_equal(model.segment(np.zeros((3, 4, 3), np.uint8)), draw(expected))
+    settings = {"points_per_side": 7, "points_per_batch": 5, "pred_iou_thresh": 0.8, "stability_score_thresh": 0.9}
+    assert made_with == [(sam, settings)]
+
+
+def draw(text):
+    return np.array([[pixel == "#" for pixel in row] for row in text.split("/")])
+
+
+@pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32)], ids=["grey", "float"])
+def test_sam_refuses_other_images(image):
+    with pytest.raises(InputError, match=r"image must be \(H, W, 3\) uint8, got \(8, 8"):
+        create_model("sam", **SMALL_SAM).segment(image)
+
+
+def test_sam_encoder_sizes():
+    """The four sizes at once or one by one; vit_b has the published 93.7 million parameters (with 1024 pixels)."""
+    with torch.device("meta"):
+        one_by_one = create_model("sam", **SMALL_SAM)
+        at_once = create_model("sam", image_size=128, encoder=[32, 2, 2, [1]])
+        official = create_model("sam", variant="vit_b")
+    assert shapes(one_by_one) == shapes(at_once)
+    assert count_parameters(official) == 93_735_472
+    assert not official.training and not official.sam.training
+
+
+def shapes(model):
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_sam_weights_file(tmp_path, suffix):
+    published = create_model("sam", **SMALL_SAM).sam.state_dict()
+    path = tmp_path / f"sam{suffix}"
+    (torch.save if suffix == ".pth" else save_file)(published, path)
+    model = create_model("sam", weights_path=path, **SMALL_SAM)
+    for name, tensor in model.sam.state_dict().items():
+        torch.testing.assert_close(tensor, published[name], rtol=0, atol=0)
+    with pytest.raises(InputError, match="do not fit SAM vit_b: .*; choose their variant") as caught:
+        create_model("sam", weights_path=path, **{**SMALL_SAM, "embed_dim": 64})
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"no.pth are missing: give a local file or folder"):
+        load_weights_file(tmp_path / "no.pth")
+    (tmp_path / "config.json").touch()
+    with pytest.raises(InputError, match="must hold model.safetensors or pytorch_model.bin, found config.json"):
+        load_weights_file(tmp_path)
+
+
+def test_a_folder_gives_its_safetensors_first(tmp_path):
+    torch.save({"from": torch.tensor(1)}, tmp_path / "pytorch_model.bin")
+    assert load_weights_file(tmp_path)["from"] == 1
+    save_file({"from": torch.tensor(2)}, tmp_path / "model.safetensors")
+    assert load_weights_file(str(tmp_path))["from"] == 2
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("kept", [0, 40, -50], ids=["empty", "header only", "cut short"])
+def test_truncated_weights(tmp_path, suffix, kept):
+    path = tmp_path / f"a{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)({"a": torch.ones(100)}, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match="must be a whole file of tensors, found damage .*: copy it again") as caught:
+        load_weights_file(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ([1, 2], "list"),
+        ({}, "none"),
+        ({"epoch": 3, "model": {"a": torch.ones(1)}}, "int under 'epoch'"),
+    ],
+    ids=["list", "no tensor", "training state"],
+)
+def test_weights_that_are_something_else(tmp_path, content, found):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=f"must hold tensors by name, found {found}: save the model's state_dict"):
+        load_weights_file(tmp_path / "a.pth")
+
+
+class Harmful:
+    """Unpickling it would make a file."""
+
+    def __reduce__(self):
+        return (open, ("pwned.txt", "w"))
+
+
+@pytest.mark.parametrize("protocol", [None, 2], ids=["torch.save", "bare pickle"])
+def test_pickled_code_is_not_run(tmp_path, monkeypatch, protocol):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "bad.pth"
+    if protocol is None:
+        torch.save({"a": Harmful()}, path)
+    else:
+        path.write_bytes(pickle.dumps({"a": Harmful()}, protocol=protocol))
+    with pytest.raises(InputError, match="refused, nothing was run") as caught:
+        load_weights_file(path)
+    assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "pwned.txt").exists()
