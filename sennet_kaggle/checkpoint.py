@@ -1,0 +1,119 @@
+"""A trained model as one safetensors file that describes itself; nothing is ever unpickled."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import nn
+
+from .config import Preprocessing
+from .errors import InputError
+from .files import replacing
+from .models import create_model
+
+# Pushed as a Kaggle dataset, and what `predict` takes when no checkpoint is named.
+SHIPPED_DIR = Path(__file__).resolve().parent.parent / "kernel" / "checkpoints"
+_METADATA_KEY = "sennet_kaggle"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint says about itself, stored as JSON in the file's metadata."""
+
+    model: str
+    model_arguments: dict[str, Any]
+    preprocessing: Preprocessing
+    threshold: float
+    """Probability above which a pixel is vessel."""
+    trained_on: tuple[str, ...] = ()
+    """Ids of the slices the weights were fitted to."""
+    scores: dict[str, float] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    """The training run's settings."""
+
+
+def save_checkpoint(path: Path | str, model: nn.Module, card: Card, *, half: bool = False) -> None:
+    """Writes a checkpoint, whole or not at all.
+
+    Args:
+        path: the .safetensors file to make.
+        model: its weights are saved.
+        card: must name the model and the arguments it was made with.
+        half: store the weight matrices and kernels in float16, which halves the file; biases and
+            BatchNorm's statistics stay in float32.
+    """
+    tensors = {
+        name: (tensor.half() if half and tensor.ndim >= 2 else tensor).contiguous().cpu()
+        for name, tensor in model.state_dict().items()
+    }
+    metadata = {_METADATA_KEY: json.dumps(dataclasses.asdict(card), sort_keys=True)}
+    with replacing(path) as temporary_path:
+        safetensors.torch.save_file(tensors, temporary_path, metadata)
+
+
+def read_card(path: Path | str) -> Card:
+    """Reads what a checkpoint says about itself, without its weights.
+
+    Raises:
+        InputError: the file is missing, truncated, not safetensors, or was not written by `save_checkpoint`.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"checkpoint {path} is missing")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise InputError(
+            f"checkpoint {path} is truncated or not a safetensors file ({error}): copy or train it again"
+        ) from error
+    if _METADATA_KEY not in metadata:
+        raise InputError(
+            f"checkpoint {path} has no card: expected a file made by `sennet_kaggle train` or `pack`, "
+            f"found safetensors metadata {sorted(metadata)}"
+        )
+    try:
+        fields = json.loads(metadata[_METADATA_KEY])
+        fields["preprocessing"] = _preprocessing_from(fields["preprocessing"])
+        fields["trained_on"] = tuple(fields["trained_on"])
+        return Card(**fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"checkpoint {path} has a card that this version cannot read: {error}") from error
+
+
+def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
+    """Builds the model that a checkpoint describes and loads its weights.
+
+    Returns:
+        The model in evaluation mode on the CPU in float32, and its card.
+
+    Raises:
+        InputError: as `read_card`, or the weights do not fit the model that the card names.
+    """
+    card = read_card(path)
+    model = create_model(card.model, **card.model_arguments)
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"checkpoint {path} does not fit the model {card.model!r} it names: {reason}") from error
+    return model.eval().requires_grad_(False), card
+
+
+def shipped_checkpoints() -> list[Path]:
+    """The checkpoints in kernel/checkpoints, which is pushed as the Kaggle dataset.
+
+    Raises:
+        InputError: there is none.
+    """
+    paths = sorted(SHIPPED_DIR.glob("*.safetensors"))
+    if not paths:
+        raise InputError(f"{SHIPPED_DIR} has no checkpoint: train one, or name one with --checkpoint")
+    return paths
+
+
+def _preprocessing_from(fields: dict[str, Any]) -> Preprocessing:
+    return Preprocessing(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})

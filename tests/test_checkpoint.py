@@ -1,0 +1,100 @@
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sennet_kaggle.checkpoint import Card, load_checkpoint, read_card, save_checkpoint
+from sennet_kaggle.config import Preprocessing
+from sennet_kaggle.errors import InputError
+from sennet_kaggle.models import create_model
+
+ARGUMENTS = {"in_channels": 2, "widths": [4, 8], "bottleneck": 16}
+CARD = Card(
+    model="unet",
+    model_arguments=ARGUMENTS,
+    preprocessing=Preprocessing(roi_size=64, mean=(0.1, 0.2), std=(0.3, 0.4)),
+    threshold=0.35,
+    trained_on=("kidney_1_dense_0049",),
+    scores={"held_out_dice_pooled": 0.5},
+    training={"epochs": 3, "seed": 1},
+)
+
+
+@pytest.fixture
+def checkpoint_path(tmp_path):
+    save_checkpoint(tmp_path / "c.safetensors", create_model("unet", **ARGUMENTS), CARD)
+    return tmp_path / "c.safetensors"
+
+
+def test_a_file_alone_gives_back_model_and_card(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("unet", **ARGUMENTS).train()
+    model(torch.randn(4, 2, 16, 16))  # BatchNorm's statistics move
+    save_checkpoint(tmp_path / "c.safetensors", model, CARD)
+    loaded, card = load_checkpoint(tmp_path / "c.safetensors")
+    assert card == CARD
+    assert not loaded.training
+    image = torch.randn(1, 2, 30, 41)
+    torch.testing.assert_close(loaded(image), model.eval()(image), rtol=0, atol=0)
+
+
+def test_half_halves_the_file_and_keeps_statistics(tmp_path):
+    model = create_model("unet", **ARGUMENTS)
+    model.encoders[0][1].running_var.fill_(1e6)  # beyond float16
+    save_checkpoint(tmp_path / "full.safetensors", model, CARD)
+    save_checkpoint(tmp_path / "half.safetensors", model, CARD, half=True)
+    sizes = [sum(t.nbytes for t in load_file(tmp_path / f"{n}.safetensors").values()) for n in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded, _ = load_checkpoint(tmp_path / "half.safetensors")
+    assert loaded.head.weight.dtype == torch.float32
+    assert loaded.encoders[0][1].running_var[0] == 1e6
+    torch.testing.assert_close(loaded.head.weight, model.head.weight, rtol=1e-3, atol=1e-6)
+
+
+def test_same_model_same_bytes(tmp_path):
+    model = create_model("unet", **ARGUMENTS)
+    for name in ("a", "b"):
+        save_checkpoint(tmp_path / name, model, CARD)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.999])
+def test_truncated(checkpoint_path, keep):
+    content = checkpoint_path.read_bytes()
+    checkpoint_path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(InputError, match="c.safetensors is truncated or not a safetensors file") as caught:
+        load_checkpoint(checkpoint_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_or_foreign(tmp_path):
+    with pytest.raises(InputError, match="checkpoint .*nowhere is missing"):
+        load_checkpoint(tmp_path / "nowhere")
+    save_file({"a": torch.ones(1)}, tmp_path / "f.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="has no card: .* found safetensors metadata .'format'."):
+        load_checkpoint(tmp_path / "f.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "resnet"}, "unknown model 'resnet'"),
+        (
+            {"model_arguments": {**ARGUMENTS, "widths": [4, 9]}},
+            "does not fit the model 'unet' it names: .*size mismatch",
+        ),
+        ({"model_arguments": {**ARGUMENTS, "widths": [4, 8, 8]}}, "does not fit the model 'unet'"),
+    ],
+)
+def test_a_card_of_another_model(tmp_path, change, message):
+    save_checkpoint(tmp_path / "c.safetensors", create_model("unet", **ARGUMENTS), dataclasses.replace(CARD, **change))
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize("card", ["{", "[]", "{}", '{"preprocessing": {"size": 3}, "trained_on": []}'])
+def test_a_damaged_card(tmp_path, card):
+    save_file({"a": torch.ones(1)}, tmp_path / "c.safetensors", {"sennet_kaggle": card})
+    with pytest.raises(InputError, match="has a card that this version cannot read"):
+        read_card(tmp_path / "c.safetensors")

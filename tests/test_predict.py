@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sennet_kaggle.checkpoint import Card, save_checkpoint
+from sennet_kaggle.config import Inference, Preprocessing
+from sennet_kaggle.errors import InputError
+from sennet_kaggle.models import create_model
+from sennet_kaggle.predict import create_predictor, load_predictors, pick_device, predict_masks, predict_rows
+from sennet_kaggle.rle import rle_encode
+from sennet_kaggle.transforms import IntensityRange
+from sennet_kaggle.volume import open_volume
+
+PREPROCESSING = Preprocessing(roi_size=64)
+MODELS = {
+    "unet": {"widths": [4, 8], "bottleneck": 16},
+    "segformer": {"hidden_sizes": [8, 16, 20, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16},
+    "sam": {
+        "image_size": 128,
+        "encoder": (32, 1, 2, (0,)),
+        "points_per_side": 3,
+        "pred_iou_thresh": -1e9,
+        "stability_score_thresh": 0.0,
+        "max_area_fraction": 1.0,
+    },
+}
+
+
+class Brightness(nn.Module):
+    """Logits that rise with the image: a vessel is whatever is brighter than 1/2."""
+
+    def forward(self, image):
+        return 50 * image[:, :1]
+
+
+def bright_predictor(threshold=0.5):
+    preprocessing = Preprocessing(intensity="eight_bit", roi_size=64, mean=(0.5,), std=(1.0,))
+    return create_predictor(Brightness(), preprocessing, threshold, Inference())
+
+
+@pytest.fixture
+def volume(tmp_path, write_kidney):
+    write_kidney(tmp_path / "k", depth=5, size=(61, 95), labels=False)
+    return open_volume(tmp_path / "k")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_stands_behind_the_same_seam(tmp_path, volume, name):
+    """Real classes, small and random: from a checkpoint file to masks of the slices' own size."""
+    torch.manual_seed(0)
+    model = create_model(name, **MODELS[name])
+    save_checkpoint(tmp_path / "c.safetensors", model, Card(name, MODELS[name], PREPROCESSING, 0.5))
+    predictors = load_predictors([tmp_path / "c.safetensors"], Inference(device="cpu"))
+    probabilities = predictors[0]([volume[0], volume[1]], IntensityRange(0, 65535))
+    for probability in probabilities:
+        assert probability.shape == (61, 95) and probability.dtype == np.float32
+        assert 0 <= probability.min() <= probability.max() <= 1
+    masks = dict(predict_masks(volume, predictors, batch_size=2))
+    assert list(masks) == volume.slice_ids
+    assert all(mask.shape == (61, 95) and mask.dtype == np.bool_ for mask in masks.values())
+
+
+def test_mask_follows_the_image():
+    """A bright disc comes back as a mask in its place, at the slice's size."""
+    y, x = np.mgrid[:300, :200]
+    disc = (y - 90) ** 2 + (x - 140) ** 2 < 40**2
+    slice_ = np.where(disc, 60000, 2000).astype(np.uint16)
+    masks = dict(predict_masks(_Slices([slice_, slice_.T.copy()]), [bright_predictor()], batch_size=2))
+    for mask, expected in zip(masks.values(), (disc, disc.T), strict=True):
+        assert mask.shape == expected.shape
+        assert (mask ^ expected).sum() < 0.08 * expected.sum()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
+def test_batch_size_changes_nothing(volume, batch_size):
+    one = [rle_encode(mask) for _, mask in predict_masks(volume, [bright_predictor()], 1)]
+    assert [rle for _, rle in predict_rows([volume], [bright_predictor()], batch_size)] == one
+    assert len(set(one)) == 5
+
+
+def test_members_are_averaged():
+    class Constant(nn.Module):
+        def __init__(self, probability):
+            super().__init__()
+            self.logit = torch.logit(torch.tensor(probability))
+
+        def forward(self, image):
+            return self.logit.expand(len(image), 1, *image.shape[-2:])
+
+    def any_vessel(*members):
+        predictors = [create_predictor(Constant(p), PREPROCESSING, t, Inference()) for p, t in members]
+        return next(predict_masks(_Slices([np.zeros((9, 9), np.uint16)]), predictors, 1))[1].any()
+
+    assert not any_vessel((0.4, 0.5))
+    assert any_vessel((0.4, 0.3))
+    assert any_vessel((0.4, 0.5), (0.8, 0.5))  # mean 0.6 over 0.5
+    assert not any_vessel((0.4, 0.6), (0.8, 0.7))  # mean 0.6 under 0.65
+
+
+def test_threshold_of_the_settings_goes_first():
+    assert create_predictor(Brightness(), PREPROCESSING, 0.5, Inference(threshold=0.2)).threshold == 0.2
+    with pytest.raises(InputError, match="threshold must lie in 0..1"):
+        create_predictor(Brightness(), PREPROCESSING, 0.5, Inference(threshold=1.5))
+
+
+def test_reduced_precision_runs_and_agrees():
+    torch.manual_seed(0)
+    model = create_model("unet", widths=[8, 16], bottleneck=32)
+    slices = [np.random.default_rng(0).integers(0, 2**16, (64, 64), dtype=np.uint16)]
+    full, half = (
+        create_predictor(model, PREPROCESSING, 0.5, Inference(device="cpu", precision=precision))(
+            slices, IntensityRange(0, 65535)
+        )[0]
+        for precision in ("float32", "bfloat16")
+    )
+    assert not np.array_equal(full, half)  # it did run in another precision
+    np.testing.assert_allclose(full, half, atol=0.05)
+
+
+def test_errors(volume):
+    with pytest.raises(InputError, match="no checkpoint given"):
+        load_predictors([], Inference())
+    with pytest.raises(InputError, match="batch size must be at least 1, got 0"):
+        next(predict_masks(volume, [bright_predictor()], 0))
+    for device in ("gpu", "cuda:99", "mps"):
+        with pytest.raises(InputError, match="device"):
+            pick_device(device)
+
+
+class _Slices(list):
+    """Slices in memory with the face of a Volume."""
+
+    @property
+    def slice_ids(self):
+        return [f"k_{z:04d}" for z in range(len(self))]
