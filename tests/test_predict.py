@@ -18,7 +18,10 @@ MODELS = {
     "segformer": {"hidden_sizes": [8, 16, 20, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16},
     "sam": {
         "image_size": 128,
-        "encoder": (32, 1, 2, (0,)),
+        "embed_dim": 32,
+        "depth": 1,
+        "num_heads": 2,
+        "global_attn_indexes": [0],
         "points_per_side": 3,
         "pred_iou_thresh": -1e9,
         "stability_score_thresh": 0.0,

@@ -113,7 +113,6 @@ def create_sam(
     min_area: int = 0,
     max_area_fraction: float | None = 0.05,
     image_size: int = 1024,
-    encoder: Sequence | None = None,
     embed_dim: int | None = None,
     depth: int | None = None,
     num_heads: int | None = None,
@@ -126,7 +125,6 @@ def create_sam(
         weights_path: the official .pth file of the variant, or its tensors as safetensors.
         points_per_side: see `SamVessels`, as for the next five.
         image_size: side of the square that the image is scaled and padded to; a multiple of 16.
-        encoder: the next four at once.
         embed_dim: width of the image encoder, a multiple of `num_heads`, instead of the variant's.
         depth: blocks, instead of the variant's.
         num_heads: attention heads, instead of the variant's.
@@ -143,8 +141,7 @@ def create_sam(
         raise InputError(f"image_size must be a multiple of {_PATCH_SIZE}, got {image_size}")
     overrides = (embed_dim, depth, num_heads, global_attn_indexes)
     sizes = [
-        size if override is None else override
-        for size, override in zip(encoder or VARIANTS[variant], overrides, strict=True)
+        size if override is None else override for size, override in zip(VARIANTS[variant], overrides, strict=True)
     ]
     _check_encoder(*sizes)
     sam = _build_sam(image_size, *sizes)
