@@ -1,0 +1,80 @@
+"""Finding the inputs in both of Kaggle's mount layouts, or saying what is missing."""
+
+import pytest
+
+from sennet_kaggle.checkpoint import Card, save_checkpoint
+from sennet_kaggle.config import Inference, Preprocessing
+from sennet_kaggle.errors import InputError
+from sennet_kaggle.kernel import KernelSettings, count_vessels, find_inputs, picture_of_submission, run_kernel
+from sennet_kaggle.models import create_model
+
+UNET = {"widths": [4, 8], "bottleneck": 8}
+COMPETITION = {"old": "blood-vessel-segmentation", "new": "competitions/blood-vessel-segmentation"}
+CHECKPOINTS = {
+    "old": "sennet-kaggle-checkpoints",
+    "new": "datasets/somebody/sennet-kaggle-checkpoints",
+    "model": "models/somebody/sennet-kaggle-checkpoints/pytorch/default/3",
+}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    (tmp_path / "input").mkdir()
+    return KernelSettings(tmp_path / "input", tmp_path / "submission.csv", inference=Inference(batch_size=2))
+
+
+@pytest.fixture
+def mount(settings, write_kidney):
+    def mount(competition: str | None, checkpoints: str | None):
+        if competition:
+            test_dir = settings.input_dir / COMPETITION[competition] / "test"
+            write_kidney(test_dir / "kidney_6", depth=3, labels=False, first=5)
+            write_kidney(test_dir / "kidney_5", depth=2, labels=False)
+        if checkpoints:
+            folder = settings.input_dir / CHECKPOINTS[checkpoints]
+            folder.mkdir(parents=True)
+            for name in ("b", "a"):
+                card = Card("unet", UNET, Preprocessing(roi_size=32), 0.5)
+                save_checkpoint(folder / f"{name}.safetensors", create_model("unet", **UNET), card)
+
+    return mount
+
+
+@pytest.mark.parametrize("competition", COMPETITION)
+@pytest.mark.parametrize("checkpoints", CHECKPOINTS)
+def test_every_layout(settings, mount, competition, checkpoints):
+    mount(competition, checkpoints)
+    data_dir, checkpoint_paths = find_inputs(settings)
+    assert data_dir == settings.input_dir / COMPETITION[competition]
+    assert [path.name for path in checkpoint_paths] == ["a.safetensors", "b.safetensors"]
+
+
+def test_missing_inputs_say_what_is_mounted(settings, mount):
+    with pytest.raises(InputError, match="'blood-vessel-segmentation' is not attached.*Mounted: nothing"):
+        find_inputs(settings)
+    mount("new", None)
+    with pytest.raises(InputError, match="no .*.safetensors of 'sennet-kaggle-checkpoints'.*Mounted: competitions, "):
+        find_inputs(settings)
+
+
+def test_run_counts_and_picture(settings, mount, capsys):
+    mount("old", "new")
+    run_kernel(settings)
+    lines = settings.submission_path.read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        "id", "kidney_5_0000", "kidney_5_0001", "kidney_6_0005", "kidney_6_0006", "kidney_6_0007",
+    ]  # fmt: skip
+    assert "5 rows, one per test slice, valid" in capsys.readouterr().out
+    table = count_vessels(settings)
+    assert table["kidney"].tolist() == ["kidney_5", "kidney_6"]
+    assert table["slices"].tolist() == [2, 3]
+    assert picture_of_submission(settings).startswith(b"\x89PNG")
+
+
+def test_a_kidney_of_no_readable_slice_leaves_no_submission(settings, mount):
+    mount("old", "old")
+    path = settings.input_dir / COMPETITION["old"] / "test" / "kidney_6" / "images" / "0006.tif"
+    path.write_bytes(b"II*\0")
+    with pytest.raises(InputError, match="0006.tif"):
+        run_kernel(settings)
+    assert not settings.submission_path.exists()

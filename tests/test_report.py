@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from sennet_kaggle.report import SegmentedSlice, figure_of_slices, figure_to_png, format_table, score_table, to_display
+
+GREY = np.random.default_rng(0).integers(20000, 30000, (40, 30), dtype=np.uint16)
+
+
+def segmented(labelled: bool) -> SegmentedSlice:
+    mask = GREY > 28000
+    return SegmentedSlice("k_0001", GREY, mask, np.roll(mask, 1, 0) if labelled else None)
+
+
+def test_table_by_hand():
+    """Dice 1/2 of 2 + 2 pixels and 1 of 6 + 6: the mean is 0.75, pooled 2 * 7 / 16."""
+    table = score_table(["a", "b"], [(2, 2, 1), (6, 6, 6)])
+    assert table["slice"].tolist() == ["a", "b", "mean", "pooled"]
+    assert table["dice"].tolist() == [0.5, 1.0, 0.75, 0.875]
+    assert table.set_index("slice").loc["pooled", ["vessel_px", "predicted_px", "common_px"]].tolist() == [8, 8, 7]
+    lines = format_table(table).splitlines()
+    assert lines[-1].split() == ["pooled", "0.8750", "8", "8", "7"]
+    assert lines[-2].split() == ["mean", "0.7500"]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "panels", "shape"),
+    [
+        ([True], 4, (1, 4)),
+        ([True, True], 8, (2, 4)),
+        ([False], 2, (1, 2)),
+        ([False] * 3, 6, (2, 4)),
+    ],
+)
+def test_figure_has_a_panel_for_each_thing_to_see(labelled, panels, shape):
+    figure = figure_of_slices([segmented(one) for one in labelled])
+    assert sum(bool(axis.images) for axis in figure.axes) == panels
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+    titles = [axis.get_title() for axis in figure.axes]
+    assert any("Dice 0." in title for title in titles) == any(labelled)
+    assert figure_to_png(figure).startswith(b"\x89PNG")
+
+
+def test_errors_are_painted_by_kind():
+    mask_gt, mask_pred = (np.zeros((4, 4), bool) for _ in range(2))
+    mask_gt[0, 0] = mask_gt[1, 1] = mask_pred[1, 1] = mask_pred[2, 2] = True
+    figure = figure_of_slices([SegmentedSlice("k_0001", np.zeros((4, 4), np.uint8), mask_pred, mask_gt)])
+    errors = np.asarray(figure.axes[3].images[0].get_array())
+    miss, hit, false_alarm, nothing = (tuple(errors[i, i]) for i in range(4))
+    assert len({miss, hit, false_alarm, nothing}) == 4
+
+
+def test_display_is_stretched_and_bounded():
+    display = to_display(GREY)
+    assert display.shape == (40, 30, 3)
+    assert display.min() == 0 and display.max() == 1
+    assert np.isfinite(to_display(np.full((4, 4), 7, np.uint8))).all()
