@@ -1,0 +1,180 @@
+"""Bundles the package into one offline Kaggle notebook, kernel/sennet.ipynb.
+
+Reads source text, imports nothing of the package; the same sources give the same bytes.
+
+    python build_kernel.py            write the notebook
+    python build_kernel.py --check    exit 1 when the committed notebook is not what the sources give
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = "sennet_kaggle"
+NOTEBOOK_PATH = ROOT / "kernel" / "sennet.ipynb"
+# Of use on one's own machine only.
+LEFT_OUT = {"__main__.py", "dry_run.py", "notebook.py", "phantom.py"}
+# Kaggle refuses 1 MB of source; the client sends it as ASCII JSON.
+MAX_BYTES = 900_000
+
+INTRODUCTION = """\
+# Blood vessels in HiP-CT kidney scans
+
+This notebook segments every slice of every test kidney and writes `submission.csv`. It needs no internet: it carries
+its own source, one cell per module in import order, and reads the trained checkpoints from an attached dataset.
+
+1. **Modules**: each cell writes one file of the package `sennet_kaggle`.
+2. **Check**: every file's sha256 against the manifest of the build.
+3. **Settings**: where the inputs are, and how the model is run.
+4. **Run**: test slices → masks → `submission.csv`.
+5. **Result**: counts per kidney, and masks over their slices.
+
+Built by `build_kernel.py`; edit the package, not this notebook."""
+
+CHECK = """\
+import hashlib
+import sys
+from pathlib import Path
+
+MANIFEST = {manifest}
+
+for path, sha256 in MANIFEST.items():
+    found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if found != sha256:
+        raise RuntimeError(f"{{path}} is not what was built: expected sha256 {{sha256}}, found {{found}}; build again")
+sys.path.insert(0, str(Path.cwd()))
+print(f"{{len(MANIFEST)}} files as built")"""
+
+SETTINGS = """\
+import os
+
+from sennet_kaggle.config import Inference
+from sennet_kaggle.kernel import KernelSettings
+
+KAGGLE_DIR = Path(os.environ.get("SENNET_KAGGLE_DIR", "/kaggle"))  # another folder in the local dry run
+
+settings = KernelSettings(
+    input_dir=KAGGLE_DIR / "input",
+    submission_path=KAGGLE_DIR / "working" / "submission.csv",
+    competition="blood-vessel-segmentation",
+    checkpoint_source="sennet-kaggle-checkpoints",
+    inference=Inference(threshold=None, batch_size=4, device="auto", precision="auto"),
+)
+settings"""
+
+RUN = """\
+from sennet_kaggle.kernel import run_kernel
+
+run_kernel(settings)"""
+
+RESULT = """\
+from IPython.display import Image
+from sennet_kaggle.kernel import count_vessels, picture_of_submission
+
+display(count_vessels(settings))
+Image(picture_of_submission(settings))"""
+
+
+def read_sources() -> dict[str, str]:
+    """Reads the modules that go into the notebook.
+
+    Returns:
+        Text by path relative to the repository ("sennet_kaggle/rle.py"), a module after all that it imports.
+    """
+    paths = sorted(path for path in (ROOT / PACKAGE).rglob("*.py") if path.name not in LEFT_OUT)
+    sources = {path.relative_to(ROOT).as_posix(): path.read_bytes().decode("utf-8") for path in paths}
+    for path, text in sources.items():
+        # %%writefile is exact for every text but these.
+        if not text.endswith("\n") or "\r" in text:
+            raise SystemExit(f"{path} must not be empty, must end with a newline and use \\n alone")
+    imports = {path: sorted(imported_paths(path, text) & sources.keys() - {path}) for path, text in sources.items()}
+    return {path: sources[path] for path in TopologicalSorter(imports).static_order()}
+
+
+def imported_paths(path: str, text: str) -> set[str]:
+    """Files of the package that a module's relative imports may name, also those inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = Path(path).parents[node.level - 1] / (node.module or "").replace(".", "/")
+            modules = [base, *(base / alias.name for alias in node.names)]
+            found |= {f"{module.as_posix()}.py" for module in modules}
+            found |= {f"{module.as_posix()}/__init__.py" for module in modules}
+    return found
+
+
+def build_notebook(sources: dict[str, str]) -> dict:
+    """Makes the notebook (nbformat 4.5) from the sources in the order of their cells."""
+    folders = sorted({str(Path(path).parent) for path in sources})
+    manifest = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sources.items()}
+    cells = [
+        _markdown("introduction", INTRODUCTION),
+        _code(
+            "folders",
+            "from pathlib import Path\n\n" + "\n".join(f'Path("{folder}").mkdir(exist_ok=True)' for folder in folders),
+        ),
+    ]
+    for path, text in sources.items():
+        name = path.removesuffix(".py").replace("/", "-").replace("_", "-")
+        cells.append(_markdown(f"about-{name}"[:64], f"### `{path}`\n\n{ast.get_docstring(ast.parse(text))}"))
+        cells.append(_code(name[:64], f"%%writefile {path}\n{text.removesuffix(chr(10))}"))
+    table = "{\n" + "".join(f'    "{path}": "{sha256}",\n' for path, sha256 in manifest.items()) + "}"
+    for name, heading, source in (
+        ("check", "Check", CHECK.format(manifest=table)),
+        ("settings", "Settings", SETTINGS),
+        ("run", "Run", RUN),
+        ("result", "Result", RESULT),
+    ):
+        cells += [_markdown(f"about-{name}", f"## {heading}"), _code(name, source)]
+    return {
+        "cells": cells,
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+def _markdown(cell_id: str, source: str) -> dict:
+    return {"cell_type": "markdown", "id": cell_id, "metadata": {}, "source": source.splitlines(keepends=True)}
+
+
+def _code(cell_id: str, source: str) -> dict:
+    cell = _markdown(cell_id, source)
+    return {**cell, "cell_type": "code", "execution_count": None, "outputs": []}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say whether the notebook is current")
+    parser.add_argument("--output", type=Path, default=NOTEBOOK_PATH, help="where to write it")
+    arguments = parser.parse_args()
+    text = json.dumps(build_notebook(read_sources()), indent=1, ensure_ascii=True) + "\n"
+    if len(text) > MAX_BYTES:
+        print(f"the notebook would be {len(text):,} bytes, more than {MAX_BYTES:,}: leave modules out", file=sys.stderr)
+        return 2
+    output: Path = arguments.output
+    if arguments.check:
+        if output.is_file() and output.read_bytes() == text.encode():
+            print(f"{output.name} is current")
+            return 0
+        print(f"{output.name} is stale: run python build_kernel.py and commit it", file=sys.stderr)
+        return 1
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary_path = output.with_name(f".{output.name}.tmp")
+    temporary_path.write_text(text, newline="\n")
+    os.replace(temporary_path, output)
+    print(f"wrote {output.name}: {len(text):,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The command line: `python -m sennet_kaggle COMMAND --help`."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from .config import EXPERIMENTS, Inference, Preprocessing, Training
+from .errors import InputError
+
+# Heavy libraries are imported by the commands that need them, so that --help answers at once.
+app = tyro.extras.SubcommandApp()
+registry = tyro.constructors.ConstructorRegistry()
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training run."""
+
+    data_dir: Path
+    """A folder in the competition's layout: train/<kidney>/{images,labels}/*.tif."""
+    output_dir: Path
+    """Gets checkpoint.safetensors and metrics.csv; made if missing."""
+    training: Training
+
+
+NamedRun = tyro.extras.subcommand_type_from_defaults(
+    {name: TrainingRun(tyro.MISSING, tyro.MISSING, training) for name, training in EXPERIMENTS.items()}
+)
+
+
+@app.command
+def predict(
+    data_dir: Path,
+    output: Path,
+    checkpoint: tuple[Path, ...] = (),
+    inference: Inference = Inference(),  # noqa: B008
+) -> None:
+    """Segment every slice of DATA_DIR/test/*/images and write a submission.
+
+    Args:
+        data_dir: A folder in the competition's layout.
+        output: The csv to write.
+        checkpoint: Checkpoints to average; the shipped ones when none is named.
+        inference: How the model is run.
+    """
+    from .checkpoint import shipped_checkpoints
+    from .predict import load_predictors, predict_rows
+    from .submission import write_submission
+    from .volume import open_volumes
+
+    volumes = open_volumes(data_dir, "test")
+    predictors = load_predictors(checkpoint or shipped_checkpoints(), inference)
+    rows = write_submission(output, predict_rows(volumes, predictors, inference.batch_size))
+    print(f"{output}: {rows} rows")
+
+
+@app.command
+def validate(submission: Path, data_dir: Path) -> None:
+    """Check that Kaggle would accept a submission for the slices of DATA_DIR/test.
+
+    Args:
+        submission: The csv to check.
+        data_dir: A folder in the competition's layout.
+    """
+    from .submission import validate_submission
+    from .volume import open_volumes
+
+    volumes = open_volumes(data_dir, "test")
+    problems = validate_submission(submission, volumes)
+    if problems:
+        raise InputError(f"{submission} has {len(problems)} problem(s): " + "; ".join(problems[:20]))
+    print(f"{submission}: valid, {sum(map(len, volumes))} rows")
+
+
+@app.command
+def train(run: NamedRun) -> None:  # type: ignore[valid-type]
+    """Train a named experiment; every setting can be overridden.
+
+    Args:
+        run: The experiment.
+    """
+    from .train import fit
+
+    print(f"best checkpoint: {fit(run.training, run.data_dir, run.output_dir)}")
+
+
+@app.command
+def dry_run(
+    data_dir: Path | None = None,
+    volume: tuple[str, ...] = (),
+    output_dir: Path = Path("dry-run"),
+    mount_layout: Literal["new", "old"] = "new",
+) -> None:
+    """Rehearse the whole submission: build the notebook, run it without network, validate, score, draw.
+
+    Args:
+        data_dir: A folder in the competition's layout; a synthetic kidney is made when not given.
+        volume: Kidneys of it to use as the test set; those of its test/ folder when not given.
+        output_dir: Gets submission.csv, scores.csv, slices.png and the executed notebook.
+        mount_layout: Which of Kaggle's two layouts of input folders to rehearse.
+    """
+    from .dry_run import open_rehearsal_volumes, rehearse
+    from .report import format_table
+
+    volumes = open_rehearsal_volumes(data_dir, volume, output_dir / "phantom")
+    submission_path, table, picture_path = rehearse(volumes, output_dir, mount_layout)
+    print(format_table(table) if table is not None else "no labels, so no score")
+    print(f"submission: {submission_path}\npicture:    {picture_path}")
+
+
+@app.command
+def phantom(
+    directory: tyro.conf.Positional[Path],
+    name: str = "phantom_1",
+    shape: tuple[int, int, int] = (64, 512, 512),
+    seed: int = 0,
+    split: Literal["train", "test"] = "train",
+    labels: bool = True,
+) -> None:
+    """Write a synthetic kidney in the competition's layout.
+
+    Args:
+        directory: Gets <split>/<name>/{images,labels}/*.tif.
+        name: The kidney's name.
+        shape: Slices, rows, columns.
+        seed: The same seed gives the same bytes.
+        split: train or test.
+        labels: Write the labels as well.
+    """
+    from .phantom import Phantom, write_phantom
+
+    print(write_phantom(directory, name, Phantom(shape, seed), split=split, with_labels=labels, progress=True))
+
+
+@app.command
+def pack(
+    model: str,
+    weights_path: Path,
+    output: Path,
+    model_arguments: dict[str, Any] | None = None,
+    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
+    threshold: float = 0.5,
+) -> None:
+    """Make a checkpoint of foreign weights, such as Segment Anything's, so that predict and the kernel can use them.
+
+    Args:
+        model: A name that create_model knows.
+        weights_path: The weights as their makers publish them.
+        output: The .safetensors file to write.
+        model_arguments: Further arguments of the model, as JSON.
+        preprocessing: What the model's input is.
+        threshold: Probability above which a pixel is vessel.
+    """
+    from .checkpoint import Card, save_checkpoint
+    from .models import create_model
+
+    arguments = model_arguments or {}
+    network = create_model(model, weights_path=str(weights_path), **arguments)
+    save_checkpoint(output, network, Card(model, arguments, preprocessing, threshold))
+    print(output)
+
+
+@registry.primitive_rule
+def _json_object(type_info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """Lets a dict be given as JSON."""
+    if type_info.type_origin is not dict:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="JSON",
+        instance_from_str=lambda texts: json.loads(texts[0]),
+        is_instance=lambda instance: isinstance(instance, dict),
+        str_from_instance=lambda instance: [json.dumps(instance)],
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; bad input is one line on standard error and exit status 2."""
+    try:
+        with registry:
+            app.cli(
+                args=arguments,
+                prog="python -m sennet_kaggle",
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+            )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The whole submission at home: build the notebook, run it in a Kaggle-like tree without network, score it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from .checkpoint import shipped_checkpoints
+from .errors import InputError
+from .metrics import dice_counts
+from .phantom import Phantom, write_phantom
+from .report import figure_of_slices, figure_to_png, score_table, segmented_slice
+from .submission import read_submission, validate_submission
+from .volume import Volume, open_volumes
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+_PICTURED_SLICES = 4
+# Kaggle's mount points in its two layouts; the owner's name does not matter to the kernel.
+_MOUNTS = {
+    "old": ("blood-vessel-segmentation", "sennet-kaggle-checkpoints"),
+    "new": ("competitions/blood-vessel-segmentation", "datasets/owner/sennet-kaggle-checkpoints"),
+}
+
+
+def rehearse(
+    volumes: Sequence[Volume], output_dir: Path, mount_layout: Literal["old", "new"] = "new"
+) -> tuple[Path, pd.DataFrame | None, Path | None]:
+    """Runs the built notebook over kidneys as if they were the test set, and scores the submission.
+
+    Args:
+        volumes: labelled or not; the notebook sees their images only.
+        output_dir: gets `submission.csv`, `sennet.ipynb` (executed), `scores.csv` and `slices.png`.
+        mount_layout: which of Kaggle's layouts the inputs are mounted in.
+
+    Returns:
+        The submission, the table of scores (None without labels), and the picture.
+
+    Raises:
+        InputError: the notebook failed, or its submission is not valid.
+    """
+    output_dir = output_dir.resolve()
+    output_dir.mkdir(parents=True, exist_ok=True)
+    notebook_path = output_dir / "built.ipynb"
+    _run([sys.executable, str(REPOSITORY / "build_kernel.py"), "--output", str(notebook_path)], "building the notebook")
+    kaggle_dir = output_dir / "kaggle"
+    lay_out_kaggle(kaggle_dir, volumes, mount_layout)
+    print(f"running the notebook {'without network' if network_prefix() else 'with its network calls refused'}")
+    # By its path and with -P: the notebook must find the package that it carries, not this one.
+    runner = [sys.executable, "-P", str(Path(__file__).with_name("notebook.py"))]
+    command = [*runner, str(notebook_path), str(output_dir / "sennet.ipynb")]
+    _run([*network_prefix(), *command, str(kaggle_dir / "working")], "the notebook", {"SENNET_KAGGLE_DIR": kaggle_dir})
+    notebook_path.unlink()
+
+    submission_path = output_dir / "submission.csv"
+    os.replace(kaggle_dir / "working" / "submission.csv", submission_path)
+    problems = validate_submission(submission_path, volumes)
+    if problems:
+        raise InputError(f"{submission_path} is not valid: {'; '.join(problems[:5])}")
+    return submission_path, *score(submission_path, volumes, output_dir)
+
+
+def score(submission_path: Path, volumes: Sequence[Volume], output_dir: Path) -> tuple[pd.DataFrame | None, Path]:
+    """Scores the slices that have labels, and draws a few slices spread over the kidneys.
+
+    Returns:
+        The table of scores (None without labels), also written as `scores.csv`, and the path of the picture.
+    """
+    rles = dict(read_submission(submission_path))
+    places = [(volume, z) for volume in volumes for z in range(len(volume))]
+    labelled = [(volume, z) for volume, z in places if volume.is_labelled(z)]
+    table = None
+    if labelled:
+        segmented = (segmented_slice(volume, z, rles) for volume, z in labelled)
+        counts = [dice_counts(slice_.mask_gt, slice_.mask_pred) for slice_ in segmented]
+        table = score_table([volume.slice_ids[z] for volume, z in labelled], counts)
+        table.to_csv(output_dir / "scores.csv", index=False)
+    candidates = labelled or places
+    step = max(1, len(candidates) // _PICTURED_SLICES)
+    pictured = [segmented_slice(volume, z, rles) for volume, z in candidates[step // 2 :: step][:_PICTURED_SLICES]]
+    picture_path = output_dir / "slices.png"
+    picture_path.write_bytes(figure_to_png(figure_of_slices(pictured)))
+    return table, picture_path
+
+
+def open_rehearsal_volumes(data_dir: Path | None, names: tuple[str, ...], phantom_dir: Path) -> list[Volume]:
+    """The kidneys to rehearse on: those named, from `train/` or `test/`; a fresh phantom when nothing is given."""
+    if data_dir is None:
+        if names:
+            raise InputError(f"volume {names[0]} needs --data-dir: the folder that holds train/ or test/")
+        shutil.rmtree(phantom_dir, ignore_errors=True)
+        write_phantom(phantom_dir, "phantom", Phantom())
+        return open_volumes(phantom_dir, "train")
+    if not names:
+        return open_volumes(data_dir, "test")
+    in_train = {name for name in names if (data_dir / "train" / name).is_dir()}
+    return [open_volumes(data_dir, "train" if name in in_train else "test", (name,))[0] for name in names]
+
+
+def lay_out_kaggle(kaggle_dir: Path, volumes: Sequence[Volume], mount_layout: str) -> None:
+    """Makes `input/` with links to the slices (labels left out) and the checkpoints, and an empty `working/`."""
+    shutil.rmtree(kaggle_dir, ignore_errors=True)
+    competition, checkpoints = _MOUNTS[mount_layout]
+    for volume in volumes:
+        images_dir = kaggle_dir / "input" / competition / "test" / volume.name / "images"
+        images_dir.mkdir(parents=True)
+        for path in volume.image_paths:
+            (images_dir / path.name).symlink_to(path.resolve())
+    checkpoints_dir = kaggle_dir / "input" / checkpoints
+    checkpoints_dir.mkdir(parents=True)
+    for path in shipped_checkpoints():
+        (checkpoints_dir / path.name).symlink_to(path)
+    (kaggle_dir / "working").mkdir()
+
+
+def network_prefix() -> list[str]:
+    """Command prefix that starts a program in a network namespace of its own, which has no way out.
+
+    Empty where the system does not let us make one; the hub libraries are told to stay offline all the same.
+    """
+    prefix = ["unshare", "--map-root-user", "--net"]
+    try:
+        allowed = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        allowed = False
+    return prefix if allowed else []
+
+
+def _run(command: list[str], what: str, environment: dict[str, object] | None = None) -> None:
+    """Runs a program and shows its output as it comes."""
+    offline = {"HF_HUB_OFFLINE": "1"}
+    extra = {key: str(value) for key, value in (environment or {}).items()}
+    status = subprocess.run(command, env={**os.environ, **offline, **extra}, check=False).returncode
+    if status:
+        raise InputError(f"{what} failed with exit status {status}: the reason stands above")

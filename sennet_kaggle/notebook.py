@@ -1,0 +1,54 @@
+"""Executes a notebook in a fresh interpreter and shows what it prints while it runs.
+
+python -m sennet_kaggle.notebook NOTEBOOK EXECUTED WORKING_DIR
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+
+class EchoingClient(NotebookClient):
+    """Runs a notebook; what its cells print appears at once, on the stream they printed it to."""
+
+    def process_message(self, msg, cell, cell_index):
+        if msg["msg_type"] == "stream":
+            stream = sys.stderr if msg["content"]["name"] == "stderr" else sys.stdout
+            stream.write(msg["content"]["text"])
+            stream.flush()
+        return super().process_message(msg, cell, cell_index)
+
+
+def execute_notebook(notebook_path: Path, executed_path: Path, working_dir: Path) -> None:
+    """Runs every cell and saves the notebook with its outputs, also when a cell fails.
+
+    The kernel is reached by sockets in a folder, not by ports, so that it also runs where there is no network at all.
+
+    Raises:
+        CellExecutionError: a cell raised.
+    """
+    notebook = nbformat.read(notebook_path, as_version=4)
+    client = EchoingClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(working_dir)}},
+    )
+    kernel_manager = client.create_kernel_manager()
+    with tempfile.TemporaryDirectory() as socket_dir:
+        kernel_manager.transport, kernel_manager.ip = "ipc", f"{socket_dir}/kernel"
+        try:
+            client.execute()
+        finally:
+            nbformat.write(notebook, executed_path)
+
+
+if __name__ == "__main__":
+    try:
+        execute_notebook(*map(Path, sys.argv[1:4]))
+    except CellExecutionError as error:
+        sys.exit(f"{error.ename}: {error.evalue}")

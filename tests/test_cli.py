@@ -1,0 +1,142 @@
+"""The command line: bad input is one line and exit status 2, and nothing half-written is left."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, write_tiff
+
+from sennet_kaggle.__main__ import main
+from sennet_kaggle.checkpoint import Card, read_card, save_checkpoint
+from sennet_kaggle.config import Preprocessing
+from sennet_kaggle.models import create_model
+
+UNET = {"widths": [4, 8], "bottleneck": 8}
+
+
+@pytest.fixture
+def folder(tmp_path, write_kidney, monkeypatch):
+    """A working folder with a test kidney, a labelled one and a small checkpoint."""
+    write_kidney(tmp_path / "data" / "test" / "kidney_5", labels=False)
+    write_kidney(tmp_path / "data" / "train" / "kidney_1")
+    card = Card("unet", UNET, Preprocessing(roi_size=32), 0.5)
+    save_checkpoint(tmp_path / "small.safetensors", create_model("unet", **UNET), card)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def wrong_label(folder):
+    write_tiff(folder / "data/train/kidney_1/labels/0001.tif", np.zeros((40, 30), np.uint8))
+
+
+def out_of_range(folder):
+    rows = ["id,rle", "kidney_5_0000,1 0", "kidney_5_0001,1240 2", "kidney_5_0002,1 0"]
+    (folder / "s.csv").write_text("\n".join(rows))
+
+
+PREDICT = "predict --data-dir data --output out.csv --checkpoint small.safetensors"
+TRAIN = "train unet-small --data-dir data --output-dir out --train-volumes kidney_1 --held-out-slices kidney_1_0000"
+
+FAULTS = [
+    pytest.param(None, "predict --data-dir nowhere --output out.csv", "nowhere/test is missing", id="data folder"),
+    pytest.param(None, f"{PREDICT} no.safetensors", "checkpoint no.safetensors is missing", id="checkpoint"),
+    pytest.param(
+        lambda folder: truncate(folder / "small.safetensors"), PREDICT, "is truncated or not", id="truncated checkpoint"
+    ),
+    pytest.param(
+        lambda folder: truncate(folder / "data/test/kidney_5/images/0002.tif"),
+        PREDICT,
+        "0002.tif is truncated",
+        id="truncated slice",
+    ),
+    pytest.param(None, f"{PREDICT} --batch-size 0", "batch size must be at least 1", id="batch size"),
+    pytest.param(None, f"{PREDICT} --threshold 2", "threshold must lie in 0..1", id="threshold"),
+    pytest.param(None, f"{PREDICT} --device cuda:7", "device 'cuda:7' is not on this machine", id="device"),
+    pytest.param(
+        None, PREDICT.replace("out.csv", "no/out.csv"), "cannot write no/out.csv: there is no folder no", id="output"
+    ),
+    pytest.param(wrong_label, TRAIN, "0001.tif is 40x30 but its image", id="label size"),
+    pytest.param(None, f"{TRAIN} --model resnet", "unknown model 'resnet': choose one of", id="model name"),
+    pytest.param(None, f"{TRAIN} --loss dise", "unknown loss 'dise': choose one of", id="loss name"),
+    pytest.param(None, f"{TRAIN} --epochs 0", "epochs must be positive", id="epochs"),
+    pytest.param(
+        out_of_range,
+        "validate --submission s.csv --data-dir data",
+        "kidney_5_0001: RLE out of range",
+        id="RLE out of range",
+    ),
+    pytest.param(None, "dry-run --volume kidney_2", "volume kidney_2 needs --data-dir", id="volume without data"),
+    pytest.param(
+        None, "pack --model sam --weights-path no.pth --output out.safetensors", "no.pth are missing", id="weights"
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "command", "message"), FAULTS)
+def test_faults_are_one_line(folder, capsys, damage, command, message):
+    if damage:
+        damage(folder)
+    before = sorted(folder.rglob("*"))
+    assert main(command.split()) == 2
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1 and errors[0] == lines[-1]
+    assert message in errors[0]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_exit_status_of_the_process(tmp_path):
+    command = [sys.executable, "-m", "sennet_kaggle", "validate", "--submission", "s.csv", "--data-dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+def test_unknown_command(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["predcit"])
+    assert caught.value.code == 2
+    capsys.readouterr()
+
+
+def test_predict_then_validate(folder, capsys):
+    assert main(PREDICT.split()) == 0
+    assert main(["validate", "--submission", "out.csv", "--data-dir", "data"]) == 0
+    assert "out.csv: valid, 3 rows" in capsys.readouterr().out
+
+
+def test_train_then_predict(folder, capsys):
+    """The small loop end to end: a checkpoint that names its slices and predicts."""
+    settings = ["--model-arguments", json.dumps(UNET), "--roi-size", "32", "--epochs", "2", "--evaluate-every", "1"]
+    assert main([*TRAIN.split(), *settings]) == 0
+    card = read_card("out/checkpoint.safetensors")
+    assert card.trained_on == ("kidney_1_0001", "kidney_1_0002")
+    assert card.model_arguments == {"in_channels": 3, **UNET}
+    assert card.training["epochs"] == 2 and 0 <= card.scores["held_out_dice_pooled"] <= 1
+    assert (folder / "out" / "metrics.csv").read_text().count("\n") == 3
+    assert main("predict --data-dir data --output out.csv --checkpoint out/checkpoint.safetensors".split()) == 0
+    capsys.readouterr()
+
+
+def test_phantom_writes_the_competitions_layout(tmp_path, capsys):
+    assert main(["phantom", str(tmp_path), "--shape", "2", "64", "70", "--name", "kidney_9", "--seed", "4"]) == 0
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.tif"))
+    assert names == [f"train/kidney_9/{kind}/000{z}.tif" for kind in ("images", "labels") for z in (0, 1)]
+    capsys.readouterr()
+
+
+def test_help_needs_no_heavy_library():
+    program = (
+        "import sys; from sennet_kaggle.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print([m for m in ('torch', 'transformers', 'pandas', 'cv2') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("[]\n")
