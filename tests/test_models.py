@@ -294,18 +294,11 @@ def test_sam_refuses_other_images(image):
 
 
 def test_sam_encoder_sizes():
-    """The four sizes at once or one by one; vit_b has the published 93.7 million parameters (with 1024 pixels)."""
+    """vit_b has the published 93.7 million parameters (with 1024 pixels)."""
     with torch.device("meta"):
-        one_by_one = create_model("sam", **SMALL_SAM)
-        at_once = create_model("sam", image_size=128, encoder=[32, 2, 2, [1]])
         official = create_model("sam", variant="vit_b")
-    assert shapes(one_by_one) == shapes(at_once)
     assert count_parameters(official) == 93_735_472
     assert not official.training and not official.sam.training
-
-
-def shapes(model):
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
