@@ -4,19 +4,26 @@ PYTHON ?= $(shell for p in python3.12 "$$HOME"/.pyenv/versions/3.12.*/bin/python
 	"$$p" -c 'import sys, venv, ssl; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 RUN := .venv/bin/python
 
-.PHONY: dry-run test lint env clean
+.PHONY: dry-run test lint env browser clean
 env: .venv/ready
 
 dry-run: .venv/ready
 	@$(RUN) -m sennet_kaggle dry-run $(ARGS)
 
-test: .venv/ready
+test: .venv/ready browser
 	@$(RUN) -m pytest $(ARGS)
 
 lint: .venv/ready
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) build_kernel.py --check
+
+# The report page is tested in a real browser where there is one; as root on Debian it is installed.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "tests: installing Chromium" && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; } || \
+		echo "tests: no Chromium and no way to install it, the browser test will be skipped"
 
 # uv hard-links the packages from its cache; without it pip does the same work, more slowly.
 .venv/ready: requirements.txt requirements-dev.txt

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent
 PACKAGE = "sennet_kaggle"
 NOTEBOOK_PATH = ROOT / "kernel" / "sennet.ipynb"
 # Of use on one's own machine only.
-LEFT_OUT = {"__main__.py", "dry_run.py", "notebook.py", "phantom.py"}
+LEFT_OUT = {"__main__.py", "dry_run.py", "notebook.py", "page.py", "phantom.py", "run.py", "score.py", "sweep.py"}
 # Kaggle refuses 1 MB of source; the client sends it as ASCII JSON.
 MAX_BYTES = 900_000
 

@@ -37,6 +37,8 @@ def predict(
     data_dir: Path,
     output: Path,
     checkpoint: tuple[Path, ...] = (),
+    volume: tuple[str, ...] = (),
+    save_probability: Path | None = None,
     inference: Inference = Inference(),  # noqa: B008
 ) -> None:
     """Segment every slice of DATA_DIR/test/*/images and write a submission.
@@ -45,16 +47,18 @@ def predict(
         data_dir: A folder in the competition's layout.
         output: The csv to write.
         checkpoint: Checkpoints to average; the shipped ones when none is named.
+        volume: Kidneys of train/ or test/ to segment instead of all of test/.
+        save_probability: A folder to keep the probabilities in, 8 bits a pixel, for sweep.
         inference: How the model is run.
     """
-    from .checkpoint import shipped_checkpoints
+    from .files import shipped_checkpoints
     from .predict import load_predictors, predict_rows
     from .submission import write_submission
-    from .volume import open_volumes
+    from .volume import find_volumes
 
-    volumes = open_volumes(data_dir, "test")
+    volumes = find_volumes(data_dir, volume)
     predictors = load_predictors(checkpoint or shipped_checkpoints(), inference)
-    rows = write_submission(output, predict_rows(volumes, predictors, inference.batch_size))
+    rows = write_submission(output, predict_rows(volumes, predictors, inference.batch_size, save_probability))
     print(f"{output}: {rows} rows")
 
 
@@ -74,6 +78,72 @@ def validate(submission: Path, data_dir: Path) -> None:
     if problems:
         raise InputError(f"{submission} has {len(problems)} problem(s): " + "; ".join(problems[:20]))
     print(f"{submission}: valid, {sum(map(len, volumes))} rows")
+
+
+@app.command
+def score(
+    submission: Path, labels: Path, size: tuple[int, int] | None = None, cl_dice: bool = False, json: bool = False
+) -> None:
+    """Score a submission with the competition's metric and Dice, per kidney and overall.
+
+    Args:
+        submission: The csv to score.
+        labels: A folder with <kidney>/labels/*.tif (or train/ above them), or another submission taken for the truth.
+        size: Rows and columns of the masks, where LABELS is a csv without the columns height and width.
+        cl_dice: Also compute clDice, which takes several times as long as all the rest.
+        json: Print JSON instead of a table.
+    """
+    from .score import format_scores, score_submission, scores_to_json
+
+    scores = score_submission(submission, labels, size, cl_dice)
+    print(scores_to_json(scores) if json else format_scores(scores))
+
+
+@app.command
+def sweep(
+    probability: Path, labels: Path, output_dir: Path, metric: str = "surface_dice", cl_dice: bool = False
+) -> None:
+    """Score kept probabilities at every threshold in one pass, and find the plateau.
+
+    Args:
+        probability: The folder that predict --save-probability made.
+        labels: As for score.
+        output_dir: Gets sweep.csv and sweep.png.
+        metric: Whose plateau to find: surface_dice, surface_dice_1px, dice_pooled, dice_mean, dice_without_largest
+            or cl_dice.
+        cl_dice: Also compute clDice, which takes several times as long as all the rest.
+    """
+    from .sweep import write_sweep
+
+    print(write_sweep(probability, labels, output_dir, metric, cl_dice))
+
+
+@app.command
+def report(
+    run_dir: Path,
+    data_dir: Path,
+    volume: tuple[str, ...] = (),
+    output: Path | None = None,
+    title: str | None = None,
+) -> None:
+    """Write one self-contained HTML page of a run: slices with their errors, Dice along the organ, curves, 3D.
+
+    Args:
+        run_dir: What predict, dry-run, train or sweep left: submission.csv or checkpoint.safetensors (which then
+            segments the kidneys), and, where they are there, metrics.csv and sweep.csv.
+        data_dir: A folder in the competition's layout with the run's kidneys.
+        volume: Kidneys to show; those of the submission or the checkpoint's training when not given.
+        output: The page; RUN_DIR/report.html when not given.
+        title: What stands at its top; the run's folder when not given.
+    """
+    from .page import write_page
+    from .run import open_run
+
+    run = open_run(run_dir, data_dir, volume)
+    output = output or run_dir / "report.html"
+    name = title or f"sennet-kaggle: {run_dir.resolve().name}"
+    write_page(output, title=name, volumes=run.volumes, rles=run.rles, history=run.history, sweep=run.sweep)
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command

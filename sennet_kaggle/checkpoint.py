@@ -15,8 +15,6 @@ from .errors import InputError
 from .files import replacing
 from .models import create_model
 
-# Pushed as a Kaggle dataset, and what `predict` takes when no checkpoint is named.
-SHIPPED_DIR = Path(__file__).resolve().parent.parent / "kernel" / "checkpoints"
 _METADATA_KEY = "sennet_kaggle"
 
 
@@ -101,18 +99,6 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"checkpoint {path} does not fit the model {card.model!r} it names: {reason}") from error
     return model.eval().requires_grad_(False), card
-
-
-def shipped_checkpoints() -> list[Path]:
-    """The checkpoints in kernel/checkpoints, which is pushed as the Kaggle dataset.
-
-    Raises:
-        InputError: there is none.
-    """
-    paths = sorted(SHIPPED_DIR.glob("*.safetensors"))
-    if not paths:
-        raise InputError(f"{SHIPPED_DIR} has no checkpoint: train one, or name one with --checkpoint")
-    return paths
 
 
 def _preprocessing_from(fields: dict[str, Any]) -> Preprocessing:

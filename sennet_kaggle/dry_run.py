@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
-from .checkpoint import shipped_checkpoints
 from .errors import InputError
+from .files import shipped_checkpoints
 from .metrics import dice_counts
 from .phantom import Phantom, write_phantom
 from .report import figure_of_slices, figure_to_png, score_table, segmented_slice
 from .submission import read_submission, validate_submission
-from .volume import Volume, open_volumes
+from .volume import Volume, find_volumes, open_volumes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _PICTURED_SLICES = 4
@@ -29,7 +30,7 @@ _MOUNTS = {
 
 def rehearse(
     volumes: Sequence[Volume], output_dir: Path, mount_layout: Literal["old", "new"] = "new"
-) -> tuple[Path, pd.DataFrame | None, Path | None]:
+) -> tuple[Path, pd.DataFrame | None, Path]:
     """Runs the built notebook over kidneys as if they were the test set, and scores the submission.
 
     Args:
@@ -45,15 +46,18 @@ def rehearse(
     """
     output_dir = output_dir.resolve()
     output_dir.mkdir(parents=True, exist_ok=True)
+    for name in ("submission.csv", "sennet.ipynb", "scores.csv", "slices.png"):  # nothing of an earlier run stays
+        (output_dir / name).unlink(missing_ok=True)
     notebook_path = output_dir / "built.ipynb"
     _run([sys.executable, str(REPOSITORY / "build_kernel.py"), "--output", str(notebook_path)], "building the notebook")
     kaggle_dir = output_dir / "kaggle"
     lay_out_kaggle(kaggle_dir, volumes, mount_layout)
-    print(f"running the notebook {'without network' if network_prefix() else 'with its network calls refused'}")
+    prefix = network_prefix()
+    print("running the notebook " + ("without network" if prefix else "(this system does not let us cut its network)"))
     # By its path and with -P: the notebook must find the package that it carries, not this one.
     runner = [sys.executable, "-P", str(Path(__file__).with_name("notebook.py"))]
     command = [*runner, str(notebook_path), str(output_dir / "sennet.ipynb")]
-    _run([*network_prefix(), *command, str(kaggle_dir / "working")], "the notebook", {"SENNET_KAGGLE_DIR": kaggle_dir})
+    _run([*prefix, *command, str(kaggle_dir / "working")], "the notebook", {"SENNET_KAGGLE_DIR": kaggle_dir})
     notebook_path.unlink()
 
     submission_path = output_dir / "submission.csv"
@@ -80,8 +84,8 @@ def score(submission_path: Path, volumes: Sequence[Volume], output_dir: Path) ->
         table = score_table([volume.slice_ids[z] for volume, z in labelled], counts)
         table.to_csv(output_dir / "scores.csv", index=False)
     candidates = labelled or places
-    step = max(1, len(candidates) // _PICTURED_SLICES)
-    pictured = [segmented_slice(volume, z, rles) for volume, z in candidates[step // 2 :: step][:_PICTURED_SLICES]]
+    spread = np.unique(np.linspace(0, len(candidates) - 1, _PICTURED_SLICES).round().astype(int))
+    pictured = [segmented_slice(*candidates[i], rles) for i in spread]
     picture_path = output_dir / "slices.png"
     picture_path.write_bytes(figure_to_png(figure_of_slices(pictured)))
     return table, picture_path
@@ -92,18 +96,16 @@ def open_rehearsal_volumes(data_dir: Path | None, names: tuple[str, ...], phanto
     if data_dir is None:
         if names:
             raise InputError(f"volume {names[0]} needs --data-dir: the folder that holds train/ or test/")
-        shutil.rmtree(phantom_dir, ignore_errors=True)
+        shutil.rmtree(phantom_dir / "train" / "phantom", ignore_errors=True)
         write_phantom(phantom_dir, "phantom", Phantom())
         return open_volumes(phantom_dir, "train")
-    if not names:
-        return open_volumes(data_dir, "test")
-    in_train = {name for name in names if (data_dir / "train" / name).is_dir()}
-    return [open_volumes(data_dir, "train" if name in in_train else "test", (name,))[0] for name in names]
+    return find_volumes(data_dir, names)
 
 
 def lay_out_kaggle(kaggle_dir: Path, volumes: Sequence[Volume], mount_layout: str) -> None:
     """Makes `input/` with links to the slices (labels left out) and the checkpoints, and an empty `working/`."""
-    shutil.rmtree(kaggle_dir, ignore_errors=True)
+    for name in ("input", "working"):
+        shutil.rmtree(kaggle_dir / name, ignore_errors=True)
     competition, checkpoints = _MOUNTS[mount_layout]
     for volume in volumes:
         images_dir = kaggle_dir / "input" / competition / "test" / volume.name / "images"

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and where the shipped checkpoints lie."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
+
+# Pushed as a Kaggle dataset, and what `predict` takes when no checkpoint is named.
+SHIPPED_DIR = Path(__file__).resolve().parent.parent / "kernel" / "checkpoints"
 
 
 @contextmanager
@@ -26,3 +29,15 @@ def replacing(path: Path | str) -> Iterator[Path]:
         os.replace(temporary_path, path)
     finally:
         temporary_path.unlink(missing_ok=True)
+
+
+def shipped_checkpoints() -> list[Path]:
+    """The checkpoints in kernel/checkpoints, which is pushed as the Kaggle dataset.
+
+    Raises:
+        InputError: there is none.
+    """
+    paths = sorted(SHIPPED_DIR.glob("*.safetensors"))
+    if not paths:
+        raise InputError(f"{SHIPPED_DIR} has no checkpoint: train one, or name one with --checkpoint")
+    return paths

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from .checkpoint import load_checkpoint
 from .config import Inference, Preprocessing
 from .errors import InputError
+from .probability import save_probability
 from .rle import rle_encode
 from .transforms import IntensityRange, image_to_tensor, measure_intensity, resize_probability, slice_to_image
 from .volume import Volume
@@ -89,40 +90,71 @@ def load_predictors(checkpoint_paths: Sequence[Path | str], inference: Inference
     return [create_predictor(model, card.preprocessing, card.threshold, inference) for model, card in loaded]
 
 
-def predict_masks(volume: Volume, predictors: Sequence[Predictor], batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Segments a kidney.
+def predict_probabilities(
+    volume: Volume, predictors: Sequence[Predictor], batch_size: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Predicts a kidney.
 
     Args:
         volume: D slices.
-        predictors: their probabilities are averaged, and so are their thresholds.
+        predictors: their probabilities are averaged.
         batch_size: slices per forward pass.
 
     Yields:
-        (slice id, mask) in the volume's order; the mask is (H, W) bool, of the slice's own size.
+        (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the
+        slice's own size.
     """
     if batch_size < 1:
         raise InputError(f"batch size must be at least 1, got {batch_size}")
     intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
-    threshold = sum(predictor.threshold for predictor in predictors) / len(predictors)
     slice_ids = volume.slice_ids
     for first in range(0, len(volume), batch_size):
         zs = range(first, min(first + batch_size, len(volume)))
         slices = [volume[z] for z in zs]
         members = [predictor(slices, range_) for predictor, range_ in zip(predictors, intensities, strict=True)]
         for z, probabilities in zip(zs, zip(*members, strict=True), strict=True):
-            yield slice_ids[z], np.mean(probabilities, axis=0) > threshold
+            yield slice_ids[z], np.mean(probabilities, axis=0)
+
+
+def predict_masks(volume: Volume, predictors: Sequence[Predictor], batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """As `predict_probabilities`, cut at the mean of the members' thresholds: (slice id, (H, W) bool)."""
+    threshold = mean_threshold(predictors)
+    for slice_id, probability in predict_probabilities(volume, predictors, batch_size):
+        yield slice_id, probability > threshold
 
 
 def predict_rows(
-    volumes: Sequence[Volume], predictors: Sequence[Predictor], batch_size: int
+    volumes: Sequence[Volume],
+    predictors: Sequence[Predictor],
+    batch_size: int,
+    probability_dir: Path | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Segments kidneys and yields the rows of the submission, (slice id, RLE), behind a progress bar."""
+    """Segments kidneys behind a progress bar.
+
+    Args:
+        volumes: the kidneys.
+        predictors: see `predict_masks`.
+        batch_size: slices per forward pass.
+        probability_dir: also keep each kidney's probability there (see `probability.save_probability`).
+
+    Yields:
+        The rows of the submission, (slice id, RLE).
+    """
+    threshold = mean_threshold(predictors)
     with tqdm(total=sum(map(len, volumes)), unit="slice", desc="segmenting", mininterval=1.0) as progress:
         for volume in volumes:
             progress.set_postfix_str(volume.name)
-            for slice_id, mask in predict_masks(volume, predictors, batch_size):
-                yield slice_id, rle_encode(mask)
+            probabilities = predict_probabilities(volume, predictors, batch_size)
+            if probability_dir is not None:
+                probabilities = save_probability(probability_dir, volume, probabilities)
+            for slice_id, probability in probabilities:
+                yield slice_id, rle_encode(probability > threshold)
                 progress.update()
+
+
+def mean_threshold(predictors: Sequence[Predictor]) -> float:
+    """The threshold of an ensemble."""
+    return sum(predictor.threshold for predictor in predictors) / len(predictors)
 
 
 def pick_device(device: str) -> torch.device:

@@ -39,7 +39,7 @@ def rle_encode(mask: np.ndarray) -> str:
         return EMPTY_RLE
     edges[1::2] -= edges[::2]  # ends become lengths
     edges[::2] += 1
-    return " ".join(map(str, edges.tolist()))
+    return str(edges.tolist())[1:-1].replace(",", "")  # faster than joining the text of each number
 
 
 def rle_decode(rle: str, height: int, width: int) -> np.ndarray:

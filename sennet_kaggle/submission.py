@@ -38,13 +38,19 @@ def write_submission(path: Path | str, rows: Iterable[tuple[str, str]]) -> int:
 
 
 def read_submission(path: Path | str) -> Iterator[tuple[str, str]]:
+    """As `read_rows`, the two columns alone: (slice id, run-length encoding)."""
+    for row in read_rows(path):
+        yield row["id"], row["rle"]
+
+
+def read_rows(path: Path | str) -> Iterator[dict[str, str]]:
     """Reads a submission row by row.
 
     Args:
-        path: a csv with the columns `id` and `rle`; further columns are ignored.
+        path: a csv with the columns `id` and `rle`, and maybe more.
 
     Yields:
-        (slice id, run-length encoding), the encoding unchecked.
+        Field by column, unchecked.
 
     Raises:
         InputError: no such file, no such columns, a row of another length, a byte that is not text.
@@ -57,11 +63,10 @@ def read_submission(path: Path | str) -> Iterator[tuple[str, str]]:
             header = next(reader, [])
             if not set(HEADER) <= set(header):
                 raise InputError(f"{path} is not a submission: expected the columns id,rle, found {','.join(header)!r}")
-            id_column, rle_column = header.index("id"), header.index("rle")
             for row in reader:
                 if len(row) != len(header):
                     raise InputError(f"{path} line {reader.line_num}: expected {len(header)} fields, found {len(row)}")
-                yield row[id_column], row[rle_column]
+                yield dict(zip(header, row, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a submission: {error}") from error
 

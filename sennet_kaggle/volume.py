@@ -124,6 +124,48 @@ def open_volumes(data_dir: Path | str, split: str, names: tuple[str, ...] = ()) 
     return [open_volume(split_dir / name) for name in (names or present)]
 
 
+def find_volumes(data_dir: Path | str, names: tuple[str, ...] = ()) -> list[Volume]:
+    """Opens the named kidneys, wherever they are, or the whole test set.
+
+    Args:
+        data_dir: a folder in the competition's layout.
+        names: kidneys of `train/` or, failing that, of `test/`; all of `test/` when empty.
+
+    Raises:
+        InputError: as `open_volumes`.
+    """
+    if not names:
+        return open_volumes(data_dir, "test")
+    in_train = [(Path(data_dir) / "train" / name).is_dir() for name in names]
+    return [open_volumes(data_dir, "train" if t else "test", (n,))[0] for n, t in zip(names, in_train, strict=True)]
+
+
+def open_labels(labels_dir: Path | str) -> dict[str, Path]:
+    """Finds the labels of one or more kidneys; no image is needed.
+
+    Args:
+        labels_dir: a kidney folder (with `labels/`), a folder of such, or a folder in the competition's
+            layout (with `train/`).
+
+    Returns:
+        Label file by slice id, kidneys and slices in ascending order.
+
+    Raises:
+        InputError: no label is there.
+    """
+    labels_dir = Path(labels_dir)
+    root = labels_dir / "train" if (labels_dir / "train").is_dir() else labels_dir
+    kidney_dirs = [root] if (root / "labels").is_dir() else sorted(path.parent for path in root.glob("*/labels"))
+    labels = {
+        f"{kidney_dir.resolve().name}_{stem}": path
+        for kidney_dir in kidney_dirs
+        for stem, path in _slices_by_stem(kidney_dir / "labels").items()
+    }
+    if not labels:
+        raise InputError(f"{labels_dir} has no labels: expected <kidney>/labels/*.tif, found {_listing(labels_dir)}")
+    return labels
+
+
 def _slices_by_stem(slices_dir: Path) -> dict[str, Path]:
     if not slices_dir.is_dir():
         raise InputError(f"{slices_dir} is missing: expected a folder of *.tif slices")

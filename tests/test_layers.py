@@ -7,13 +7,14 @@ import pytest
 
 PACKAGE_DIR = Path(__file__).resolve().parent.parent / "sennet_kaggle"
 ROWS = [
-    {"errors"},
+    {"errors", "surface_dice"},
     {"config", "files", "metrics", "rle"},
     {"tiff", "models"},
     {"volume", "phantom", "transforms", "losses", "checkpoint"},
-    {"dataset", "predict", "report", "submission"},
-    {"train", "kernel", "notebook"},
-    {"dry_run"},
+    {"dataset", "submission", "probability", "report"},
+    {"predict", "score", "page", "notebook"},
+    {"train", "kernel", "sweep"},
+    {"dry_run", "run"},
     {"__main__"},
 ]
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}

@@ -1,0 +1,92 @@
+"""Probability maps kept on disk in 8 bits, to try thresholds without running the model again."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError
+from .files import replacing
+from .volume import Volume
+
+# A threshold t keeps what is stored above 255 t; the values between are 0.4 % wide.
+LEVELS = 255
+
+
+@dataclass(frozen=True)
+class ProbabilityVolume:
+    """A kidney's probability, memory-mapped."""
+
+    name: str
+    slice_ids: list[str]
+    levels: np.ndarray
+    """(D, H, W) uint8: 0 for probability 0, 255 for 1."""
+
+
+def save_probability(
+    probability_dir: Path | str, volume: Volume, probabilities: Iterable[tuple[str, np.ndarray]]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Passes a kidney's probabilities on and keeps them, as `<kidney>.npy` and `<kidney>.json` (the slice ids).
+
+    The files appear when the last slice has been taken.
+
+    Args:
+        probability_dir: made if missing.
+        volume: the kidney.
+        probabilities: (slice id, (H, W) float32 in 0..1) of each of its slices.
+
+    Yields:
+        What `probabilities` yields.
+
+    Raises:
+        InputError: the slices are not all of one size.
+    """
+    probability_dir = Path(probability_dir)
+    probability_dir.mkdir(parents=True, exist_ok=True)
+    array_path = probability_dir / f"{volume.name}.npy"
+    height, width = volume.slice_size(0)
+    with replacing(array_path) as temporary_path:
+        shape = (len(volume), height, width)
+        levels = np.lib.format.open_memmap(temporary_path, mode="w+", dtype=np.uint8, shape=shape)
+        for z, (slice_id, probability) in enumerate(probabilities):
+            if probability.shape != (height, width):
+                raise InputError(
+                    f"{slice_id} is {probability.shape[0]}x{probability.shape[1]} but {volume.slice_ids[0]} is "
+                    f"{height}x{width}: to keep probabilities, the slices of a kidney must be of one size"
+                )
+            np.rint(probability * LEVELS, out=levels[z], casting="unsafe")
+            yield slice_id, probability
+        levels.flush()
+    with replacing(array_path.with_suffix(".json")) as temporary_path:
+        temporary_path.write_text(json.dumps({"slice_ids": volume.slice_ids}))
+
+
+def open_probabilities(probability_dir: Path | str) -> list[ProbabilityVolume]:
+    """Opens what `save_probability` kept, without reading it.
+
+    Returns:
+        The kidneys in ascending order of name.
+
+    Raises:
+        InputError: the folder is missing or has none, or a file is damaged.
+    """
+    paths = sorted(Path(probability_dir).glob("*.npy"))
+    if not paths:
+        raise InputError(f"{probability_dir} has no probabilities: make some with predict --save-probability")
+    return [_open(path) for path in paths]
+
+
+def _open(path: Path) -> ProbabilityVolume:
+    try:
+        levels = np.load(path, mmap_mode="r", allow_pickle=False)
+        slice_ids = json.loads(path.with_suffix(".json").read_text())["slice_ids"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as probabilities ({error}): predict again") from error
+    if levels.dtype != np.uint8 or levels.ndim != 3 or len(levels) != len(slice_ids):
+        raise InputError(
+            f"{path} is not a probability volume: expected {len(slice_ids)} slices of uint8, "
+            f"found {levels.dtype} {levels.shape}"
+        )
+    return ProbabilityVolume(path.stem, slice_ids, levels)

@@ -1,0 +1,150 @@
+"""Every metric over thresholds in one pass over kept probabilities, and the plateau on which a threshold is safe."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from .errors import InputError
+from .metrics import largest_object
+from .probability import LEVELS, ProbabilityVolume, open_probabilities
+from .report import figure_to_png, format_table
+from .score import KidneyScorer, Truth, mean_scores, open_truth, refuse
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+METRICS = ("surface_dice", "surface_dice_1px", "dice_pooled", "dice_mean", "dice_without_largest", "cl_dice")
+_PLATEAU_LOSS = 0.01
+
+
+def sweep_thresholds(
+    probability_dir: Path | str,
+    labels_path: Path | str,
+    thresholds: Sequence[float] = THRESHOLDS,
+    centerlines: bool = False,
+) -> pd.DataFrame:
+    """Scores kept probabilities at many thresholds; slices without a label are passed over.
+
+    Args:
+        probability_dir: of `predict --save-probability`.
+        labels_path: see `score.open_truth`.
+        thresholds: ascending, each in 0..1.
+        centerlines: also compute clDice, which takes several times as long as all the rest.
+
+    Returns:
+        A row per threshold: threshold, and the mean over kidneys of each metric of `score.Scores`.
+
+    Raises:
+        InputError: no probabilities, a threshold out of order, or a kidney without a label.
+    """
+    if list(thresholds) != sorted(set(thresholds)) or not all(0 <= threshold < 1 for threshold in thresholds):
+        raise InputError(f"thresholds must ascend within 0..1 (1 excluded), got {list(thresholds)}")
+    kidneys = open_probabilities(probability_dir)
+    truth = open_truth(labels_path)
+    unlabelled = [kidney.name for kidney in kidneys if not truth.keys() & set(kidney.slice_ids)]
+    refuse(probability_dir, [f"{name}: has no labelled slice in {labels_path}" for name in unlabelled])
+    by_kidney = {}
+    with tqdm(total=sum(len(k.slice_ids) for k in kidneys), unit="slice", desc="sweeping", mininterval=1.0) as progress:
+        for kidney in kidneys:
+            by_kidney[kidney.name] = _sweep_kidney(
+                kidney, truth, {threshold: KidneyScorer(centerlines) for threshold in thresholds}, progress
+            )
+    means = [
+        mean_scores({name: scorers[threshold].compute() for name, scorers in by_kidney.items()})
+        for threshold in thresholds
+    ]
+    columns = {metric: [getattr(mean, metric) for mean in means] for metric in METRICS}
+    return pd.DataFrame({"threshold": thresholds, **columns}).dropna(axis="columns", how="all")
+
+
+def write_sweep(
+    probability_dir: Path | str,
+    labels_path: Path | str,
+    output_dir: Path | str,
+    metric: str = "surface_dice",
+    centerlines: bool = False,
+) -> str:
+    """Sweeps, and writes `sweep.csv` and `sweep.png`.
+
+    Args:
+        metric: whose plateau is found and drawn, one of METRICS.
+        centerlines: also compute clDice.
+
+    Returns:
+        The table and the plateau as text.
+
+    Raises:
+        InputError: as `sweep_thresholds`, or an unknown metric.
+    """
+    known = [name for name in METRICS if centerlines or name != "cl_dice"]
+    if metric not in known:
+        raise InputError(f"unknown metric {metric!r}: choose one of {', '.join(known)}")
+    table = sweep_thresholds(probability_dir, labels_path, centerlines=centerlines)
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    table.to_csv(output_dir / "sweep.csv", index=False)
+    (output_dir / "sweep.png").write_bytes(figure_to_png(figure_of_sweep(table, metric)))
+    first, last, middle = find_plateau(table["threshold"].tolist(), table[metric].tolist())
+    return (
+        f"{format_table(table)}\n\n{metric} stays within {_PLATEAU_LOSS:g} of its best from {first:g} to {last:g}: "
+        f"take {middle:g}\nfiles: {output_dir / 'sweep.csv'}, {output_dir / 'sweep.png'}"
+    )
+
+
+def find_plateau(
+    thresholds: Sequence[float], scores: Sequence[float], loss: float = _PLATEAU_LOSS
+) -> tuple[float, float, float]:
+    """Finds the thresholds around the best one that lose next to nothing.
+
+    A maximum over thresholds is drawn by noise and does not carry over to another kidney; the middle of
+    the stretch around it in which no score is worse than the best by more than `loss` does, better.
+
+    Args:
+        thresholds: T values, ascending.
+        scores: T scores.
+        loss: how much a score may fall short of the best.
+
+    Returns:
+        First and last threshold of the stretch, and its middle one.
+    """
+    scores = np.asarray(scores)
+    best = int(scores.argmax())
+    bad = np.flatnonzero(scores < scores[best] - loss)
+    first = max(bad[bad < best], default=-1) + 1
+    last = min(bad[bad > best], default=len(scores)) - 1
+    return thresholds[first], thresholds[last], thresholds[(first + last) // 2]
+
+
+def figure_of_sweep(table: pd.DataFrame, metric: str = "surface_dice") -> Figure:
+    """Draws every metric over the thresholds, and the plateau of one of them."""
+    first, last, middle = find_plateau(table["threshold"].tolist(), table[metric].tolist())
+    figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=120)
+    axis = figure.subplots()
+    axis.axvspan(first, last, color="0.9", label=f"plateau of {metric}: {first:g} to {last:g}")
+    axis.axvline(middle, color="0.5", linestyle="--", label=f"its middle: {middle:g}")
+    for name in table.columns[1:]:
+        axis.plot(table["threshold"], table[name], marker="o", markersize=3, label=name)
+    axis.set_xlabel("threshold (probability above which a pixel is vessel)")
+    axis.set_ylabel("score, mean over kidneys")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _sweep_kidney(
+    kidney: ProbabilityVolume, truth: Truth, scorers: dict[float, KidneyScorer], progress: tqdm
+) -> dict[float, KidneyScorer]:
+    """Feeds a kidney's labelled slices to the scorer of each threshold."""
+    for slice_id, levels in zip(kidney.slice_ids, kidney.levels, strict=True):
+        progress.update()
+        if slice_id not in truth:
+            continue
+        mask_gt = truth[slice_id]()
+        if mask_gt.shape != levels.shape:
+            raise InputError(f"{slice_id}: its label is {mask_gt.shape} but its probability {levels.shape}")
+        largest = largest_object(mask_gt)
+        for threshold, scorer in scorers.items():
+            scorer.update(mask_gt, levels > threshold * LEVELS, largest)
+    return scorers
