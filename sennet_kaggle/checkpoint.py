@@ -29,7 +29,7 @@ class Card:
     """Probability above which a pixel is vessel."""
     trained_on: tuple[str, ...] = ()
     """Ids of the slices the weights were fitted to."""
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float | None] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     """The training run's settings."""
 

@@ -47,17 +47,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str) -> Pat
     """
     check(training)
     set_seed(training.seed)
-    volumes = open_volumes(data_dir, "train", training.train_volumes)
-    train_set = SliceDataset(
-        volumes,
-        training.preprocessing,
-        exclude=training.held_out_slices,
-        augment=training.augment,
-        seed=training.seed,
-    )
-    held_out = None
-    if training.held_out_slices:
-        held_out = SliceDataset(volumes, training.preprocessing, only=training.held_out_slices)
+    train_set, held_out = split(training, data_dir)
     criterion = create_criterion(training.loss)
     model = create_model(training.model, **_model_arguments(training))
     loader = DataLoader(train_set, training.batch_size, shuffle=True)
@@ -84,19 +74,34 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str) -> Pat
             loss = train_one_epoch(model, loader, criterion, optimizer, scheduler, accelerator, progress)
             if not np.isfinite(loss):
                 raise InputError(f"the loss is {loss} after epoch {epoch}: lower the learning rate")
-            dice, threshold = "", 0.5
             last = epoch == training.epochs
+            dice, threshold = None, 0.5
             if held_out and (last or epoch % training.evaluate_every == 0):
                 dice, threshold = best_threshold(accelerator.unwrap_model(model), held_out, training)
-            if (held_out is None and last) or (dice != "" and dice > best_dice):
-                best_dice = dice if held_out else best_dice
-                scores = {"held_out_dice_pooled": dice, "epoch": epoch} if held_out else {"epoch": epoch}
-                card = _card(training, threshold, train_set, scores)
+            best = last if held_out is None else dice is not None and dice > best_dice
+            if best:
+                best_dice = best_dice if dice is None else dice
+                card = _card(training, threshold, train_set, {"held_out_dice_pooled": dice, "epoch": epoch})
                 save_checkpoint(checkpoint_path, accelerator.unwrap_model(model), card, half=True)
             history.writerow([epoch, f"{loss:.5f}", dice, threshold, f"{time.perf_counter() - started:.2f}"])
             file.flush()
             progress.set_postfix_str(f"epoch {epoch}, loss {loss:.3f}, best Dice {max(best_dice, 0):.3f}")
     return checkpoint_path
+
+
+def split(training: Training, data_dir: Path | str) -> tuple[SliceDataset, SliceDataset | None]:
+    """The slices to learn from, varied at random, and those held out (None when the settings name none)."""
+    volumes = open_volumes(data_dir, "train", training.train_volumes)
+    train_set = SliceDataset(
+        volumes,
+        training.preprocessing,
+        exclude=training.held_out_slices,
+        augment=training.augment,
+        seed=training.seed,
+    )
+    if not training.held_out_slices:
+        return train_set, None
+    return train_set, SliceDataset(volumes, training.preprocessing, only=training.held_out_slices)
 
 
 def train_one_epoch(model, loader, criterion, optimizer, scheduler, accelerator, progress) -> float:
@@ -146,7 +151,7 @@ def _model_arguments(training: Training) -> dict:
     return {"in_channels": training.preprocessing.in_channels, **training.model_arguments}
 
 
-def _card(training: Training, threshold: float, train_set: SliceDataset, scores: dict[str, float]) -> Card:
+def _card(training: Training, threshold: float, train_set: SliceDataset, scores: dict[str, float | None]) -> Card:
     # Loading needs the checkpoint alone, so the file it started from is not an argument of the trained model.
     arguments = {name: value for name, value in _model_arguments(training).items() if name != "weights_path"}
     return Card(

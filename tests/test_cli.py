@@ -125,6 +125,14 @@ def test_train_then_predict(folder, capsys):
     capsys.readouterr()
 
 
+def test_training_without_held_out_slices_keeps_the_last_epoch(folder, capsys):
+    settings = ["--model-arguments", json.dumps(UNET), "--roi-size", "32", "--epochs", "2", "--no-augment"]
+    assert main([*TRAIN.replace("--held-out-slices kidney_1_0000", "--held-out-slices").split(), *settings]) == 0
+    card = read_card("out/checkpoint.safetensors")
+    assert len(card.trained_on) == 3 and card.scores["epoch"] == 2 and card.threshold == 0.5
+    capsys.readouterr()
+
+
 def test_phantom_writes_the_competitions_layout(tmp_path, capsys):
     assert main(["phantom", str(tmp_path), "--shape", "2", "64", "70", "--name", "kidney_9", "--seed", "4"]) == 0
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.tif"))
