@@ -70,13 +70,11 @@ def validate(submission: Path, data_dir: Path) -> None:
         submission: The csv to check.
         data_dir: A folder in the competition's layout.
     """
-    from .submission import validate_submission
+    from .submission import refuse, validate_submission
     from .volume import open_volumes
 
     volumes = open_volumes(data_dir, "test")
-    problems = validate_submission(submission, volumes)
-    if problems:
-        raise InputError(f"{submission} has {len(problems)} problem(s): " + "; ".join(problems[:20]))
+    refuse(submission, validate_submission(submission, volumes))
     print(f"{submission}: valid, {sum(map(len, volumes))} rows")
 
 

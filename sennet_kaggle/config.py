@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Thresholds that are tried where one is to be chosen."""
 
 
 @dataclass(frozen=True)

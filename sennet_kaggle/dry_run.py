@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from .errors import InputError
-from .files import shipped_checkpoints
+from .files import shipped_checkpoints, write_whole
 from .metrics import dice_counts
 from .phantom import Phantom, write_phantom
 from .report import figure_of_slices, figure_to_png, score_table, segmented_slice
-from .submission import read_submission, validate_submission
+from .submission import read_submission, refuse, validate_submission
 from .volume import Volume, find_volumes, open_volumes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,9 +62,7 @@ def rehearse(
 
     submission_path = output_dir / "submission.csv"
     os.replace(kaggle_dir / "working" / "submission.csv", submission_path)
-    problems = validate_submission(submission_path, volumes)
-    if problems:
-        raise InputError(f"{submission_path} is not valid: {'; '.join(problems[:5])}")
+    refuse(submission_path, validate_submission(submission_path, volumes))
     return submission_path, *score(submission_path, volumes, output_dir)
 
 
@@ -82,12 +80,12 @@ def score(submission_path: Path, volumes: Sequence[Volume], output_dir: Path) ->
         segmented = (segmented_slice(volume, z, rles) for volume, z in labelled)
         counts = [dice_counts(slice_.mask_gt, slice_.mask_pred) for slice_ in segmented]
         table = score_table([volume.slice_ids[z] for volume, z in labelled], counts)
-        table.to_csv(output_dir / "scores.csv", index=False)
+        write_whole(output_dir / "scores.csv", table.to_csv(index=False).encode())
     candidates = labelled or places
     spread = np.unique(np.linspace(0, len(candidates) - 1, _PICTURED_SLICES).round().astype(int))
     pictured = [segmented_slice(*candidates[i], rles) for i in spread]
     picture_path = output_dir / "slices.png"
-    picture_path.write_bytes(figure_to_png(figure_of_slices(pictured)))
+    write_whole(picture_path, figure_to_png(figure_of_slices(pictured)))
     return table, picture_path
 
 

@@ -31,6 +31,12 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary_path.unlink(missing_ok=True)
 
 
+def write_whole(path: Path | str, content: bytes) -> None:
+    """Writes a file in one move (see `replacing`)."""
+    with replacing(path) as temporary_path:
+        temporary_path.write_bytes(content)
+
+
 def shipped_checkpoints() -> list[Path]:
     """The checkpoints in kernel/checkpoints, which is pushed as the Kaggle dataset.
 

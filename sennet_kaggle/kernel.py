@@ -11,7 +11,8 @@ from .config import Inference
 from .errors import InputError
 from .predict import load_predictors, predict_rows
 from .report import figure_of_slices, figure_to_png, segmented_slice
-from .submission import read_submission, validate_submission, write_submission
+from .rle import parse_runs
+from .submission import read_submission, refuse, validate_submission, write_submission
 from .volume import open_volumes
 
 # Where Kaggle mounts an attached input under /kaggle/input, its old layout first.
@@ -45,9 +46,7 @@ def run_kernel(settings: KernelSettings) -> None:
     for path, predictor in zip(checkpoint_paths, predictors, strict=True):
         print(f"checkpoint: {path} on {predictor.device}, {predictor.dtype}, threshold {predictor.threshold}")
     write_submission(settings.submission_path, predict_rows(volumes, predictors, settings.inference.batch_size))
-    problems = validate_submission(settings.submission_path, volumes)
-    if problems:
-        raise RuntimeError(f"{settings.submission_path} is not valid: {'; '.join(problems[:5])}")
+    refuse(settings.submission_path, validate_submission(settings.submission_path, volumes))
     print(f"{settings.submission_path}: {sum(map(len, volumes))} rows, one per test slice, valid")
 
 
@@ -130,4 +129,5 @@ def _inventory(input_dir: Path) -> str:
 
 
 def _count_pixels(rle: str) -> int:
-    return sum(map(int, rle.split()[1::2]))
+    starts, ends = parse_runs(rle)
+    return int((ends - starts).sum())

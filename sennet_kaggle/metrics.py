@@ -219,13 +219,12 @@ def _skeleton(mask: np.ndarray) -> np.ndarray:
 
     scikit-image's thinning in 3D does that to objects of even width, such as a bar of 2x2x6.
     """
-    from scipy import ndimage
     from skimage.morphology import skeletonize
 
     box = _bounding_box(mask)
     skeleton = np.zeros_like(mask)
     skeleton[box] = skeletonize(mask[box])
-    labels, n_objects = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
-    has_skeleton = np.zeros(n_objects + 1, np.bool_)
+    labels, sizes = _label_objects(mask)
+    has_skeleton = np.zeros(sizes.size + 1, np.bool_)
     has_skeleton[labels[skeleton]] = True
     return skeleton | (mask & ~has_skeleton[labels])

@@ -1,6 +1,6 @@
 """Executes a notebook in a fresh interpreter and shows what it prints while it runs.
 
-python -m sennet_kaggle.notebook NOTEBOOK EXECUTED WORKING_DIR
+python -P sennet_kaggle/notebook.py NOTEBOOK EXECUTED WORKING_DIR
 """
 
 import sys

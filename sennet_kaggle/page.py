@@ -17,7 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .errors import InputError
-from .files import replacing
+from .files import write_whole
 from .metrics import dice_counts, dice_from_counts
 from .report import SegmentedSlice, segmented_slice
 from .volume import Volume
@@ -105,8 +105,7 @@ def write_page(
     page = _fill(_asset("page.html"), fixed | changing).encode()
     if len(page) > max_bytes:
         raise InputError(f"the page has {len(page)} bytes but max_bytes is {max_bytes}: allow more, or fewer slices")
-    with replacing(output_path) as temporary_path:
-        temporary_path.write_bytes(page)
+    write_whole(output_path, page)
 
 
 @dataclass

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .errors import InputError
-from .files import replacing
+from .files import write_whole
 
 MIN_RADIUS = 0.75  # voxels; a thinner tube could slip between the voxel centres and break
 STEPS_PER_BRANCH = 4
@@ -338,5 +338,4 @@ def _unit(vectors):
 def _write_tif(path, image):
     """Write an uncompressed TIFF, whole or not at all."""
     encoded = cv2.imencode(".tif", image, [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1]
-    with replacing(path) as temporary_path:
-        temporary_path.write_bytes(encoded)
+    write_whole(path, encoded.tobytes())

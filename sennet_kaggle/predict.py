@@ -116,10 +116,19 @@ def predict_probabilities(
             yield slice_ids[z], np.mean(probabilities, axis=0)
 
 
-def predict_masks(volume: Volume, predictors: Sequence[Predictor], batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """As `predict_probabilities`, cut at the mean of the members' thresholds: (slice id, (H, W) bool)."""
+def predict_masks(
+    volume: Volume, predictors: Sequence[Predictor], batch_size: int, probability_dir: Path | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """As `predict_probabilities`, cut at the mean of the members' thresholds: (slice id, (H, W) bool).
+
+    Args:
+        probability_dir: also keep the kidney's probability there (see `probability.save_probability`).
+    """
     threshold = mean_threshold(predictors)
-    for slice_id, probability in predict_probabilities(volume, predictors, batch_size):
+    probabilities = predict_probabilities(volume, predictors, batch_size)
+    if probability_dir is not None:
+        probabilities = save_probability(probability_dir, volume, probabilities)
+    for slice_id, probability in probabilities:
         yield slice_id, probability > threshold
 
 
@@ -129,26 +138,16 @@ def predict_rows(
     batch_size: int,
     probability_dir: Path | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Segments kidneys behind a progress bar.
-
-    Args:
-        volumes: the kidneys.
-        predictors: see `predict_masks`.
-        batch_size: slices per forward pass.
-        probability_dir: also keep each kidney's probability there (see `probability.save_probability`).
+    """Segments kidneys behind a progress bar; arguments as those of `predict_masks`.
 
     Yields:
         The rows of the submission, (slice id, RLE).
     """
-    threshold = mean_threshold(predictors)
     with tqdm(total=sum(map(len, volumes)), unit="slice", desc="segmenting", mininterval=1.0) as progress:
         for volume in volumes:
             progress.set_postfix_str(volume.name)
-            probabilities = predict_probabilities(volume, predictors, batch_size)
-            if probability_dir is not None:
-                probabilities = save_probability(probability_dir, volume, probabilities)
-            for slice_id, probability in probabilities:
-                yield slice_id, rle_encode(probability > threshold)
+            for slice_id, mask in predict_masks(volume, predictors, batch_size, probability_dir):
+                yield slice_id, rle_encode(mask)
                 progress.update()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .files import replacing
+from .files import replacing, write_whole
 from .volume import Volume
 
 # A threshold t keeps what is stored above 255 t; the values between are 0.4 % wide.
@@ -59,8 +59,7 @@ def save_probability(
             np.rint(probability * LEVELS, out=levels[z], casting="unsafe")
             yield slice_id, probability
         levels.flush()
-    with replacing(array_path.with_suffix(".json")) as temporary_path:
-        temporary_path.write_text(json.dumps({"slice_ids": volume.slice_ids}))
+    write_whole(array_path.with_suffix(".json"), json.dumps({"slice_ids": volume.slice_ids}).encode())
 
 
 def open_probabilities(probability_dir: Path | str) -> list[ProbabilityVolume]:

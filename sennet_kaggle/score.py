@@ -11,15 +11,19 @@ import pandas as pd
 from tqdm import tqdm
 
 from .errors import InputError
-from .metrics import cl_dice, dice_counts, dice_from_counts, largest_object, surface_dice_at_tolerance
+from .metrics import (
+    SurfaceDice,
+    cl_dice,
+    dice_counts,
+    dice_from_counts,
+    largest_object,
+    surface_dice_at_tolerance,
+)
 from .report import format_table
 from .rle import rle_decode
-from .submission import read_rows
-from .surface_dice import SurfaceDice
+from .submission import read_rows, refuse
 from .tiff import read_mask
 from .volume import open_labels
-
-_SHOWN_PROBLEMS = 20
 
 Truth = dict[str, Callable[[], np.ndarray]]
 """How to read the label of each slice, by slice id in the order of the stack."""
@@ -195,14 +199,6 @@ def read_unique_rows(path: Path | str) -> dict[str, dict[str, str]]:
 def kidney_of(slice_id: str) -> str:
     """The kidney of a slice id, which is `<kidney>_<stem>`."""
     return slice_id.rpartition("_")[0]
-
-
-def refuse(path: Path | str, problems: Iterable[str]) -> None:
-    """Raises InputError that names the problems, if there are any."""
-    problems = list(problems)
-    if problems:
-        more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
-        raise InputError(f"{path} has {len(problems)} problem(s): {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}")
 
 
 def _size_of(row: Mapping[str, str], path: Path) -> tuple[int, int]:

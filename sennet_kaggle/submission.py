@@ -10,6 +10,7 @@ from .rle import rle_decode
 from .volume import Volume
 
 HEADER = ["id", "rle"]
+_SHOWN_PROBLEMS = 20
 
 
 def write_submission(path: Path | str, rows: Iterable[tuple[str, str]]) -> int:
@@ -105,3 +106,11 @@ def validate_submission(path: Path | str, volumes: Iterable[Volume]) -> list[str
             except InputError as error:
                 problems.append(f"{slice_id}: {error}")
     return problems + [f"{slice_id}: is missing" for slice_id in slices if slice_id not in seen]
+
+
+def refuse(path: Path | str, problems: Iterable[str]) -> None:
+    """Raises InputError that names the problems, if there are any."""
+    problems = list(problems)
+    if problems:
+        more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+        raise InputError(f"{path} has {len(problems)} problem(s): {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}")

@@ -8,13 +8,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from .config import THRESHOLDS
 from .errors import InputError
+from .files import write_whole
 from .metrics import largest_object
 from .probability import LEVELS, ProbabilityVolume, open_probabilities
 from .report import figure_to_png, format_table
-from .score import KidneyScorer, Truth, mean_scores, open_truth, refuse
+from .score import KidneyScorer, Truth, mean_scores, open_truth
+from .submission import refuse
 
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 METRICS = ("surface_dice", "surface_dice_1px", "dice_pooled", "dice_mean", "dice_without_largest", "cl_dice")
 _PLATEAU_LOSS = 0.01
 
@@ -84,8 +86,8 @@ def write_sweep(
     table = sweep_thresholds(probability_dir, labels_path, centerlines=centerlines)
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    table.to_csv(output_dir / "sweep.csv", index=False)
-    (output_dir / "sweep.png").write_bytes(figure_to_png(figure_of_sweep(table, metric)))
+    write_whole(output_dir / "sweep.csv", table.to_csv(index=False).encode())
+    write_whole(output_dir / "sweep.png", figure_to_png(figure_of_sweep(table, metric)))
     first, last, middle = find_plateau(table["threshold"].tolist(), table[metric].tolist())
     return (
         f"{format_table(table)}\n\n{metric} stays within {_PLATEAU_LOSS:g} of its best from {first:g} to {last:g}: "

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .checkpoint import Card, save_checkpoint
-from .config import Inference, Training
+from .config import THRESHOLDS, Inference, Training
 from .dataset import SliceDataset
 from .errors import InputError
 from .losses import create_criterion
@@ -23,8 +23,6 @@ from .models import create_model
 from .predict import create_predictor
 from .transforms import measure_intensity
 from .volume import open_volumes
-
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
 def fit(training: Training, data_dir: Path | str, output_dir: Path | str) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ class Volume:
     def __iter__(self) -> Iterator[np.ndarray]:
         return map(read_grey, self.image_paths)
 
-    @property
+    @cached_property
     def slice_ids(self) -> list[str]:
         """Submission ids, `<kidney>_<stem>`."""
         return [f"{self.name}_{path.stem}" for path in self.image_paths]
