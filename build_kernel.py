@@ -18,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "sennet_kaggle"
 NOTEBOOK_PATH = ROOT / "kernel" / "sennet.ipynb"
-# Of use on one's own machine only.
-LEFT_OUT = {"__main__.py", "dry_run.py", "notebook.py", "page.py", "phantom.py", "run.py", "score.py", "sweep.py"}
+# What goes into the notebook: these modules and all that they import.
+BUNDLED = ("__init__", "kernel", "dataset", "losses")
 # Kaggle refuses 1 MB of source; the client sends it as ASCII JSON.
 MAX_BYTES = 900_000
 
@@ -87,14 +87,21 @@ def read_sources() -> dict[str, str]:
     Returns:
         Text by path relative to the repository ("sennet_kaggle/rle.py"), a module after all that it imports.
     """
-    paths = sorted(path for path in (ROOT / PACKAGE).rglob("*.py") if path.name not in LEFT_OUT)
-    sources = {path.relative_to(ROOT).as_posix(): path.read_bytes().decode("utf-8") for path in paths}
-    for path, text in sources.items():
+    paths = sorted((ROOT / PACKAGE).rglob("*.py"))
+    package = {path.relative_to(ROOT).as_posix(): path.read_bytes().decode("utf-8") for path in paths}
+    imports: dict[str, list[str]] = {}
+    wanted = [f"{PACKAGE}/{name}.py" for name in BUNDLED]
+    while wanted:
+        path = wanted.pop()
+        if path not in imports:
+            imports[path] = sorted(imported_paths(path, package[path]) & package.keys() - {path})
+            wanted += imports[path]
+    for path in sorted(imports):
         # %%writefile is exact for every text but these.
-        if not text.endswith("\n") or "\r" in text:
+        if not package[path].endswith("\n") or "\r" in package[path]:
             raise SystemExit(f"{path} must not be empty, must end with a newline and use \\n alone")
-    imports = {path: sorted(imported_paths(path, text) & sources.keys() - {path}) for path, text in sources.items()}
-    return {path: sources[path] for path in TopologicalSorter(imports).static_order()}
+    order = TopologicalSorter(dict(sorted(imports.items()))).static_order()
+    return {path: package[path] for path in order}
 
 
 def imported_paths(path: str, text: str) -> set[str]:

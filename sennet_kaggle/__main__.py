@@ -1,6 +1,7 @@
 """The command line: `python -m sennet_kaggle COMMAND --help`."""
 
 import json
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,10 @@ class TrainingRun:
     data_dir: Path
     """A folder in the competition's layout: train/<kidney>/{images,labels}/*.tif."""
     output_dir: Path
-    """Gets checkpoint.safetensors and metrics.csv; made if missing."""
+    """Gets checkpoint.safetensors, metrics.csv, curves and pictures; a stopped run in it goes on. Made if missing."""
     training: Training
+    cache_dir: Path | None = None
+    """Where resized slices are kept between epochs and runs; OUTPUT_DIR/cache when not given."""
 
 
 NamedRun = tyro.extras.subcommand_type_from_defaults(
@@ -146,14 +149,112 @@ def report(
 
 @app.command
 def train(run: NamedRun) -> None:  # type: ignore[valid-type]
-    """Train a named experiment; every setting can be overridden.
+    """Train a named experiment, or go on with a stopped one; every setting can be overridden.
+
+    Several processes: torchrun --nproc-per-node N -m sennet_kaggle train NAME …
 
     Args:
         run: The experiment.
     """
     from .train import fit
 
-    print(f"best checkpoint: {fit(run.training, run.data_dir, run.output_dir)}")
+    print(f"best checkpoint: {fit(run.training, run.data_dir, run.output_dir, run.cache_dir)}")
+
+
+@app.command
+def experiments() -> None:
+    """List the named experiments with their settings."""
+    from .experiments import format_experiments
+
+    print(format_experiments())
+
+
+@app.command
+def compare(
+    data_dir: Path,
+    output_dir: Path,
+    experiment: tuple[str, ...] = (),
+    test_volume: str = "kidney_2",
+    seed: tuple[int, ...] = (0,),
+    override: dict[str, Any] = {},  # noqa: B006 (only read)
+    weights_path: Path | None = None,
+) -> None:
+    """Train the report's experiments, judge each on a kidney it has not seen, and write the comparison.
+
+    Args:
+        data_dir: A folder in the competition's layout.
+        output_dir: Gets comparison.md, results.csv, curves.png, predictions.png and a folder per run; stopped runs go
+            on.
+        experiment: Which to compare; all of the report's but sam-zero-shot when not given.
+        test_volume: The kidney of train/ to judge on.
+        seed: Each experiment is trained once with each.
+        override: Changed settings by pattern of names, as JSON, such as '{"segformer-*": {"epochs": 6}}'.
+        weights_path: Weights of Segment Anything, for sam-zero-shot.
+    """
+    from .compare import REPORT_EXPERIMENTS
+    from .compare import compare as run_comparison
+
+    path = run_comparison(
+        data_dir,
+        output_dir,
+        experiments=experiment or REPORT_EXPERIMENTS,
+        test_volume=test_volume,
+        seeds=seed,
+        overrides=override,
+        sam_weights_path=weights_path,
+    )
+    print(f"\n{path.read_text()}\n{path}")
+
+
+@app.command
+def sam_zero_shot(
+    data_dir: Path,
+    output_dir: Path,
+    weights_path: Path | None = None,
+    volume: tuple[str, ...] = ("kidney_2",),
+    slices: tuple[str, ...] = (),
+    model_arguments: dict[str, Any] = {},  # noqa: B006 (only read)
+    device: str = "auto",
+) -> None:
+    """Let Segment Anything propose masks without any training, and see how vessels fare.
+
+    Args:
+        data_dir: A folder in the competition's layout.
+        output_dir: Gets zero-shot.csv and a picture per slice.
+        weights_path: Segment Anything's weights, such as sam_vit_b_01ec64.pth.
+        volume: Kidneys of train/; their labelled slices are judged.
+        slices: Slice ids to judge; all labelled ones when not given.
+        model_arguments: Further arguments of the model, as JSON, such as '{"variant": "vit_h"}'.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:N.
+    """
+    from .report import format_table
+    from .zero_shot import run_zero_shot
+
+    table = run_zero_shot(
+        data_dir,
+        output_dir,
+        weights_path,
+        volume_names=volume,
+        slice_ids=slices,
+        model_arguments=model_arguments,
+        device=device,
+    )
+    print(format_table(table))
+
+
+@app.command
+def stats(data_dir: Path, volume: tuple[str, ...] = (), preprocessing: Preprocessing = Preprocessing()) -> None:  # noqa: B008
+    """Measure a data set: grey values, mean and standard deviation, how much of it is vessel.
+
+    Args:
+        data_dir: A folder in the competition's layout.
+        volume: Kidneys of train/; all when not given.
+        preprocessing: What the model's input is; mean and std are measured before they are applied.
+    """
+    from .stats import format_stats, measure_stats
+    from .volume import open_volumes
+
+    print(format_stats(measure_stats(open_volumes(data_dir, "train", volume), preprocessing)))
 
 
 @app.command
@@ -209,7 +310,7 @@ def pack(
     model: str,
     weights_path: Path,
     output: Path,
-    model_arguments: dict[str, Any] | None = None,
+    model_arguments: dict[str, Any] = {},  # noqa: B006 (only read)
     preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
     threshold: float = 0.5,
 ) -> None:
@@ -226,7 +327,7 @@ def pack(
     from .checkpoint import Card, save_checkpoint
     from .models import create_model
 
-    arguments = model_arguments or {}
+    arguments = model_arguments
     network = create_model(model, weights_path=str(weights_path), **arguments)
     save_checkpoint(output, network, Card(model, arguments, preprocessing, threshold))
     print(output)
@@ -240,14 +341,22 @@ def _json_object(type_info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constru
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="JSON",
-        instance_from_str=lambda texts: json.loads(texts[0]),
+        instance_from_str=lambda texts: _parse_object(texts[0]),
         is_instance=lambda instance: isinstance(instance, dict),
         str_from_instance=lambda instance: [json.dumps(instance)],
     )
 
 
+def _parse_object(text: str) -> dict[str, Any]:
+    parsed = json.loads(text)
+    if not isinstance(parsed, dict):
+        raise ValueError("expected a JSON object")
+    return parsed
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; bad input is one line on standard error and exit status 2."""
+    _show_messages()
     try:
         with registry:
             app.cli(
@@ -262,6 +371,13 @@ def main(arguments: list[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _show_messages() -> None:
+    """Lets the package's own messages through, such as which pretrained weights were loaded."""
+    messages = logging.getLogger(__package__)
+    messages.handlers = [logging.StreamHandler()]
+    messages.setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""(image, target) pairs from labelled slices, with random variation in training."""
+"""(image, target) pairs from labelled slices, with random variation in training, and which slices are held out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .cache import CachedSlices, open_cache, read_pair
 from .config import Preprocessing
 from .errors import InputError
-from .transforms import image_to_tensor, mask_to_target, measure_intensity, slice_to_image
+from .transforms import image_to_tensor, mask_to_target, measure_intensity
 from .volume import Volume
 
 _ZOOM = (0.6, 1.4)
@@ -20,16 +22,18 @@ class SliceDataset(Dataset):
     """Labelled slices as training pairs, read when asked for.
 
     Args:
-        volumes: kidneys; their unlabelled slices are left out.
+        volumes: kidneys; their unlabelled slices are left out, and counted in `unlabelled`.
         preprocessing: the settings of the model.
         exclude: slice ids to leave out.
         only: slice ids to keep; all when None.
         augment: vary each pair at random, by (seed, epoch, index) alone.
         seed: of the variation.
+        cache_dir: keep the slices there at the model's size (see `open_cache`) instead of reading them anew
+            every time; the pairs are the same.
 
     Raises:
-        InputError: no labelled slice is left, an id of `only` or `exclude` is in no volume, or a label does
-            not fit its image.
+        InputError: no labelled slice is left, an id of `only` or `exclude` is in no volume, a label does
+            not fit its image, or as `open_cache`.
     """
 
     def __init__(
@@ -41,39 +45,106 @@ class SliceDataset(Dataset):
         exclude: Iterable[str] = (),
         augment: bool = False,
         seed: int = 0,
+        cache_dir: Path | str | None = None,
     ):
         self.volumes = list(volumes)
         self.preprocessing = preprocessing
         self.augment, self.seed, self.epoch = augment, seed, 0
-        labelled = {
-            slice_id: (volume, z)
-            for volume in self.volumes
-            for z, slice_id in enumerate(volume.slice_ids)
-            if volume.is_labelled(z)
-        }
-        unknown = sorted(({*exclude} | {*(only or ())}) - labelled.keys())
-        if unknown:
-            raise InputError(f"{unknown[0]} is not a labelled slice: expected one of {', '.join(labelled)}")
-        keep = (labelled.keys() if only is None else {*only}) - {*exclude}
-        self.slices = {slice_id: place for slice_id, place in labelled.items() if slice_id in keep}
+        labelled = _labelled_slices(self.volumes)
+        only, exclude = labelled.keys() if only is None else {*only}, {*exclude}
+        _check_known(only | exclude, labelled, "a labelled slice")
+        self.slices = {slice_id: place for slice_id, place in labelled.items() if slice_id in only - exclude}
         if not self.slices:
             raise InputError(f"no labelled slice is left in {', '.join(volume.name for volume in self.volumes)}")
         self._places = list(self.slices.values())
-        for volume, z in self._places:
-            volume.label_path(z)  # a pair that does not fit is found now, not in the middle of an epoch
-        self._intensity = {volume.name: measure_intensity(volume, preprocessing) for volume in self.volumes}
+        used = {volume.name: volume for volume, _ in self._places}.values()
+        self._rows = {} if cache_dir is None else _open_rows(cache_dir, used, preprocessing)
+        self._intensity = {}
+        if cache_dir is None:
+            for volume, z in self._places:
+                volume.label_path(z)  # a pair that does not fit is found now, not in the middle of an epoch
+            self._intensity = {volume.name: measure_intensity(volume, preprocessing) for volume in used}
+
+    @property
+    def slice_ids(self) -> list[str]:
+        """Ids in the order of the indices."""
+        return list(self.slices)
+
+    @property
+    def unlabelled(self) -> dict[str, int]:
+        """How many slices of each kidney are left out because they have no label."""
+        return {volume.name: len(volume) - len(_labelled_zs(volume)) for volume in self.volumes}
+
+    def vessel_fraction(self) -> float:
+        """The part of all target pixels that is vessel, without variation; reads every slice."""
+        return float(np.mean([self._pair(index)[1].mean() for index in range(len(self))]))
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns image (C, roi_size, roi_size) float32 and target (1, roi_size, roi_size) float32."""
-        volume, z = self._places[index]
-        image = slice_to_image(volume[z], self._intensity[volume.name], self.preprocessing)
-        mask = volume.label(z)
+        image, mask = self._pair(index)
         if self.augment:
             image, mask = augment_pair(image, mask, np.random.default_rng((self.seed, self.epoch, index)))
         return image_to_tensor(image, self.preprocessing), mask_to_target(mask, self.preprocessing)
+
+    def _pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image (roi_size, roi_size) float32 before mean and std, and mask of that size, bool."""
+        volume, z = self._places[index]
+        if not self._rows:
+            return read_pair(volume, z, self._intensity[volume.name], self.preprocessing)
+        cached, row = self._rows[volume.name, z]
+        return np.array(cached.images[row]), np.array(cached.masks[row])  # torch takes no read-only memory
+
+
+def split_slices(
+    volumes: Iterable[Volume],
+    *,
+    held_out_volumes: Sequence[str] = (),
+    held_out_slices: Sequence[str] = (),
+    held_out_fraction: float = 0.0,
+    seed: int = 0,
+) -> tuple[list[str], list[str]]:
+    """Splits the labelled slices by kidney, by slice id or at random; at most one of the three is given.
+
+    Neighbouring slices are nearly alike, so slices held out of a kidney that is learnt from say little of
+    another kidney; a kidney held out does.
+
+    Args:
+        volumes: kidneys, in any order.
+        held_out_volumes: names of kidneys.
+        held_out_slices: slice ids.
+        held_out_fraction: 0..1 (1 excluded); as near as whole slices allow in each kidney, and at least one in all.
+        seed: of the random choice, which depends on nothing else but the slice ids.
+
+    Returns:
+        The ids to learn from and those held out, each in ascending order of kidney and slice.
+
+    Raises:
+        InputError: more than one way given, a name or id that is not there, a fraction out of range, or nothing
+            left to learn from.
+    """
+    ways = {
+        "held_out_volumes": held_out_volumes,
+        "held_out_slices": held_out_slices,
+        "held_out_fraction": held_out_fraction,
+    }
+    given = [name for name, value in ways.items() if value]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other: give one of them")
+    labelled = _labelled_slices(sorted(volumes, key=lambda volume: volume.name))
+    if held_out_volumes:
+        held_out = _ids_of_kidneys(labelled, held_out_volumes)
+    elif held_out_slices:
+        _check_known(held_out_slices, labelled, "a labelled slice")
+        held_out = {*held_out_slices}
+    else:
+        held_out = _random_ids(labelled, held_out_fraction, seed)
+    learnt_from = [slice_id for slice_id in labelled if slice_id not in held_out]
+    if not learnt_from:
+        raise InputError(f"no labelled slice is left to learn from: {len(held_out)} of {len(labelled)} are held out")
+    return learnt_from, [slice_id for slice_id in labelled if slice_id in held_out]
 
 
 def augment_pair(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -106,3 +177,60 @@ def _random_window(length: int, zoom: float, rng: np.random.Generator) -> np.nda
     window = max(1, round(length / zoom))
     first = rng.integers(min(0, length - window), max(0, length - window), endpoint=True)
     return np.arange(first, first + window)
+
+
+def _labelled_zs(volume: Volume) -> list[int]:
+    return [z for z in range(len(volume)) if volume.is_labelled(z)]
+
+
+def _labelled_slices(volumes: Iterable[Volume]) -> dict[str, tuple[Volume, int]]:
+    """Volume and z by slice id."""
+    return {volume.slice_ids[z]: (volume, z) for volume in volumes for z in _labelled_zs(volume)}
+
+
+def _open_rows(
+    cache_dir: Path | str, volumes: Iterable[Volume], preprocessing: Preprocessing
+) -> dict[tuple[str, int], tuple[CachedSlices, int]]:
+    """Where each slice (kidney, z) lies in its kidney's cache.
+
+    The cache holds every labelled slice of a kidney, also those this data set leaves out: so the held-out
+    slices, and another split of the same kidney, find it ready.
+    """
+    rows = {}
+    for volume in volumes:
+        zs = _labelled_zs(volume)
+        cached = open_cache(cache_dir, volume, zs, preprocessing)
+        rows |= {(volume.name, z): (cached, row) for row, z in enumerate(zs)}
+    return rows
+
+
+def _ids_of_kidneys(labelled: dict[str, tuple[Volume, int]], names: Sequence[str]) -> set[str]:
+    _check_known(names, [volume.name for volume, _ in labelled.values()], "a kidney with labelled slices")
+    return {slice_id for slice_id, (volume, _) in labelled.items() if volume.name in names}
+
+
+def _random_ids(labelled: dict[str, tuple[Volume, int]], fraction: float, seed: int) -> set[str]:
+    """Draws from each kidney in proportion: its shuffled slices are laid evenly over 0..1 and the first are taken."""
+    if not 0 <= fraction < 1:
+        raise InputError(f"held_out_fraction must lie in 0..1 (1 excluded), got {fraction}")
+    if fraction == 0:
+        return set()
+    rng = np.random.default_rng(seed)
+    by_kidney: dict[str, list[str]] = {}
+    for slice_id, (volume, _) in labelled.items():
+        by_kidney.setdefault(volume.name, []).append(slice_id)
+    order = sorted(
+        ((rank + 0.5) / len(ids), slice_id)
+        for ids in by_kidney.values()
+        for rank, slice_id in enumerate(rng.permutation(ids).tolist())
+    )
+    number = min(max(1, round(fraction * len(order))), max(1, len(order) - 1))
+    return {slice_id for _, slice_id in order[:number]}
+
+
+def _check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
+    known = list(dict.fromkeys(known))
+    unknown = sorted({*names} - {*known})
+    if unknown:
+        listing = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+        raise InputError(f"{unknown[0]} is not {what}: expected one of {listing or 'none'}")

@@ -1,58 +1,139 @@
-"""Logits and target → one number to minimise."""
+"""Logits and target → one number to minimise.
 
+A criterion is called as `criterion(logits, target, valid_mask=None)` with
+
+- logits: (N, 1, h, w) float, any range; the loss is computed in float32 whatever their dtype.
+- target: (N, 1, h, w) float, 0 or 1.
+- valid_mask: (N, 1, h, w) bool, the pixels that count; all of them when None.
+
+Each is made of sums over the valid pixels of the whole batch, those of all processes of a training run, so
+ignored area changes nothing, and where no pixel is valid the loss is 0 and so is its gradient.
+"""
+
+import functools
+import inspect
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
+from .distributed import sum_over_processes
 from .errors import InputError
 
-Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Criterion = Callable[..., torch.Tensor]
 
 
-def bce_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy, mean over all pixels.
+def bce_loss(logits: torch.Tensor, target: torch.Tensor, valid_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Binary cross entropy, mean over the valid pixels."""
+    return weighted_bce_loss(logits, target, valid_mask, pos_weight=1.0)
+
+
+def weighted_bce_loss(
+    logits: torch.Tensor, target: torch.Tensor, valid_mask: torch.Tensor | None = None, pos_weight: float = 50.0
+) -> torch.Tensor:
+    """Binary cross entropy whose vessel pixels count `pos_weight` times, over the number of valid pixels.
 
     Args:
-        logits: (N, 1, h, w) float, any range.
-        target: (N, 1, h, w) float, 0 or 1.
+        pos_weight: background pixels over vessel pixels makes both classes weigh the same (see `stats`).
     """
-    return F.binary_cross_entropy_with_logits(logits, target)
+    logits, target = _valid_pixels(logits, target, valid_mask)
+    weight = torch.tensor(pos_weight, device=logits.device)
+    total = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="sum")
+    total, pixels = sum_over_processes(torch.stack((total, total.new_tensor(target.numel()))))
+    return total / pixels.clamp(min=1)
 
 
-def dice_loss(logits: torch.Tensor, target: torch.Tensor, smooth: float = 1.0) -> torch.Tensor:
-    """Soft Dice loss (Milletari 2016), pooled over the batch.
+def dice_loss(
+    logits: torch.Tensor, target: torch.Tensor, valid_mask: torch.Tensor | None = None, smooth: float = 1.0
+) -> torch.Tensor:
+    """Soft Dice loss (Milletari 2016), pooled over the batch: 1 - Dice, in 0..1.
 
     Pooling keeps slices without a vessel from being all or nothing, and `smooth` is small beside a slice's
     pixels, so that on an empty batch every false positive costs.
 
     Args:
-        logits: (N, 1, h, w) float, any range.
-        target: (N, 1, h, w) float, 0 or 1.
         smooth: pixels added to both sides of the fraction.
-
-    Returns:
-        1 - Dice, in 0..1.
     """
-    probability = logits.sigmoid()
-    both = (probability * target).sum()
-    return 1 - (2 * both + smooth) / (probability.sum() + target.sum() + smooth)
+    logits, target = _valid_pixels(logits, target, valid_mask)
+    return _soft_dice_loss(logits.sigmoid(), target, smooth)
 
 
-def dice_bce_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy plus soft Dice loss; arguments as theirs."""
-    return bce_loss(logits, target) + dice_loss(logits, target)
+def dice_bce_loss(
+    logits: torch.Tensor, target: torch.Tensor, valid_mask: torch.Tensor | None = None, smooth: float = 1.0
+) -> torch.Tensor:
+    """Binary cross entropy plus soft Dice loss."""
+    return bce_loss(logits, target, valid_mask) + dice_loss(logits, target, valid_mask, smooth)
 
 
-LOSSES: dict[str, Criterion] = {"bce": bce_loss, "dice": dice_loss, "dice_bce": dice_bce_loss}
+def ce_dice_loss(
+    logits: torch.Tensor, target: torch.Tensor, valid_mask: torch.Tensor | None = None, smooth: float = 1.0
+) -> torch.Tensor:
+    """Cross entropy of two classes plus soft Dice loss averaged over both, background and vessel.
+
+    With the logits (0, x) for background and vessel, softmax gives the vessel sigmoid(x), so the cross
+    entropy is exactly the binary one. The background's Dice, near 1 almost at once, is what differs.
+    """
+    cross_entropy = bce_loss(logits, target, valid_mask)
+    logits, target = _valid_pixels(logits, target, valid_mask)
+    vessel = _soft_dice_loss(logits.sigmoid(), target, smooth)
+    background = _soft_dice_loss((-logits).sigmoid(), 1 - target, smooth)
+    return cross_entropy + (vessel + background) / 2
 
 
-def create_criterion(name: str) -> Criterion:
-    """Returns the loss of that name.
+def ignore_background_bce_loss(
+    logits: torch.Tensor, target: torch.Tensor, valid_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Binary cross entropy, mean over the vessel pixels alone; background has no say.
+
+    Nothing speaks against calling every pixel vessel, and that is this loss's minimum, 0: of use only with a
+    `valid_mask` or a second loss that restrains it, or to see just that.
+    """
+    is_vessel = target > 0.5
+    return bce_loss(logits, target, is_vessel if valid_mask is None else is_vessel & valid_mask)
+
+
+LOSSES: dict[str, Criterion] = {
+    "bce": bce_loss,
+    "weighted_bce": weighted_bce_loss,
+    "dice": dice_loss,
+    "dice_bce": dice_bce_loss,
+    "ce_dice": ce_dice_loss,
+    "ignore_background_bce": ignore_background_bce_loss,
+}
+
+
+def create_criterion(name: str, **arguments: float) -> Criterion:
+    """Returns the loss of that name with its arguments set.
+
+    Args:
+        name: a key of `LOSSES`.
+        arguments: `pos_weight` or `smooth`, where the loss has it; positive.
 
     Raises:
-        InputError: there is none; the message lists those that there are.
+        InputError: no such loss, no such argument of it, or a value that is not positive.
     """
     if name not in LOSSES:
         raise InputError(f"unknown loss {name!r}: choose one of {', '.join(sorted(LOSSES))}")
-    return LOSSES[name]
+    known = list(inspect.signature(LOSSES[name]).parameters)[3:]
+    for argument, value in arguments.items():
+        if argument not in known:
+            raise InputError(f"loss {name!r} has no argument {argument!r}: it takes {', '.join(known) or 'none'}")
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise InputError(f"{argument} of loss {name!r} must be a positive number, got {value!r}")
+    return functools.partial(LOSSES[name], **arguments)
+
+
+def _valid_pixels(
+    logits: torch.Tensor, target: torch.Tensor, valid_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both as float32; with a mask (valid pixels,), else their own shape."""
+    if valid_mask is not None:
+        logits, target = logits[valid_mask], target[valid_mask]
+    return logits.float(), target.float()
+
+
+def _soft_dice_loss(probability: torch.Tensor, target: torch.Tensor, smooth: float) -> torch.Tensor:
+    sums = torch.stack(((probability * target).sum(), probability.sum() + target.sum()))
+    both, sizes = sum_over_processes(sums)
+    return 1 - (2 * both + smooth) / (sizes + smooth)

@@ -88,6 +88,54 @@ def figure_of_slices(slices: Sequence[SegmentedSlice]) -> Figure:
     return figure
 
 
+def figure_of_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draws training runs: the loss on the left, Dice on the right.
+
+    Args:
+        histories: by the run's name ("" for one without), tables with the columns epoch, loss, dice_soft and
+            held_out_dice (missing where the held-out slices were not looked at).
+    """
+    figure = Figure(figsize=(12, 4.6), layout="constrained", dpi=_DPI)
+    loss_axis, dice_axis = figure.subplots(1, 2)
+    for index, (name, history) in enumerate(histories.items()):
+        colour = f"C{index}"
+        marker = "o" if len(history) == 1 else None
+        loss_axis.plot(history["epoch"], history["loss"], color=colour, marker=marker, label=name)
+        dice_axis.plot(history["epoch"], history["dice_soft"], ":", color=colour, marker=marker)
+        looked = history.dropna(subset="held_out_dice")
+        dice_axis.plot(looked["epoch"], looked["held_out_dice"], color=colour, marker="o", markersize=3, label=name)
+    loss_axis.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    dice_axis.set(xlabel="epoch", ylabel="Dice", ylim=(0, 1), title="solid: held-out masks, dotted: training, soft")
+    for axis in (loss_axis, dice_axis):
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    if any(histories):
+        figure.legend(*loss_axis.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def figure_of_predictions(rows: Sequence[Sequence[SegmentedSlice]], names: Sequence[str]) -> Figure:
+    """Draws several models beside each other: per slice the image, its label, and each model's errors.
+
+    Args:
+        rows: per slice, what each of M models made of it; labelled.
+        names: of the M models.
+    """
+    heights = [row[0].image.shape[0] / row[0].image.shape[1] for row in rows]
+    columns = 2 + len(names)
+    figure = Figure(figsize=(3.0 * columns, 3.0 * sum(heights) + 0.5 * len(rows)), layout="constrained", dpi=_DPI)
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    for line, row in zip(axes, rows, strict=True):
+        display = to_display(row[0].image)
+        pictures = [(row[0].slice_id, display), ("label", _paint(display, [(row[0].mask_gt, _HIT)]))]
+        pictures += [(f"{name}\nDice {_dice(one):.3f}", _errors(one)) for name, one in zip(names, row, strict=True)]
+        for axis, (title, picture) in zip(line, pictures, strict=True):
+            axis.imshow(picture, interpolation="antialiased")
+            axis.set_title(title, fontsize=9)
+            axis.set_axis_off()
+    return figure
+
+
 def figure_to_png(figure: Figure) -> bytes:
     """Renders a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
@@ -111,13 +159,22 @@ def _panels(segmented: SegmentedSlice) -> list[tuple[str, np.ndarray]]:
         (f"prediction, {mask_pred.sum():,} px", _paint(display, [(mask_pred, _PREDICTION)])),
     ]
     if mask_gt is not None:
-        dice = dice_from_counts(*dice_counts(mask_gt, mask_pred))
-        errors = [(mask_gt & mask_pred, _HIT), (mask_gt & ~mask_pred, _MISS), (mask_pred & ~mask_gt, _FALSE_ALARM)]
         panels += [
             (f"label, {mask_gt.sum():,} px", _paint(display, [(mask_gt, _HIT)])),
-            (f"Dice {dice:.3f}: hit green, missed red, false yellow", _paint(display, errors)),
+            (f"Dice {_dice(segmented):.3f}: hit green, missed red, false yellow", _errors(segmented)),
         ]
     return panels
+
+
+def _dice(segmented: SegmentedSlice) -> float:
+    return dice_from_counts(*dice_counts(segmented.mask_gt, segmented.mask_pred))
+
+
+def _errors(segmented: SegmentedSlice) -> np.ndarray:
+    """The slice with hits, misses and false alarms in their colours."""
+    mask_gt, mask_pred = segmented.mask_gt, segmented.mask_pred
+    layers = [(mask_gt & mask_pred, _HIT), (mask_gt & ~mask_pred, _MISS), (mask_pred & ~mask_gt, _FALSE_ALARM)]
+    return _paint(to_display(segmented.image), layers)
 
 
 def _paint(display: np.ndarray, layers: Sequence[tuple[np.ndarray, tuple[float, float, float]]]) -> np.ndarray:

@@ -67,6 +67,20 @@ def slice_to_image(slice_: np.ndarray, intensity: IntensityRange, preprocessing:
 def image_to_tensor(image: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
     """Resizes an image and gives it the model's channels.
 
+    Args:
+        image: (H, W) float32 of `slice_to_image`.
+        preprocessing: the settings of the model.
+
+    Returns:
+        (C, roi_size, roi_size) float32, each channel the same image less its mean, over its std.
+    """
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    return (resize_image(image, preprocessing) - mean) / std
+
+
+def resize_image(image: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
+    """Resizes an image to the model's input; one of that size already stays as it is.
+
     The resize is bilinear with antialiasing (a triangle filter as wide as the reduction), which is what
     PIL and so HuggingFace's SegFormer image processor do.
 
@@ -75,12 +89,10 @@ def image_to_tensor(image: np.ndarray, preprocessing: Preprocessing) -> torch.Te
         preprocessing: the settings of the model.
 
     Returns:
-        (C, roi_size, roi_size) float32, each channel the same image less its mean, over its std.
+        (1, roi_size, roi_size) float32.
     """
     size = (preprocessing.roi_size, preprocessing.roi_size)
-    resized = F.interpolate(torch.from_numpy(image)[None, None], size, mode="bilinear", antialias=True)[0]
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    return (resized - mean) / std
+    return F.interpolate(torch.from_numpy(image)[None, None], size, mode="bilinear", antialias=True)[0]
 
 
 def mask_to_target(mask: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:

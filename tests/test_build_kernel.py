@@ -58,10 +58,13 @@ def test_check_fails_after_a_changed_line(checkout, module):
     assert build(checkout, "--check").returncode == 0
 
 
-def test_a_new_module_is_bundled(checkout):
+def test_a_new_module_is_bundled_once_it_is_used(checkout):
     (checkout / "sennet_kaggle" / "new.py").write_text(
         '"""New."""\n\nfrom .rle import EMPTY_RLE\n\nTWICE = 2 * EMPTY_RLE\n'
     )
+    assert build(checkout, "--check").returncode == 0
+    kernel = checkout / "sennet_kaggle" / "kernel.py"
+    kernel.write_text(kernel.read_text() + "\nfrom . import new\n")
     assert build(checkout, "--check").returncode == 1
     assert build(checkout).returncode == 0
     modules = list(modules_of(nbformat.read(checkout / "kernel" / "sennet.ipynb", as_version=4)))
@@ -69,7 +72,7 @@ def test_a_new_module_is_bundled(checkout):
 
 
 def test_too_large_is_refused(checkout):
-    (checkout / "sennet_kaggle" / "table.py").write_text('"""Big."""\n\nTABLE = "' + 900_000 * "x" + '"\n')
+    (checkout / "sennet_kaggle" / "errors.py").write_text('"""Big."""\n\nTABLE = "' + 900_000 * "x" + '"\n')
     before = (checkout / "kernel" / "sennet.ipynb").read_bytes()
     result = build(checkout)
     assert result.returncode == 2 and "more than 900,000" in result.stderr
@@ -78,9 +81,9 @@ def test_too_large_is_refused(checkout):
 
 @pytest.mark.parametrize("text", ["", "A = 1", "A = 1\r\n"], ids=["empty", "no final newline", "CRLF"])
 def test_what_writefile_would_change_is_refused(checkout, text):
-    (checkout / "sennet_kaggle" / "odd.py").write_bytes(text.encode())
+    (checkout / "sennet_kaggle" / "errors.py").write_bytes(text.encode())
     result = build(checkout)
-    assert result.returncode != 0 and "odd.py must not be empty" in result.stderr
+    assert result.returncode != 0 and "errors.py must not be empty" in result.stderr
 
 
 def test_notebook_is_valid_and_small():

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import REPOSITORY, write_tiff
+from safetensors.torch import save_file
 
 from sennet_kaggle.__main__ import main
 from sennet_kaggle.checkpoint import Card, read_card, save_checkpoint
@@ -72,6 +73,22 @@ FAULTS = [
         id="RLE out of range",
     ),
     pytest.param(None, "dry-run --volume kidney_2", "volume kidney_2 needs --data-dir", id="volume without data"),
+    pytest.param(
+        None, f"{TRAIN} --held-out-fraction 0.5", "exclude each other: give one of them", id="two ways to split"
+    ),
+    pytest.param(
+        None,
+        "sam-zero-shot --data-dir data --output-dir out --volume kidney_1",
+        "sam_vit_b_01ec64.pth",
+        id="no weights of Segment Anything",
+    ),
+    pytest.param(
+        None,
+        """compare --data-dir data --output-dir out --test-volume kidney_1 --override {"x":{}}""",
+        "override 'x' is of no chosen experiment",
+        id="override",
+    ),
+    pytest.param(None, "stats --data-dir data --volume kidney_9", "has no kidney kidney_9", id="kidney to measure"),
     pytest.param(
         None, "pack --model sam --weights-path no.pth --output out.safetensors", "no.pth are missing", id="weights"
     ),
@@ -148,3 +165,29 @@ def test_help_needs_no_heavy_library():
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert result.stdout.endswith("[]\n")
+
+
+def test_stats(folder, capsys):
+    assert main(["stats", "--data-dir", "data"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["kidney_1", "all"]
+
+
+def test_model_arguments_are_json(folder):
+    weights_path = folder / "weights.safetensors"
+    save_file(create_model("segformer", variant="b0").network.state_dict(), weights_path)
+    arguments = ["--model", "segformer", "--weights-path", str(weights_path), "--output", "packed.safetensors"]
+    assert main(["pack", *arguments, "--model-arguments", '{"variant": "b0"}']) == 0
+    assert read_card(folder / "packed.safetensors").model_arguments == {"variant": "b0"}
+
+
+def test_what_pretrained_weights_gave_is_said(folder, capfd):
+    """The encoder of a published SegFormer, by local path: what was loaded, and what is fresh."""
+    small = {"hidden_sizes": [8, 16, 40, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}
+    encoder = create_model("segformer", **small).network.segformer.state_dict()
+    save_file(encoder, folder / "mit.safetensors")
+    command = "train segformer-bce --data-dir data --output-dir out --train-volumes kidney_1 --epochs 1 --roi-size 32"
+    extra = ["--workers", "0", "--weights-path", "mit.safetensors", "--model-arguments", json.dumps(small)]
+    assert main([*command.split(), *extra]) == 0
+    error = capfd.readouterr().err
+    assert f"mit.safetensors: {len(encoder)} tensors loaded" in error and "left fresh: decode_head." in error

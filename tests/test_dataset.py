@@ -1,11 +1,18 @@
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from conftest import write_tiff
+from torch.utils.data import DataLoader
 
+from sennet_kaggle import cache
 from sennet_kaggle.config import Preprocessing
-from sennet_kaggle.dataset import SliceDataset, augment_pair
+from sennet_kaggle.dataset import SliceDataset, augment_pair, split_slices
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.transforms import image_to_tensor, mask_to_target, measure_intensity, slice_to_image
+from sennet_kaggle.volume import Volume, open_volume
 
 PREPROCESSING = Preprocessing(roi_size=32)
 
@@ -45,6 +52,85 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(volume):
         assert not torch.equal(draw(0, 1, 2), draw(*other))
 
 
+def same(pairs, others):
+    return all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(pairs, others, strict=True))
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_the_cache_changes_no_pair(volume, tmp_path, augment):
+    arguments = {"augment": augment, "exclude": ["k_0001"], "seed": 3}
+    read = SliceDataset([volume], PREPROCESSING, **arguments)
+    cached = SliceDataset([volume], PREPROCESSING, **arguments, cache_dir=tmp_path)
+    for epoch in (1, 2):
+        read.epoch = cached.epoch = epoch
+        assert same(read, cached)
+    assert read.vessel_fraction() == cached.vessel_fraction()
+
+
+def test_unvaried_pairs_are_what_prediction_sees(volume, tmp_path):
+    intensity = measure_intensity(volume, PREPROCESSING)
+    for dataset in (SliceDataset([volume], PREPROCESSING, cache_dir=cache_dir) for cache_dir in (None, tmp_path)):
+        image, target = dataset[2]
+        expected = image_to_tensor(slice_to_image(volume[2], intensity, PREPROCESSING), PREPROCESSING)
+        assert torch.equal(image, expected)
+        assert torch.equal(target, mask_to_target(volume.label(2), PREPROCESSING))
+
+
+def test_one_cache_serves_every_split(volume, tmp_path, monkeypatch):
+    SliceDataset([volume], PREPROCESSING, only=["k_0002"], cache_dir=tmp_path)
+    monkeypatch.setattr(cache, "read_pair", None)
+    SliceDataset([volume], PREPROCESSING, exclude=["k_0002"], cache_dir=tmp_path)
+
+
+def test_only_kidneys_that_are_used_are_cached(volume, tmp_path, write_kidney):
+    write_kidney(tmp_path / "unused")
+    volumes = [volume, open_volume(tmp_path / "unused")]
+    SliceDataset(volumes, PREPROCESSING, only=["k_0000"], cache_dir=tmp_path / "cache")
+    assert {path.name.split("-")[0] for path in (tmp_path / "cache").glob("*.npy")} == {"k"}
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_loader_workers_map_the_cache(volume, tmp_path, context):
+    dataset = SliceDataset([volume], PREPROCESSING, augment=True, cache_dir=tmp_path)
+    dataset.epoch = 1
+    pairs = [*dataset]  # the files are mapped before the workers start
+    workers = 2 if context == "fork" else 1
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers, multiprocessing_context=context)
+    assert same(loader, pairs)
+
+
+def test_pickling_copies_no_slice(volume, tmp_path):
+    dataset = SliceDataset([volume], Preprocessing(roi_size=128), cache_dir=tmp_path)
+    dataset[0]
+    assert len(pickle.dumps(dataset)) < 128 * 128
+
+
+def test_labels_that_do_not_fit_are_found_at_the_start(volume, tmp_path):
+    write_tiff(volume.label_paths["0001"], np.zeros((50, 39), np.uint8))
+    for cache_dir in (None, tmp_path / "cache"):
+        with pytest.raises(InputError, match="0001.tif is 50x39 but its image .* is 50x40"):
+            SliceDataset([volume], PREPROCESSING, cache_dir=cache_dir)
+
+
+def test_unlabelled_slices_are_counted(volume, tmp_path, write_kidney):
+    write_kidney(tmp_path / "bare", depth=2, labels=False)
+    dataset = SliceDataset([volume, open_volume(tmp_path / "bare")], PREPROCESSING)
+    assert dataset.unlabelled == {"k": 1, "bare": 2}
+    assert dataset.slice_ids == ["k_0000", "k_0001", "k_0002"]
+
+
+def test_vessel_fraction(tmp_path, write_kidney):
+    """Of two 32x32 targets one has 8 x 16 vessel pixels: 128 / 2048."""
+    write_kidney(tmp_path / "k", depth=2, size=(64, 64))
+    label = np.zeros((64, 64), np.uint8)
+    write_tiff(tmp_path / "k" / "labels" / "0000.tif", label)
+    label[:16, :32] = 255
+    write_tiff(tmp_path / "k" / "labels" / "0001.tif", label)
+    dataset = SliceDataset([open_volume(tmp_path / "k")], PREPROCESSING, augment=True)
+    assert dataset.vessel_fraction() == 0.0625
+
+
 def test_image_and_mask_are_varied_alike():
     """Where the mask is, the image stays bright; what lies outside the slice is never labelled."""
     mask = np.zeros((60, 80), bool)
@@ -60,3 +146,82 @@ def test_image_and_mask_are_varied_alike():
             # Beyond the slice the border is repeated, so brightness there may go on without a label.
             assert bright.sum() >= varied.sum()
     assert len(sizes) > 20
+
+
+def kidney(name, labelled, unlabelled=0):
+    """A volume of that many slices; no file is read for a split."""
+    stems = [f"{z:04d}" for z in range(labelled + unlabelled)]
+    paths = tuple(Path(name, "images", f"{stem}.tif") for stem in stems)
+    return Volume(name, paths, {stem: Path(name, "labels", f"{stem}.tif") for stem in stems[:labelled]})
+
+
+A, B = kidney("a", 3, unlabelled=2), kidney("b", 2)
+
+
+def test_nothing_held_out():
+    assert split_slices([B, A]) == (["a_0000", "a_0001", "a_0002", "b_0000", "b_0001"], [])
+
+
+def test_split_by_kidney():
+    assert split_slices([A, B], held_out_volumes=["a"]) == (["b_0000", "b_0001"], ["a_0000", "a_0001", "a_0002"])
+
+
+def test_split_by_slice_id():
+    learnt_from, held_out = split_slices([A, B], held_out_slices=["b_0001", "a_0001"])
+    assert (learnt_from, held_out) == (["a_0000", "a_0002", "b_0000"], ["a_0001", "b_0001"])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "from_each"),
+    [
+        pytest.param((30, 10), 0.2, (6, 2), id="in proportion"),
+        pytest.param((10, 10, 10), 0.1, (1, 1, 1), id="one of each"),
+        pytest.param((7,), 0.5, (4,), id="rounded (3.5, to even)"),
+        pytest.param((9,), 0.01, (1,), id="at least one"),
+        pytest.param((3,), 0.99, (2,), id="one is left"),
+    ],
+)
+def test_split_by_fraction(sizes, fraction, from_each):
+    volumes = [kidney(f"k{i}", size) for i, size in enumerate(sizes)]
+    learnt_from, held_out = split_slices(volumes, held_out_fraction=fraction)
+    assert tuple(sum(id_.startswith(volume.name) for id_ in held_out) for volume in volumes) == from_each
+    everything = split_slices(volumes)[0]
+    assert sorted([*learnt_from, *held_out]) == everything and len({*learnt_from, *held_out}) == len(everything)
+
+
+def test_the_random_split_depends_on_the_seed_alone():
+    volumes = [kidney("a", 30), kidney("b", 20)]
+    first = split_slices(volumes, held_out_fraction=0.2, seed=1)
+    assert split_slices(volumes[::-1], held_out_fraction=0.2, seed=1) == first
+    assert split_slices(volumes, held_out_fraction=0.2, seed=2) != first
+    assert first[1] != [f"a_{z:04d}" for z in range(6)] + [f"b_{z:04d}" for z in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"held_out_volumes": ["a"], "held_out_fraction": 0.1}, "held_out_volumes and held_out_fraction exclude"),
+        ({"held_out_slices": ["a_0000"], "held_out_volumes": ["a"]}, "held_out_volumes and held_out_slices exclude"),
+        ({"held_out_volumes": ["c"]}, "c is not a kidney with labelled slices: expected one of a, b"),
+        ({"held_out_slices": ["a_0003"]}, "a_0003 is not a labelled slice: expected one of a_0000, a_0001, a_0002, b"),
+        ({"held_out_fraction": 1.0}, r"held_out_fraction must lie in 0..1 \(1 excluded\), got 1.0"),
+        ({"held_out_fraction": -0.1}, "held_out_fraction must lie"),
+        ({"held_out_fraction": float("nan")}, "held_out_fraction must lie"),
+        ({"held_out_volumes": ["a", "b"]}, "no labelled slice is left to learn from: 5 of 5 are held out"),
+    ],
+)
+def test_splits_that_cannot_be(arguments, message):
+    with pytest.raises(InputError, match=message) as caught:
+        split_slices([A, B], **arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("labelled", [0, 1])
+def test_too_few_slices_to_hold_one_out(labelled):
+    with pytest.raises(InputError, match=f"no labelled slice is left to learn from: {labelled} of {labelled}"):
+        split_slices([kidney("a", labelled, unlabelled=1)], held_out_fraction=0.5)
+
+
+def test_a_long_list_of_ids_is_cut():
+    with pytest.raises(InputError, match="x is not a labelled slice: .*, a_0007 and 92 more$"):
+        split_slices([kidney("a", 100)], held_out_slices=["x"])

@@ -8,13 +8,14 @@ import pytest
 PACKAGE_DIR = Path(__file__).resolve().parent.parent / "sennet_kaggle"
 ROWS = [
     {"errors", "surface_dice"},
-    {"config", "files", "metrics", "rle"},
-    {"tiff", "models"},
-    {"volume", "phantom", "transforms", "losses", "checkpoint"},
-    {"dataset", "submission", "probability", "report"},
-    {"predict", "score", "page", "notebook"},
-    {"train", "kernel", "sweep"},
-    {"dry_run", "run"},
+    {"config", "distributed", "files", "metrics", "rle"},
+    {"experiments", "tiff", "models", "losses"},
+    {"volume", "phantom", "transforms", "checkpoint", "training_state"},
+    {"cache", "submission", "probability", "report"},
+    {"dataset", "predict", "score", "stats", "page", "notebook"},
+    {"evaluate", "zero_shot", "kernel", "sweep"},
+    {"train"},
+    {"compare", "dry_run", "run"},
     {"__main__"},
 ]
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}

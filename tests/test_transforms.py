@@ -9,6 +9,7 @@ from sennet_kaggle.transforms import (
     image_to_tensor,
     mask_to_target,
     measure_intensity,
+    resize_image,
     resize_probability,
     slice_to_image,
 )
@@ -92,6 +93,14 @@ def test_channels_have_their_own_mean_and_std():
     tensor = to_tensor(np.full((8, 8), 255, np.uint8), preprocessing)
     assert preprocessing.in_channels == 2
     torch.testing.assert_close(tensor[:, 0, 0], torch.tensor([1.0, 2.0]))
+
+
+def test_an_image_of_the_models_size_stays_as_it_is():
+    """So an image resized before (the cache's) is not resized again."""
+    image = np.random.default_rng(0).standard_normal((61, 95)).astype(np.float32)
+    once = resize_image(image, Preprocessing(roi_size=32))
+    assert once.shape == (1, 32, 32)
+    assert torch.equal(resize_image(once[0].numpy(), Preprocessing(roi_size=32)), once)
 
 
 def test_masks_keep_to_0_and_1():

@@ -1,0 +1,281 @@
+"""The report's comparison: trains experiments on one kidney, judges them on another, and writes it up."""
+
+import dataclasses
+import fnmatch
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .checkpoint import load_checkpoint
+from .config import EXPERIMENTS, REPORTED_DICE, REPORTED_SEGFORMER_SLICES, SAM_ZERO_SHOT, Inference, Training
+from .errors import InputError
+from .files import replacing, write_whole
+from .metrics import dice_counts, dice_from_counts
+from .predict import create_predictor, predict_masks
+from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png
+from .score import kidney_of
+from .train import fit
+from .training_state import HISTORY_NAME
+from .volume import Volume, open_volumes
+
+REPORT_EXPERIMENTS = tuple(name for name in EXPERIMENTS if name.startswith(("unet-bce", "unet-dice", "segformer")))
+_DRAWN_SLICES = 4
+
+
+@dataclass(frozen=True)
+class Result:
+    """One trained experiment and what it made of the test kidney."""
+
+    training: Training
+    trained_slices: int
+    """Slices it learned from."""
+    parameters: int
+    history: pd.DataFrame
+    threshold: float
+    segmented: list[SegmentedSlice]
+
+    @property
+    def counts(self) -> dict[str, tuple[int, int, int]]:
+        """Pixels of label, prediction and both, by slice id."""
+        return {one.slice_id: dice_counts(one.mask_gt, one.mask_pred) for one in self.segmented}
+
+
+def compare(
+    data_dir: Path | str,
+    output_dir: Path | str,
+    *,
+    experiments: Sequence[str] = REPORT_EXPERIMENTS,
+    test_volume: str = "kidney_2",
+    seeds: Sequence[int] = (0,),
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    sam_weights_path: Path | str | None = None,
+) -> Path:
+    """Trains experiments (or goes on with those that were stopped) and judges each on a kidney it has not seen.
+
+    Args:
+        data_dir: a folder in the competition's layout.
+        output_dir: made if missing; gets `comparison.md`, `results.csv`, `curves.png`, `predictions.png`, and a
+            folder `<experiment>/seed-<n>` per run.
+        experiments: names; those of the report that are trained, when not given.
+        test_volume: a kidney of `train/`; its labelled slices are the test.
+        seeds: every experiment is trained once with each.
+        overrides: settings changed, by a pattern of names such as "segformer-*"; later ones go before.
+        sam_weights_path: for the experiment sam-zero-shot.
+
+    Returns:
+        The path of `comparison.md`.
+
+    Raises:
+        InputError: an unknown experiment or setting, the test kidney among the training kidneys, or as `fit`.
+    """
+    plans = plan(experiments, seeds, overrides or {}, test_volume)
+    output_dir = Path(output_dir)
+    (volume,) = open_volumes(data_dir, "train", (test_volume,))
+    output_dir.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[Result]] = {}
+    for name, training in plans:
+        print(f"{name}, seed {training.seed}", flush=True)
+        run_dir = output_dir / name / f"seed-{training.seed}"
+        checkpoint_path = fit(training, data_dir, run_dir, output_dir / "cache")
+        results.setdefault(name, []).append(judge_on(volume, checkpoint_path, run_dir, training))
+    zero_shot = None
+    if SAM_ZERO_SHOT in experiments:
+        from .zero_shot import run_zero_shot
+
+        zero_shot = run_zero_shot(data_dir, output_dir / SAM_ZERO_SHOT, sam_weights_path, volume_names=(test_volume,))
+    write_figures(output_dir, results)
+    table = per_run(results)
+    with replacing(output_dir / "results.csv") as temporary_path:
+        table.to_csv(temporary_path, index=False, lineterminator="\n")
+    text = write_up(results, zero_shot, test_volume, overrides or {})
+    write_whole(output_dir / "comparison.md", text.encode())
+    return output_dir / "comparison.md"
+
+
+def plan(
+    experiments: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, Mapping[str, Any]], test_volume: str
+) -> list[tuple[str, Training]]:
+    """The training runs to make, each with its settings after the overrides.
+
+    Raises:
+        InputError: as `compare`.
+    """
+    known = (*EXPERIMENTS, SAM_ZERO_SHOT)
+    for name in experiments:
+        if name not in known:
+            raise InputError(f"unknown experiment {name!r}: choose among {', '.join(known)}")
+    for pattern in overrides:
+        if not fnmatch.filter(experiments, pattern):
+            raise InputError(f"override {pattern!r} is of no chosen experiment: {', '.join(experiments)}")
+    plans = []
+    for name in experiments:
+        if name == SAM_ZERO_SHOT:
+            continue
+        training = EXPERIMENTS[name]
+        for pattern, changes in overrides.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                training = _changed(training, changes, pattern)
+        seen = (*training.train_volumes, *training.held_out_volumes, *map(kidney_of, training.held_out_slices))
+        if test_volume in seen:
+            raise InputError(f"{test_volume} is the test, but {name} learns or chooses on {', '.join(seen)}")
+        plans += [(name, dataclasses.replace(training, seed=seed)) for seed in seeds]
+    return plans
+
+
+def judge_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: Training) -> Result:
+    """Segments the labelled slices of a kidney with a checkpoint, at the checkpoint's own threshold."""
+    model, card = load_checkpoint(checkpoint_path)
+    predictor = create_predictor(model, card.preprocessing, card.threshold, Inference())
+    segmented = [
+        SegmentedSlice(slice_id, volume[z], mask, volume.label(z))
+        for z, (slice_id, mask) in enumerate(predict_masks(volume, [predictor], batch_size=1))
+        if volume.is_labelled(z)
+    ]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Result(
+        training, len(card.trained_on), parameters, pd.read_csv(run_dir / HISTORY_NAME), card.threshold, segmented
+    )
+
+
+def per_run(results: Mapping[str, Sequence[Result]]) -> pd.DataFrame:
+    """One row per run: the settings that differ, what it cost, and its Dice on each slice and over all."""
+    rows = []
+    for name, runs in results.items():
+        for result in runs:
+            counts = result.counts
+            dice = {slice_id: dice_from_counts(*row) for slice_id, row in counts.items()}
+            seconds = float(result.history["seconds"].median())
+            per_epoch = result.training.epoch_slices or result.trained_slices
+            rows.append(
+                {
+                    "experiment": name,
+                    "loss": result.training.loss,
+                    "seed": result.training.seed,
+                    "parameters": result.parameters,
+                    "epochs": len(result.history),
+                    "training_loss": float(result.history["loss"].iloc[-1]),
+                    "held_out_dice": float(result.history["held_out_dice"].max()),
+                    "threshold": result.threshold,
+                    **dice,
+                    "mean": float(np.mean(list(dice.values()))),
+                    "pooled": dice_from_counts(*np.sum(list(counts.values()), axis=0).tolist()),
+                    "seconds_per_epoch": seconds,
+                    "slices_per_second": per_epoch / seconds,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def write_figures(output_dir: Path, results: Mapping[str, Sequence[Result]]) -> None:
+    """Writes `curves.png` and `predictions.png`, of each experiment's first seed."""
+    first = {name: runs[0] for name, runs in results.items()}
+    curves = figure_of_curves({name: result.history for name, result in first.items()})
+    write_whole(output_dir / "curves.png", figure_to_png(curves))
+    rows = list(zip(*(result.segmented for result in first.values()), strict=True))
+    chosen = np.unique(np.linspace(0, len(rows) - 1, _DRAWN_SLICES).round().astype(int))
+    predictions = figure_of_predictions([rows[index] for index in chosen], list(first))
+    write_whole(output_dir / "predictions.png", figure_to_png(predictions))
+
+
+def write_up(
+    results: Mapping[str, Sequence[Result]],
+    zero_shot: pd.DataFrame | None,
+    test_volume: str,
+    overrides: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The comparison as Markdown: the table, what was changed, and how it was made."""
+    runs = per_run(results)
+    slice_ids = [one.slice_id for one in next(iter(results.values()))[0].segmented]
+    measures = [*slice_ids, "mean", "pooled"]
+    header = ["experiment", "loss", "parameters", "epochs", "steps", "training loss", "held-out Dice", *measures]
+    header += ["report", "s/epoch", "slices/s"]
+    rows = []
+    for name, group in runs.groupby("experiment", sort=False):
+        first = results[name][0]
+        rows.append(
+            [
+                name,
+                first.training.loss,
+                f"{first.parameters:,}",
+                first.training.epochs,
+                first.training.epochs * _steps_per_epoch(first),
+                _over_seeds(group["training_loss"]),
+                _over_seeds(group["held_out_dice"]),
+                *(_over_seeds(group[measure]) for measure in measures),
+                REPORTED_DICE.get(name, ""),
+                f"{group['seconds_per_epoch'].mean():.1f}",
+                f"{group['slices_per_second'].mean():.2f}",
+            ]
+        )
+    if zero_shot is not None:
+        union = zero_shot.set_index("slice")["dice_union"]
+        cells = [f"{union[slice_id]:.3f}" for slice_id in slice_ids] + [f"{union[slice_ids].mean():.3f}", ""]
+        rows.append([SAM_ZERO_SHOT, "", "", "", "", "", "", *cells, "", "", ""])
+    every = [result for runs in results.values() for result in runs]
+    seeds = sorted({result.training.seed for result in every})
+    minutes = sum(result.history["seconds"].sum() for result in every) / 60
+    shown = ", ".join(f"{dice:.3f}" for dice in REPORTED_SEGFORMER_SLICES)
+    notes = [
+        f"Dice on {test_volume}, which no run has seen, per slice, as their mean and pooled; epoch and threshold were "
+        f"chosen on the held-out training slices. Seeds: {', '.join(map(str, seeds))}"
+        + ("; mean ± standard deviation over them." if len(seeds) > 1 else "."),
+        f"The report gives three slices of a SegFormer, without its loss: {shown}.",
+        *(f"Changed for `{pattern}`: {_settings(changes)}." for pattern, changes in overrides.items()),
+        f"Machine: {_machine()}; {minutes:.0f} minutes of training in all.",
+        f"Command: `{shlex.join(['python', '-m', 'sennet_kaggle', *sys.argv[1:]])}`",
+    ]
+    return markdown_table(header, rows) + "\n" + "".join(f"- {note}\n" for note in notes)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Cells as a Markdown table, with a final newline."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def _changed(training: Training, changes: Mapping[str, Any], pattern: str) -> Training:
+    """Settings with some replaced; those of a group, such as preprocessing, by a mapping of their own."""
+    fields = {field.name: getattr(training, field.name) for field in dataclasses.fields(training)}
+    if not isinstance(changes, Mapping):
+        raise InputError(f"override {pattern!r} must be a mapping of settings, got {changes!r}")
+    unknown = sorted(changes.keys() - fields.keys())
+    if unknown:
+        raise InputError(
+            f"override {pattern!r} has the unknown setting {unknown[0]!r}: choose among {', '.join(fields)}"
+        )
+    values = {}
+    for name, value in changes.items():
+        if dataclasses.is_dataclass(fields[name]):
+            value = _changed(fields[name], value, f"{pattern}.{name}")
+        values[name] = tuple(value) if isinstance(fields[name], tuple) else value
+    return dataclasses.replace(training, **values)
+
+
+def _steps_per_epoch(result: Result) -> int:
+    slices = result.training.epoch_slices or result.trained_slices
+    return -(-slices // result.training.batch_size)
+
+
+def _over_seeds(values: pd.Series) -> str:
+    return f"{values.mean():.3f}" if len(values) == 1 else f"{values.mean():.3f} ± {values.std():.3f}"
+
+
+def _settings(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in changes.items())
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return (
+        f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    )

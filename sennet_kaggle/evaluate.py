@@ -1,0 +1,65 @@
+"""A model on held-out slices at their own size: Dice, the threshold, pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from .checkpoint import load_checkpoint
+from .config import THRESHOLDS, Inference, Training
+from .dataset import SliceDataset
+from .files import write_whole
+from .metrics import dice_counts, dice_from_counts
+from .predict import Predictor, create_predictor
+from .report import SegmentedSlice, figure_of_curves, figure_of_slices, figure_to_png
+from .transforms import measure_intensity
+from .volume import Volume
+
+JUDGEMENT = ("held_out_dice_soft", "held_out_dice", "threshold")
+_DRAWN_SLICES = 4
+
+
+def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> dict[str, float]:
+    """Segments slices at their own size with every threshold.
+
+    Args:
+        model: put into evaluation mode.
+        held_out: at least one slice.
+        training: preprocessing and precision.
+
+    Returns:
+        held_out_dice_soft, of the probabilities; held_out_dice, of the masks at the best threshold;
+        threshold, which that was. Both are pooled over the slices.
+    """
+    predictor = create_predictor(model, training.preprocessing, 0.5, Inference(precision=training.precision))
+    counts = np.zeros((len(THRESHOLDS), 3), dtype=np.int64)
+    overlap, sizes = 0.0, 0.0
+    for volume, z in held_out.slices.values():
+        probability, mask_gt = _probability(predictor, volume, z), volume.label(z)
+        counts += [dice_counts(mask_gt, probability > threshold) for threshold in THRESHOLDS]
+        overlap += float(probability[mask_gt].sum(dtype=np.float64))
+        sizes += float(probability.sum(dtype=np.float64)) + int(mask_gt.sum())
+    scores = [dice_from_counts(*row) for row in counts.tolist()]
+    best = int(np.argmax(scores))
+    soft = 2 * overlap / sizes if sizes else 1.0
+    return dict(zip(JUDGEMENT, (soft, scores[best], THRESHOLDS[best]), strict=True))
+
+
+def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: SliceDataset) -> None:
+    """Writes `curves.png`, and `predictions.png` with what a checkpoint makes of the first slices."""
+    write_whole(output_dir / "curves.png", figure_to_png(figure_of_curves({"": pd.read_csv(history_path)})))
+    model, card = load_checkpoint(checkpoint_path)
+    predictor = create_predictor(model, card.preprocessing, card.threshold, Inference())
+    first = list(slices.slices.items())[:_DRAWN_SLICES]
+    segmented = [
+        SegmentedSlice(slice_id, volume[z], _probability(predictor, volume, z) > card.threshold, volume.label(z))
+        for slice_id, (volume, z) in first
+    ]
+    write_whole(output_dir / "predictions.png", figure_to_png(figure_of_slices(segmented)))
+
+
+def _probability(predictor: Predictor, volume: Volume, z: int) -> np.ndarray:
+    """(H, W) float32."""
+    (probability,) = predictor([volume[z]], measure_intensity(volume, predictor.preprocessing))
+    return probability

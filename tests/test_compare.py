@@ -1,0 +1,119 @@
+"""The report's experiments by name, and their comparison on tiny kidneys."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from sennet_kaggle.__main__ import main
+from sennet_kaggle.compare import REPORT_EXPERIMENTS, compare, plan
+from sennet_kaggle.config import EXPERIMENTS, Preprocessing
+from sennet_kaggle.errors import InputError
+from sennet_kaggle.experiments import format_experiments
+
+SMALL = {
+    "*": {
+        "train_volumes": ["a"],
+        "epochs": 2,
+        "milestones": [1],
+        "workers": 0,
+        "preprocessing": {"roi_size": 32},
+        "learning_rate": 0.01,
+    },
+    "unet-*": {"model_arguments": {"widths": [4, 8], "bottleneck": 8}},
+    "segformer-*": {
+        "model_arguments": {"hidden_sizes": [8, 16, 40, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}
+    },
+}
+
+
+@pytest.fixture
+def kidneys(tmp_path, write_kidney):
+    write_kidney(tmp_path / "data" / "train" / "a", depth=5, size=(50, 40))
+    write_kidney(tmp_path / "data" / "train" / "b", depth=2, size=(44, 61))
+    return tmp_path / "data"
+
+
+def test_the_experiments_of_the_report():
+    """Tables 1 to 4 and section 5: optimizer, rate, batch, epochs, loss."""
+    unet = {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 16}
+    segformer = {"optimizer": "adamw", "learning_rate": 6e-6, "batch_size": 8, "epochs": 60, "gamma": 0.1}
+    segformer |= {"schedule": "multi_step", "milestones": (20, 40), "model": "segformer"}
+    expected = {
+        "unet-bce": {**unet, "loss": "bce", "epochs": 12},
+        "unet-dice-bce": {**unet, "loss": "dice_bce", "epochs": 8, "schedule": "step", "gamma": 0.95},
+        "segformer-bce": {**segformer, "loss": "bce"},
+        "segformer-weighted-bce": {**segformer, "loss": "weighted_bce", "loss_arguments": {"pos_weight": 50.0}},
+        "segformer-ce-dice": {**segformer, "loss": "ce_dice"},
+        "segformer-ignore-background": {**segformer, "loss": "ignore_background_bce"},
+    }
+    assert set(expected) == set(REPORT_EXPERIMENTS)
+    for name, settings in expected.items():
+        training = dataclasses.asdict(EXPERIMENTS[name])
+        assert settings.items() <= training.items(), name
+        assert EXPERIMENTS[name].preprocessing == Preprocessing(intensity="eight_bit", roi_size=512)
+        assert EXPERIMENTS[name].held_out_fraction == 0.2 and not EXPERIMENTS[name].augment
+
+
+def test_the_list(capsys):
+    assert main(["experiments"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:9]] == [*REPORT_EXPERIMENTS, "sam-zero-shot", "unet-small"]
+    words = lines[4].split("  ")
+    assert [word.strip() for word in words if word.strip()] == [
+        *("segformer-weighted-bce", "segformer", "weighted_bce 50", "adamw", "6e-06", "times 0.1 at 20 and 40"),
+        *("8", "60", "8 bit, 512"),
+    ]
+    assert format_experiments().splitlines() == lines
+
+
+def test_comparison(kidneys, tmp_path, capsys):
+    chosen = {"experiments": ("unet-bce", "segformer-ce-dice"), "test_volume": "b", "seeds": (0, 1), "overrides": SMALL}
+    path = compare(kidneys, tmp_path / "out", **chosen)
+    text = path.read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [row[0].removeprefix("| ") for row in rows[2:]] == ["unet-bce", "segformer-ce-dice"]
+    assert rows[0][7:11] == ["b_0000", "b_0001", "mean", "pooled"]
+    assert rows[2][11] == "0.45" and rows[3][11] == ""  # the report's own
+    assert all("±" in cell for cell in rows[2][7:11])
+    assert "Changed for `*`" in text and "Seeds: 0, 1" in text
+    table = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert len(table) == 4 and {"mean", "pooled", "seconds_per_epoch"} < {*table}
+    assert f"{table['pooled'][:2].mean():.3f}" in rows[2][10]
+    for picture in ("curves.png", "predictions.png"):
+        assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+    # Called again it finds all runs finished, and writes the same table.
+    capsys.readouterr()
+    compare(kidneys, tmp_path / "out", **chosen)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "results.csv"), table)
+
+
+def test_overrides():
+    plans = dict(plan(["unet-bce", "segformer-bce"], (7,), {"*": {"epochs": 3}, "unet-*": {"epochs": 4}}, "kidney_2"))
+    assert (plans["unet-bce"].epochs, plans["segformer-bce"].epochs) == (4, 3)
+    assert plans["unet-bce"].seed == 7
+    changed = {"unet-bce": {"preprocessing": {"mean": [0.5], "std": [0.1]}}}
+    ((_, training),) = plan(["unet-bce"], (0,), changed, "kidney_2")
+    assert training.preprocessing.mean == (0.5,) and training.preprocessing.intensity == "eight_bit"
+
+
+@pytest.mark.parametrize(
+    ("experiments", "overrides", "test_volume", "message"),
+    [
+        (["unet"], {}, "kidney_2", "unknown experiment 'unet': choose among unet-bce, "),
+        (["unet-bce"], {"sam*": {}}, "kidney_2", r"override 'sam\*' is of no chosen experiment: unet-bce"),
+        (
+            ["unet-bce"],
+            {"*": {"lr": 1}},
+            "kidney_2",
+            r"override '\*' has the unknown setting 'lr': choose among model, ",
+        ),
+        (["unet-bce"], {"*": 3}, "kidney_2", r"override '\*' must be a mapping of settings, got 3"),
+        (["unet-bce"], {"*": {"preprocessing": {"size": 1}}}, "kidney_2", "unknown setting 'size'"),
+        (["unet-bce"], {}, "kidney_1_dense", "kidney_1_dense is the test, but unet-bce learns or chooses on"),
+        (["unet-bce"], {"*": {"held_out_slices": ["k_1"]}}, "k", "k is the test, but unet-bce learns or chooses on"),
+    ],
+)
+def test_bad_comparisons(experiments, overrides, test_volume, message):
+    with pytest.raises(InputError, match=message):
+        plan(experiments, (0,), overrides, test_volume)

@@ -1,0 +1,329 @@
+"""The training loop on tiny kidneys: going on after a kill, several processes, accumulation, bad numbers, results."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from sennet_kaggle import train
+from sennet_kaggle.__main__ import main
+from sennet_kaggle.checkpoint import load_checkpoint, read_card
+from sennet_kaggle.config import EXPERIMENTS, Inference, Preprocessing, Training
+from sennet_kaggle.errors import InputError
+from sennet_kaggle.metrics import dice_counts, dice_from_counts
+from sennet_kaggle.predict import load_predictors, predict_masks
+from sennet_kaggle.train import fit, passes, plan_batches
+from sennet_kaggle.training_state import TrainingState, create_schedule
+from sennet_kaggle.volume import open_volumes
+
+TINY_UNET = {"widths": [4, 8], "bottleneck": 8}
+# With dropout and stochastic depth, so that the random numbers must go on too.
+TINY_SEGFORMER = {"hidden_sizes": [8, 16, 40, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}
+TINY = Training(
+    model_arguments=TINY_UNET,
+    preprocessing=Preprocessing(roi_size=32),
+    train_volumes=("k",),
+    held_out_slices=("k_0001",),
+    epochs=3,
+    evaluate_every=1,
+    batch_size=2,
+    workers=0,
+)
+
+
+@pytest.fixture
+def kidneys(tmp_path, write_kidney):
+    """A folder with kidney k of six slices, the last without a label."""
+    write_kidney(tmp_path / "data" / "train" / "k", depth=6, size=(50, 40))
+    (tmp_path / "data" / "train" / "k" / "labels" / "0005.tif").unlink()
+    return tmp_path / "data"
+
+
+def weights(output_dir) -> dict[str, torch.Tensor]:
+    """Of the last epoch, in full precision."""
+    return torch.load(output_dir / "training-state.pt", weights_only=True)["model"]
+
+
+def history(output_dir) -> pd.DataFrame:
+    return pd.read_csv(output_dir / "metrics.csv").drop(columns="seconds")
+
+
+def assert_same_run(output_dir, expected_dir):
+    pd.testing.assert_frame_equal(history(output_dir), history(expected_dir), check_exact=True)
+    ours, theirs = weights(output_dir), weights(expected_dir)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    checkpoints = [(folder / "checkpoint.safetensors").read_bytes() for folder in (output_dir, expected_dir)]
+    assert checkpoints[0] == checkpoints[1]
+
+
+def test_what_a_run_leaves(kidneys, tmp_path, capsys):
+    out = tmp_path / "out"
+    path = fit(TINY, kidneys, out)
+    table = pd.read_csv(out / "metrics.csv")
+    assert table["epoch"].tolist() == [1, 2, 3]
+    assert {"loss", "dice_soft", "held_out_dice_soft", "held_out_dice", "threshold", "learning_rate"} < {*table}
+    card = read_card(path)
+    best = table.loc[table["held_out_dice"].idxmax()]
+    assert card.scores == pytest.approx({"held_out_dice_pooled": best["held_out_dice"], "epoch": best["epoch"]})
+    assert card.threshold == best["threshold"]
+    assert card.trained_on == ("k_0000", "k_0002", "k_0003", "k_0004") and card.training["held_out"] == ["k_0001"]
+    for picture in ("curves.png", "predictions.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    assert "4 slices to learn from, 1 held out (k_0001), 1 unlabelled in k left out" in capsys.readouterr().out
+    load_checkpoint(path)
+
+
+def test_tensorboard_has_the_history(kidneys, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(TINY, kidneys, tmp_path / "out")
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    logged = [(event.step, event.value) for event in events.Scalars("loss")]
+    expected = history(tmp_path / "out")
+    assert [step for step, _ in logged] == expected["epoch"].tolist()
+    np.testing.assert_allclose([value for _, value in logged], expected["loss"], rtol=1e-6)
+
+
+class Killed(BaseException):
+    """Nothing in the loop may catch it or tidy up after it."""
+
+
+def killed_in(monkeypatch, owner, name, call):
+    """Makes the named function die at its n-th call, once."""
+    original, calls = getattr(owner, name), []
+
+    def dying(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == call:
+            raise Killed
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, dying)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        pytest.param(train, "_check_finite", 3, id="middle of epoch 2"),
+        pytest.param(train, "judge", 2, id="epoch 2 trained, not judged"),
+        pytest.param(TrainingState, "finish_epoch", 2, id="epoch 2 judged, not saved"),
+        pytest.param(torch, "save", 2, id="while epoch 2 is saved"),
+        pytest.param(train, "train_one_epoch", 3, id="after epoch 2"),
+        pytest.param(train, "draw", 1, id="before the pictures"),
+    ],
+)
+@pytest.mark.parametrize("model", ["unet", "segformer"])
+def test_killed_and_gone_on(kidneys, tmp_path, monkeypatch, model, owner, name, call):
+    training = dataclasses.replace(TINY, model=model, model_arguments=TINY_UNET if model == "unet" else TINY_SEGFORMER)
+    fit(training, kidneys, tmp_path / "whole")
+    killed_in(monkeypatch, owner, name, call)
+    with pytest.raises(Killed):
+        fit(training, kidneys, tmp_path / "killed")
+    fit(training, kidneys, tmp_path / "killed")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    assert (tmp_path / "killed" / "predictions.png").is_file()
+
+
+SUICIDE = """
+import os, signal, sys
+from sennet_kaggle import train
+from sennet_kaggle.__main__ import main
+steps, check = [], train._check_finite
+def check_and_die(*args):
+    steps.append(args)
+    if len(steps) == 5:  # two steps an epoch
+        os.kill(os.getpid(), signal.SIGKILL)
+    check(*args)
+train._check_finite = check_and_die
+main(sys.argv[1:])
+"""
+COMMAND = [
+    *("train", "unet-dice-bce", "--data-dir", "data", "--train-volumes", "k", "--held-out-fraction", "0"),
+    *("--model-arguments", '{"widths": [4, 8], "bottleneck": 8}', "--roi-size", "32", "--learning-rate", "1e-2"),
+    *("--batch-size", "4", "--epoch-slices", "8", "--epochs", "4", "--workers", "2", "--augment"),
+]
+
+
+def run_python(arguments, folder):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
+
+
+def test_kill_9(kidneys, tmp_path, monkeypatch):
+    """A real process with reading workers, dead in the third epoch; the same command goes on."""
+    monkeypatch.chdir(tmp_path)
+    died = run_python(["-c", SUICIDE, *COMMAND, "--output-dir", "killed"], tmp_path)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert len(history(tmp_path / "killed")) == 2
+    assert main([*COMMAND, "--output-dir", "killed"]) == 0
+    assert main([*COMMAND, "--output-dir", "whole"]) == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_two_processes_train_as_one(kidneys, tmp_path, monkeypatch):
+    """torchrun with two CPU processes (gloo): BatchNorm, Dice and the mean loss are those of the whole batch."""
+    monkeypatch.chdir(tmp_path)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sennet_kaggle"]
+    two = run_python([*torchrun, *COMMAND, "--output-dir", "two"], tmp_path)
+    assert two.returncode == 0, two.stderr
+    assert main([*COMMAND, "--output-dir", "one"]) == 0
+    ours, theirs = history(tmp_path / "two"), history(tmp_path / "one")
+    assert len(ours) == 4 and theirs["loss"].iloc[-1] < theirs["loss"].iloc[0]
+    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
+    np.testing.assert_allclose(ours["dice_soft"], theirs["dice_soft"], rtol=1e-5)
+    for name, tensor in weights(tmp_path / "two").items():
+        torch.testing.assert_close(tensor, weights(tmp_path / "one")[name], rtol=1e-2, atol=1e-3, msg=name)
+
+
+def test_accumulated_passes_are_one_step(kidneys, tmp_path, monkeypatch):
+    """Without BatchNorm, the passes of a step give the gradient of its whole batch, an odd tail included."""
+    monkeypatch.setattr(train, "create_model", lambda *_, **__: torch.nn.Conv2d(3, 1, 3, padding=1))
+    monkeypatch.setattr(train, "draw", lambda *_: None)
+    training = dataclasses.replace(TINY, loss="bce", batch_size=3, held_out_slices=(), epochs=2)
+    fit(training, kidneys, tmp_path / "one")
+    fit(dataclasses.replace(training, accumulate=2), kidneys, tmp_path / "two")
+    np.testing.assert_allclose(history(tmp_path / "two")["loss"], history(tmp_path / "one")["loss"], rtol=1e-6)
+    torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"))
+
+
+def test_every_precision_of_the_cpu(kidneys, tmp_path):
+    fit(dataclasses.replace(TINY, precision="bfloat16"), kidneys, tmp_path / "out")
+    assert history(tmp_path / "out")["loss"].notna().all()
+    with pytest.raises(InputError, match="precision float16 needs a GPU"):
+        fit(dataclasses.replace(TINY, precision="float16"), kidneys, tmp_path / "other")
+
+
+def test_a_loss_that_is_not_finite_names_step_and_slices(kidneys, tmp_path):
+    training = dataclasses.replace(TINY, learning_rate=1e30, schedule="constant", optimizer="adam")
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step 2 of epoch 1, with k_000\d.*learning rate"):
+        fit(training, kidneys, tmp_path / "out")
+    assert not (tmp_path / "out" / "checkpoint.safetensors").exists()
+
+
+def test_other_settings_do_not_go_on(kidneys, tmp_path):
+    fit(TINY, kidneys, tmp_path / "out")
+    with pytest.raises(InputError, match="holds a run with seed 0, now it is 1: go on with the same settings"):
+        fit(dataclasses.replace(TINY, seed=1), kidneys, tmp_path / "out")
+    state = tmp_path / "out" / "training-state.pt"
+    state.write_bytes(state.read_bytes()[:-500])
+    with pytest.raises(InputError, match=r"training-state.pt cannot be gone on from \(.+\): delete it"):
+        fit(TINY, kidneys, tmp_path / "out")
+
+
+def test_positives_weighted_by_the_data(kidneys, tmp_path):
+    training = dataclasses.replace(TINY, loss="weighted_bce", loss_arguments={"pos_weight": "data"}, epochs=1)
+    train_set, _ = train.split(training, kidneys)
+    fraction = train_set.vessel_fraction()
+    assert 0.05 < fraction < 0.2  # a tenth in these kidneys
+    assert train._loss_arguments(training, train_set) == {"pos_weight": pytest.approx((1 - fraction) / fraction)}
+    fit(training, kidneys, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs must be positive, got 0"),
+        ({"accumulate": 0}, "accumulate must be positive"),
+        ({"epoch_slices": -1}, "epoch_slices must not be negative, got -1"),
+        ({"loss": "dise"}, "unknown loss 'dise'"),
+        ({"loss_arguments": {"weight": 2}}, "loss 'dice_bce' has no argument 'weight'"),
+        ({"train_volumes": ("q",)}, "has no kidney q"),
+        ({"held_out_fraction": 0.5}, "held_out_slices and held_out_fraction exclude each other"),
+        ({"weights_path": "w.pth"}, "model 'unet' has no argument 'weights_path'"),
+    ],
+)
+def test_bad_settings(kidneys, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        fit(dataclasses.replace(TINY, **changes), kidneys, tmp_path / "out")
+
+
+def test_batches_follow_from_seed_and_epoch():
+    training = Training(batch_size=4, epoch_slices=11, seed=3)
+    batches = plan_batches(training, slices=5, epoch=2)
+    assert [len(batch) for batch in batches] == [4, 4, 3]
+    drawn = np.concatenate(batches)
+    assert sorted(drawn[:5]) == sorted(drawn[5:10]) == [0, 1, 2, 3, 4]  # whole rounds
+    np.testing.assert_array_equal(np.concatenate(plan_batches(training, 5, 2)), drawn)
+    for other in (dataclasses.replace(training, seed=4), training):
+        assert not np.array_equal(np.concatenate(plan_batches(other, 5, 2 if other.seed == 4 else 1)), drawn)
+
+
+def test_passes_of_several_processes():
+    def of_process(index, batch, accumulate):
+        place = type("Place", (), {"num_processes": 2, "process_index": index})()
+        return list(passes(np.array(batch), accumulate, place))
+
+    assert of_process(0, [7, 8, 9, 10], 1) == [([7, 9], 1.0)]
+    assert of_process(1, [7, 8, 9, 10], 1) == [([8, 10], 1.0)]
+    assert of_process(0, [7, 8, 9], 1) == [([7, 9], 1.0)]
+    assert of_process(1, [7, 8, 9], 1) == [([8, 7], 1.0)]  # filled up, so that no process waits in vain
+    assert of_process(1, [7, 8, 9], 2) == [([8], 2 / 3), ([9], 1 / 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("unet-bce", [1e-4] * 4),
+        ("unet-dice-bce", [1e-4, 0.95e-4, 0.95**2 * 1e-4, 0.95**3 * 1e-4]),
+        ("segformer-bce", [6e-6] * 4),
+    ],
+)
+def test_learning_rates_of_the_report(name, expected):
+    assert learning_rates(EXPERIMENTS[name])[:4] == pytest.approx(expected)
+
+
+def test_milestones_of_the_report():
+    rates = learning_rates(EXPERIMENTS["segformer-ce-dice"])
+    assert [rates[epoch] for epoch in (19, 20, 39, 40, 59)] == pytest.approx([6e-6, 6e-7, 6e-7, 6e-8, 6e-8])
+
+
+def learning_rates(training, steps_per_epoch=2) -> list[float]:
+    """At the start of each epoch."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], training.learning_rate)
+    schedule, rates = create_schedule(training, optimizer, steps_per_epoch), []
+    for _ in range(training.epochs):
+        rates.append(schedule.get_last_lr()[0])
+        for _ in range(steps_per_epoch):
+            optimizer.step()
+            schedule.step()
+    return rates
+
+
+@pytest.mark.slow
+def test_four_real_slices_are_learned_by_heart(data_dir, tmp_path):
+    """The whole loop: the report's Dice + BCE at reduced width, a minute or two on two cores."""
+    kidney_dir = tmp_path / "train" / "kidney_1_dense"
+    for kind in ("images", "labels"):
+        (kidney_dir / kind).mkdir(parents=True)
+        for stem in ("0414", "0678", "0981", "1331"):
+            source = data_dir / "train" / "kidney_1_dense" / kind / f"{stem}.tif"
+            (kidney_dir / kind / source.name).symlink_to(source.resolve())
+    training = dataclasses.replace(
+        EXPERIMENTS["unet-dice-bce"],
+        model_arguments={"widths": [8, 16, 32, 64], "bottleneck": 128},
+        preprocessing=Preprocessing(),
+        held_out_fraction=0.0,
+        batch_size=1,
+        epochs=60,
+        learning_rate=5e-3,
+        schedule="one_cycle",
+        precision="bfloat16",
+        workers=0,
+    )
+    path = fit(training, tmp_path, tmp_path / "out")
+    predictors = load_predictors([path], Inference())
+    (volume,) = open_volumes(tmp_path, "train")
+    masks = predict_masks(volume, predictors, batch_size=4)
+    counts = [dice_counts(volume.label(z), mask) for z, (_, mask) in enumerate(masks)]
+    assert dice_from_counts(*np.sum(counts, axis=0).tolist()) > 0.9
