@@ -108,6 +108,7 @@ def figure_of_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     dice_axis.set(xlabel="epoch", ylabel="Dice", ylim=(0, 1), title="solid: held-out masks, dotted: training, soft")
     for axis in (loss_axis, dice_axis):
         axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     if any(histories):
         figure.legend(*loss_axis.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)

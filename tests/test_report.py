@@ -1,7 +1,17 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from sennet_kaggle.report import SegmentedSlice, figure_of_slices, figure_to_png, format_table, score_table, to_display
+from sennet_kaggle.report import (
+    SegmentedSlice,
+    figure_of_curves,
+    figure_of_predictions,
+    figure_of_slices,
+    figure_to_png,
+    format_table,
+    score_table,
+    to_display,
+)
 
 GREY = np.random.default_rng(0).integers(20000, 30000, (40, 30), dtype=np.uint16)
 
@@ -54,3 +64,23 @@ def test_display_is_stretched_and_bounded():
     assert display.shape == (40, 30, 3)
     assert display.min() == 0 and display.max() == 1
     assert np.isfinite(to_display(np.full((4, 4), 7, np.uint8))).all()
+
+
+def test_curves_show_every_run_and_skip_epochs_that_were_not_judged():
+    history = pd.DataFrame(
+        {"epoch": [1, 2, 3], "loss": [0.9, 0.5, 0.3], "dice_soft": [0.1, 0.2, 0.3], "held_out_dice": [None, 0.4, 0.5]}
+    )
+    figure = figure_of_curves({"a": history, "b": history})
+    loss_axis, dice_axis = figure.axes
+    assert [line.get_label() for line in loss_axis.lines] == ["a", "b"]
+    held_out = [line for line in dice_axis.lines if line.get_label() in "ab"]
+    assert [line.get_xydata().tolist() for line in held_out] == 2 * [[[2, 0.4], [3, 0.5]]]
+    assert figure_to_png(figure_of_curves({"": history})).startswith(b"\x89PNG")
+
+
+def test_predictions_stand_beside_each_other():
+    figure = figure_of_predictions([[segmented(True), segmented(True)], [segmented(True), segmented(True)]], ["a", "b"])
+    titles = [axis.get_title() for axis in figure.axes]
+    assert len(titles) == 8 and titles[1] == "label"
+    assert [title.split("\n")[0] for title in titles[2:4]] == ["a", "b"]
+    assert all("Dice 0." in title for title in titles[2:4])
