@@ -130,7 +130,7 @@ def best_threshold(model: nn.Module, held_out: SliceDataset, training: Training)
     predictor = create_predictor(model, training.preprocessing, 0.5, Inference())
     counts = np.zeros((len(THRESHOLDS), 3), dtype=np.int64)
     for volume, z in held_out.slices.values():
-        (probability,) = predictor([volume[z]], measure_intensity(volume, training.preprocessing))
+        probability = predictor.predict_slice(volume, z, measure_intensity(volume, training.preprocessing))
         mask_gt = volume.label(z)
         counts += [dice_counts(mask_gt, probability > threshold) for threshold in THRESHOLDS]
     scores = [dice_from_counts(*row) for row in counts.tolist()]
