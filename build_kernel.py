@@ -64,7 +64,20 @@ settings = KernelSettings(
     submission_path=KAGGLE_DIR / "working" / "submission.csv",
     competition="blood-vessel-segmentation",
     checkpoint_source="sennet-kaggle-checkpoints",
-    inference=Inference(threshold=None, batch_size=4, device="auto", precision="auto"),
+    inference=Inference(
+        threshold=None,  # the checkpoints' own
+        axes="z",  # "zyx": also along the other two axes, three times the work
+        tta="none",  # "flips": 4 views of each window; "d4": 8
+        average="probability",  # or "logit"
+        overlap=0.25,  # windows only, as the next two
+        importance="gaussian",
+        sw_batch_size=4,
+        batch_size=4,
+        scale=1.0,  # voxel size over that of training; of single kidneys: scales={"kidney_6": 63.08 / 50}
+        scratch_dir=None,  # for "zyx"
+        device="auto",
+        precision="auto",
+    ),
 )
 settings"""
 

@@ -61,7 +61,7 @@ def predict(
 
     volumes = find_volumes(data_dir, volume)
     predictors = load_predictors(checkpoint or shipped_checkpoints(), inference)
-    rows = write_submission(output, predict_rows(volumes, predictors, inference.batch_size, save_probability))
+    rows = write_submission(output, predict_rows(volumes, predictors, inference, save_probability))
     print(f"{output}: {rows} rows")
 
 
@@ -327,6 +327,7 @@ def pack(
     from .checkpoint import Card, save_checkpoint
     from .models import create_model
 
+    preprocessing.check()
     arguments = model_arguments
     network = create_model(model, weights_path=str(weights_path), **arguments)
     save_checkpoint(output, network, Card(model, arguments, preprocessing, threshold))

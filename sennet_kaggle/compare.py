@@ -137,7 +137,7 @@ def judge_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: Tra
     predictor = create_predictor(model, card.preprocessing, card.threshold, Inference())
     segmented = [
         SegmentedSlice(slice_id, volume[z], mask, volume.label(z))
-        for z, (slice_id, mask) in enumerate(predict_masks(volume, [predictor], batch_size=1))
+        for z, (slice_id, mask) in enumerate(predict_masks(volume, [predictor], Inference()))
         if volume.is_labelled(z)
     ]
     parameters = sum(parameter.numel() for parameter in model.parameters())

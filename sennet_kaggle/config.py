@@ -1,7 +1,9 @@
 """Settings as frozen dataclasses; the command line and the checkpoint's card are made from them."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -20,16 +22,45 @@ class Preprocessing:
     """Percentile of the volume's grey values that becomes 0 (intensity percentile)."""
     high_percentile: float = 99.8
     """Percentile of the volume's grey values that becomes 1 (intensity percentile)."""
+    region: Literal["whole", "windows"] = "whole"
+    """whole: the model sees the whole slice, resized to roi_size x roi_size pixels.
+    windows: it sees windows of roi_size x roi_size pixels at the slice's own resolution."""
     roi_size: int = 512
-    """The whole slice is resized to roi_size x roi_size pixels."""
+    """Side of the square that the model sees, in pixels."""
+    offsets: tuple[int, ...] = (0, 0, 0)
+    """The slice that each input channel shows, counted from the slice to segment (2.5D); one of them is 0.
+    When all are 0, every channel shows the slice itself, as many channels as mean has values."""
+    outputs: Literal["centre", "all"] = "centre"
+    """centre: the model answers for the slice to segment. all: it has one output per input channel, for the
+    slice which that channel shows; the answers for a slice are averaged."""
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Subtracted per input channel after the intensity step; its length is the number of channels."""
+    """Subtracted per input channel after the intensity step; a single value is for every channel."""
     std: tuple[float, ...] = IMAGENET_STD
-    """Divides each input channel after the mean is subtracted."""
+    """Divides each input channel after the mean is subtracted; a single value is for every channel."""
 
     @property
     def in_channels(self) -> int:
-        return len(self.mean)
+        return len(self.offsets) if any(self.offsets) else len(self.mean)
+
+    @property
+    def output_offsets(self) -> tuple[int, ...]:
+        """The slice that each output channel is for, counted from the slice to segment."""
+        if self.outputs == "centre":
+            return (0,)
+        return self.offsets if any(self.offsets) else (0,) * self.in_channels
+
+    def check(self) -> None:
+        """Raises InputError for settings that no model could have."""
+        _check_choices(self)
+        if self.roi_size < 1:
+            raise InputError(f"roi_size must be at least 1, got {self.roi_size}")
+        if 0 not in self.offsets:
+            raise InputError(f"offsets must have a 0, for the slice to segment itself, got {self.offsets}")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, self.in_channels):
+                raise InputError(
+                    f"{name} must have 1 value or {self.in_channels}, one per input channel, got {getattr(self, name)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -38,12 +69,49 @@ class Inference:
 
     threshold: float | None = None
     """Probability above which a pixel is vessel; None takes the checkpoint's own."""
+    axes: Literal["z", "zyx"] = "z"
+    """z: slice by slice. zyx: also along the other two axes of the volume, and averaged."""
+    tta: Literal["none", "flips", "d4"] = "none"
+    """Views of each window that are averaged: itself; with both flips, 4; with the quarter turns as well, 8."""
+    average: Literal["probability", "logit"] = "probability"
+    """What is averaged over windows, views, axes and checkpoints; logits are first cut to -30..30."""
+    overlap: float = 0.25
+    """Share of a window that its neighbour covers as well, at least; below 1 (region windows)."""
+    importance: Literal["constant", "gaussian"] = "gaussian"
+    """Weight of a window's pixels where windows overlap; gaussian trusts its middle (region windows)."""
+    skip_background: bool = True
+    """Answer 0 for windows that surely lie outside the organ, without running the model (region windows)."""
+    sw_batch_size: int = 4
+    """Windows per forward pass (region windows)."""
     batch_size: int = 4
-    """Slices per forward pass."""
+    """Slices per forward pass (region whole)."""
+    scale: float = 1.0
+    """Resize the volume by this before the model sees it, and the answer back: its voxel size over that of
+    training. In-plane for axes z, along all three for zyx."""
+    scales: dict[str, float] = field(default_factory=dict)
+    """Scale of single kidneys, as JSON, such as {"kidney_6": 1.26} (63.08 over 50 micrometres)."""
+    scratch_dir: str | None = None
+    """An existing folder on a disk with room, for axes zyx: 4 bytes per voxel; None takes the system's own."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; auto is float16 on a GPU and float32 on the CPU."""
+
+    def scale_of(self, name: str) -> float:
+        """The scale of the kidney of that name."""
+        return self.scales.get(name, self.scale)
+
+    def check(self) -> None:
+        """Raises InputError for settings that no run could have."""
+        _check_choices(self)
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"overlap must lie in 0..1 (1 excluded), got {self.overlap}")
+        for name in ("batch_size", "sw_batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for scale in (self.scale, *self.scales.values()):
+            if not isinstance(scale, int | float) or not 0.1 <= scale <= 10:
+                raise InputError(f"scale must be a number in 0.1..10, got {scale!r}")
 
 
 @dataclass(frozen=True)
@@ -141,3 +209,10 @@ REPORTED_DICE = {"unet-bce": 0.45, "unet-dice-bce": 0.68}
 """Dice on kidney_2 that the report gives."""
 REPORTED_SEGFORMER_SLICES = (0.643, 0.578, 0.438)
 """Dice of three slices that the report shows for SegFormer, without saying with which loss."""
+
+
+def _check_choices(settings: Any) -> None:
+    """The command line offers the choices; settings made in Python are checked here."""
+    for name, hint in get_type_hints(type(settings)).items():
+        if get_origin(hint) is Literal and getattr(settings, name) not in get_args(hint):
+            raise InputError(f"{name} must be one of {', '.join(get_args(hint))}, got {getattr(settings, name)!r}")

@@ -11,7 +11,8 @@ from .config import THRESHOLDS, Inference, Training
 from .dataset import SliceDataset
 from .files import write_whole
 from .metrics import dice_counts, dice_from_counts
-from .predict import Predictor, create_predictor
+from .predict import create_predictor
+from .predictor import Predictor
 from .report import SegmentedSlice, figure_of_curves, figure_of_slices, figure_to_png
 from .transforms import measure_intensity
 from .volume import Volume
@@ -61,5 +62,4 @@ def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: Sl
 
 def _probability(predictor: Predictor, volume: Volume, z: int) -> np.ndarray:
     """(H, W) float32."""
-    (probability,) = predictor([volume[z]], measure_intensity(volume, predictor.preprocessing))
-    return probability
+    return predictor.predict_slice(volume, z, measure_intensity(volume, predictor.preprocessing))

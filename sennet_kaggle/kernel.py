@@ -45,7 +45,7 @@ def run_kernel(settings: KernelSettings) -> None:
     predictors = load_predictors(checkpoint_paths, settings.inference)
     for path, predictor in zip(checkpoint_paths, predictors, strict=True):
         print(f"checkpoint: {path} on {predictor.device}, {predictor.dtype}, threshold {predictor.threshold}")
-    write_submission(settings.submission_path, predict_rows(volumes, predictors, settings.inference.batch_size))
+    write_submission(settings.submission_path, predict_rows(volumes, predictors, settings.inference))
     refuse(settings.submission_path, validate_submission(settings.submission_path, volumes))
     print(f"{settings.submission_path}: {sum(map(len, volumes))} rows, one per test slice, valid")
 

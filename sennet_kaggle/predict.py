@@ -1,7 +1,8 @@
-"""Slices → probability → mask: every model behind one seam, in batches, on CPU or GPU."""
+"""Slices → probability → mask: kidneys through one model or several, along one axis or three."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -9,49 +10,16 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from .axes import Score, mean_over_axes, scaled_length
+from .background import measure_background
 from .checkpoint import load_checkpoint
 from .config import Inference, Preprocessing
 from .errors import InputError
+from .predictor import Predictor, to_probability
 from .probability import save_probability
 from .rle import rle_encode
-from .transforms import IntensityRange, image_to_tensor, measure_intensity, resize_probability, slice_to_image
+from .transforms import measure_intensity, resize_probability, resize_slice
 from .volume import Volume
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A model ready to turn slices into probabilities: the seam behind which all models stand.
-
-    A model either maps a batch of tensors to logits, or has a method `segment` that maps an 8-bit RGB
-    image to a mask (Segment Anything); the caller does not see which.
-    """
-
-    model: nn.Module
-    preprocessing: Preprocessing
-    threshold: float
-    """Probability above which a pixel is vessel."""
-    device: torch.device
-    dtype: torch.dtype = torch.float32
-    """Arithmetic of the forward pass; other than float32 by autocast."""
-
-    def __call__(self, slices: Sequence[np.ndarray], intensity: IntensityRange) -> list[np.ndarray]:
-        """Predicts a batch.
-
-        Args:
-            slices: N grey slices, each (H, W) uint8 or uint16; their sizes may differ.
-            intensity: what `measure_intensity` found for their volume.
-
-        Returns:
-            N probability maps, each (H, W) float32 in 0..1.
-        """
-        images = [slice_to_image(slice_, intensity, self.preprocessing) for slice_ in slices]
-        if hasattr(self.model, "segment"):
-            return [self.model.segment(_to_rgb(image)).astype(np.float32) for image in images]
-        tensor = torch.stack([image_to_tensor(image, self.preprocessing) for image in images])
-        with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
-            logits = self.model(tensor.to(self.device))
-        probability = logits.float().sigmoid()[:, 0].cpu().numpy()  # (N, roi_size, roi_size)
-        return [resize_probability(map_, *image.shape) for map_, image in zip(probability, images, strict=True)]
 
 
 def create_predictor(
@@ -66,8 +34,13 @@ def create_predictor(
         inference: device and precision.
 
     Raises:
-        InputError: a device that is not there, or a threshold outside 0..1.
+        InputError: a setting out of range, a device that is not there, or Segment Anything with settings that
+            only a model of logits can follow.
     """
+    inference.check()
+    preprocessing.check()
+    if hasattr(model, "segment"):
+        _check_segmenter(preprocessing, inference)
     threshold = threshold if inference.threshold is None else inference.threshold
     if not 0 <= threshold < 1:
         raise InputError(f"threshold must lie in 0..1 (1 excluded), got {threshold}")
@@ -91,33 +64,31 @@ def load_predictors(checkpoint_paths: Sequence[Path | str], inference: Inference
 
 
 def predict_probabilities(
-    volume: Volume, predictors: Sequence[Predictor], batch_size: int
+    volume: Volume, predictors: Sequence[Predictor], inference: Inference
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Predicts a kidney.
 
     Args:
         volume: D slices.
-        predictors: their probabilities are averaged.
-        batch_size: slices per forward pass.
+        predictors: their scores are averaged.
+        inference: how they are run.
 
     Yields:
         (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the
         slice's own size.
     """
-    if batch_size < 1:
-        raise InputError(f"batch size must be at least 1, got {batch_size}")
-    intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
-    slice_ids = volume.slice_ids
-    for first in range(0, len(volume), batch_size):
-        zs = range(first, min(first + batch_size, len(volume)))
-        slices = [volume[z] for z in zs]
-        members = [predictor(slices, range_) for predictor, range_ in zip(predictors, intensities, strict=True)]
-        for z, probabilities in zip(zs, zip(*members, strict=True), strict=True):
-            yield slice_ids[z], np.mean(probabilities, axis=0)
+    score = _ensemble(volume, predictors, inference)
+    scale = inference.scale_of(volume.name)
+    if inference.axes == "z":
+        scores = _score_along_z(volume, score, scale)
+    else:
+        scores = mean_over_axes(volume, score, scale, inference.scratch_dir)
+    for slice_id, score_map in zip(volume.slice_ids, scores, strict=True):
+        yield slice_id, to_probability(score_map, inference)
 
 
 def predict_masks(
-    volume: Volume, predictors: Sequence[Predictor], batch_size: int, probability_dir: Path | None = None
+    volume: Volume, predictors: Sequence[Predictor], inference: Inference, probability_dir: Path | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
     """As `predict_probabilities`, cut at the mean of the members' thresholds: (slice id, (H, W) bool).
 
@@ -125,7 +96,7 @@ def predict_masks(
         probability_dir: also keep the kidney's probability there (see `probability.save_probability`).
     """
     threshold = mean_threshold(predictors)
-    probabilities = predict_probabilities(volume, predictors, batch_size)
+    probabilities = predict_probabilities(volume, predictors, inference)
     if probability_dir is not None:
         probabilities = save_probability(probability_dir, volume, probabilities)
     for slice_id, probability in probabilities:
@@ -135,7 +106,7 @@ def predict_masks(
 def predict_rows(
     volumes: Sequence[Volume],
     predictors: Sequence[Predictor],
-    batch_size: int,
+    inference: Inference,
     probability_dir: Path | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Segments kidneys behind a progress bar; arguments as those of `predict_masks`.
@@ -146,7 +117,7 @@ def predict_rows(
     with tqdm(total=sum(map(len, volumes)), unit="slice", desc="segmenting", mininterval=1.0) as progress:
         for volume in volumes:
             progress.set_postfix_str(volume.name)
-            for slice_id, mask in predict_masks(volume, predictors, batch_size, probability_dir):
+            for slice_id, mask in predict_masks(volume, predictors, inference, probability_dir):
                 yield slice_id, rle_encode(mask)
                 progress.update()
 
@@ -177,7 +148,42 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
-def _to_rgb(image: np.ndarray) -> np.ndarray:
-    """(H, W) float32 → (H, W, 3) uint8, R=G=B, clipped to 0..1."""
-    grey = (image.clip(0, 1) * 255).round().astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+def _ensemble(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
+    """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged."""
+    windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
+    background = measure_background(volume) if windows and inference.skip_background else None
+    members = [
+        partial(
+            predictor.score,
+            intensity=measure_intensity(volume, predictor.preprocessing),
+            inference=inference,
+            background=background,
+        )
+        for predictor in predictors
+    ]
+
+    def score(slices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        copies = tee(slices, len(members))
+        streams = [member(copy) for member, copy in zip(members, copies, strict=True)]
+        del slices, copies  # else they would hold every slice that has been read
+        return (np.mean(maps, axis=0) for maps in zip(*streams, strict=True))
+
+    return score
+
+
+def _score_along_z(volume: Volume, score: Score, scale: float) -> Iterator[np.ndarray]:
+    """Scores a kidney slice by slice, each resized before and its scores back after: D maps (H, W) float32."""
+    if scale == 1:
+        return score(volume)
+    resized = (resize_slice(slice_, *(scaled_length(length, scale) for length in slice_.shape)) for slice_ in volume)
+    return (resize_probability(map_, *volume.slice_size(z)) for z, map_ in enumerate(score(resized)))
+
+
+def _check_segmenter(preprocessing: Preprocessing, inference: Inference) -> None:
+    settings = (preprocessing.region, any(preprocessing.offsets), inference.axes, inference.tta, inference.average)
+    if settings != ("whole", False, "z", "none", "probability"):
+        raise InputError(
+            "Segment Anything proposes masks of whole slices, one by one: leave region whole, offsets 0, axes z, "
+            f"tta none and average probability, got region {settings[0]}, offsets {preprocessing.offsets}, "
+            f"axes {settings[2]}, tta {settings[3]} and average {settings[4]}"
+        )

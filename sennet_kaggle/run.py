@@ -61,7 +61,7 @@ def _segment(checkpoint_path: Path, data_dir: Path | str, names: tuple[str, ...]
     volumes = find_volumes(data_dir, names)
     inference = Inference()
     predictors = load_predictors([checkpoint_path], inference)
-    write_submission(submission_path, predict_rows(volumes, predictors, inference.batch_size))
+    write_submission(submission_path, predict_rows(volumes, predictors, inference))
 
 
 def _table(path: Path) -> pd.DataFrame | None:

@@ -1,7 +1,9 @@
 """Slice → image → tensor, the same in training and inference; probability and mask back and forth in size."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby, islice, repeat
 
 import cv2
 import numpy as np
@@ -38,10 +40,14 @@ def measure_intensity(slices: Sequence[np.ndarray], preprocessing: Preprocessing
     """
     if preprocessing.intensity == "eight_bit":
         return IntensityRange(0.0, 255.0)
-    sampled_z = np.unique(np.linspace(0, len(slices) - 1, _SAMPLED_SLICES).round().astype(int))
-    values = np.concatenate([slices[z][::_SAMPLED_STEP, ::_SAMPLED_STEP].ravel() for z in sampled_z])
+    values = np.concatenate([slices[z][::_SAMPLED_STEP, ::_SAMPLED_STEP].ravel() for z in sampled_zs(len(slices))])
     low, high = np.percentile(values, (preprocessing.low_percentile, preprocessing.high_percentile))
     return IntensityRange(float(low), float(max(high, low + 1)))  # a blank volume has no range of its own
+
+
+def sampled_zs(depth: int) -> list[int]:
+    """At most 16 slices spread evenly over a volume, the first and the last among them."""
+    return np.unique(np.linspace(0, depth - 1, _SAMPLED_SLICES).round().astype(int)).tolist()
 
 
 def slice_to_image(slice_: np.ndarray, intensity: IntensityRange, preprocessing: Preprocessing) -> np.ndarray:
@@ -64,49 +70,117 @@ def slice_to_image(slice_: np.ndarray, intensity: IntensityRange, preprocessing:
     return image
 
 
-def image_to_tensor(image: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
-    """Resizes an image and gives it the model's channels.
+def stack_neighbours(images: Iterable[np.ndarray], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
+    """Gives each slice of a stream the neighbours that the model sees with it (2.5D).
+
+    Beyond either end of the volume its last slice is repeated; so is the last slice before one of another
+    size. As many images are held as the offsets span.
 
     Args:
-        image: (H, W) float32 of `slice_to_image`.
+        images: D arrays (H, W) float32 of `slice_to_image`, in order.
+        preprocessing: the settings of the model.
+
+    Yields:
+        D stacks (C, H, W) float32, one image per offset; (1, H, W) where the offsets are all 0.
+    """
+    offsets = preprocessing.offsets if any(preprocessing.offsets) else (0,)
+    before, after = -min(offsets), max(offsets)
+    for _, run in groupby(images, key=np.shape):
+        window = deque(maxlen=before + 1 + after)
+        for image in chain(run, repeat(None, after)):
+            image = window[-1] if image is None else image
+            window.extend([image] if window else [image] * (before + 1))
+            if len(window) == window.maxlen:
+                yield np.stack([window[before + offset] for offset in offsets])
+
+
+def read_stack(
+    slices: Sequence[np.ndarray], z: int, intensity: IntensityRange, preprocessing: Preprocessing
+) -> np.ndarray:
+    """Reads one slice and its neighbours, as `stack_neighbours` would give them.
+
+    Args:
+        slices: D arrays (H, W) uint8 or uint16; a Volume reads each on access.
+        z: which of them.
+        intensity: what `measure_intensity` found for them.
         preprocessing: the settings of the model.
 
     Returns:
-        (C, roi_size, roi_size) float32, each channel the same image less its mean, over its std.
+        (C, H, W) float32; (1, H, W) where the offsets are all 0.
+    """
+    first, last = max(0, z + min(preprocessing.offsets)), min(len(slices) - 1, z + max(preprocessing.offsets))
+    images = (slice_to_image(slices[i], intensity, preprocessing) for i in range(first, last + 1))
+    return next(islice(stack_neighbours(images, preprocessing), z - first, None))
+
+
+def image_to_tensor(image: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
+    """Makes the model's input of an image, or of a stack of images.
+
+    Args:
+        image: (H, W) float32 of `slice_to_image`, or (C, H, W) float32 of `stack_neighbours`.
+        preprocessing: the settings of the model.
+
+    Returns:
+        (C, h, w) float32, each channel less its mean, over its std; h and w as of `resize_image`.
     """
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     return (resize_image(image, preprocessing) - mean) / std
 
 
 def resize_image(image: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
-    """Resizes an image to the model's input; one of that size already stays as it is.
+    """Brings an image to the size that the model sees; one of that size already stays as it is.
 
-    The resize is bilinear with antialiasing (a triangle filter as wide as the reduction), which is what
-    PIL and so HuggingFace's SegFormer image processor do.
+    With region "whole" it is resized, bilinearly with antialiasing (a triangle filter as wide as the
+    reduction), which is what PIL and so HuggingFace's SegFormer image processor do. With "windows" it
+    keeps its size.
 
     Args:
-        image: (H, W) float32 of `slice_to_image`.
+        image: (H, W) or (C, H, W) float32.
         preprocessing: the settings of the model.
 
     Returns:
-        (1, roi_size, roi_size) float32.
+        (1 or C, h, w) float32; h and w are roi_size, or with region "windows" H and W.
     """
+    tensor = torch.from_numpy(np.ascontiguousarray(image)).view(-1, *image.shape[-2:])
+    if preprocessing.region == "windows":
+        return tensor
     size = (preprocessing.roi_size, preprocessing.roi_size)
-    return F.interpolate(torch.from_numpy(image)[None, None], size, mode="bilinear", antialias=True)[0]
+    return F.interpolate(tensor[None], size, mode="bilinear", antialias=True)[0]
 
 
 def mask_to_target(mask: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
-    """Resizes a label to the model's output: each pixel takes the nearest label pixel, so no value is invented.
+    """Makes the model's target of a label.
+
+    With region "whole" it is resized, each pixel taking the nearest label pixel, so that no value is invented.
 
     Args:
         mask: (H, W) bool.
         preprocessing: the settings of the model.
 
     Returns:
-        (1, roi_size, roi_size) float32 with only 0 and 1.
+        (1, h, w) float32 with only 0 and 1; h and w are roi_size, or with region "windows" H and W.
     """
+    target = torch.from_numpy(mask)[None].float()
+    if preprocessing.region == "windows":
+        return target
     size = (preprocessing.roi_size, preprocessing.roi_size)
-    return F.interpolate(torch.from_numpy(mask)[None, None].float(), size, mode="nearest-exact")[0]
+    return F.interpolate(target[None], size, mode="nearest-exact")[0]
+
+
+def resize_slice(slice_: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resamples a slice, bilinearly with antialiasing.
+
+    Args:
+        slice_: (H, W) uint8 or uint16.
+
+    Returns:
+        (height, width), of the slice's dtype.
+    """
+    if slice_.shape == (height, width):
+        return slice_
+    grey = torch.from_numpy(slice_.astype(np.float32))[None, None]
+    resized = F.interpolate(grey, (height, width), mode="bilinear", antialias=True)[0, 0]
+    return resized.round().numpy().astype(slice_.dtype)
 
 
 def resize_probability(probability: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -56,9 +56,20 @@ FAULTS = [
         "0002.tif is truncated",
         id="truncated slice",
     ),
-    pytest.param(None, f"{PREDICT} --batch-size 0", "batch size must be at least 1", id="batch size"),
+    pytest.param(None, f"{PREDICT} --batch-size 0", "batch_size must be at least 1", id="batch size"),
     pytest.param(None, f"{PREDICT} --threshold 2", "threshold must lie in 0..1", id="threshold"),
     pytest.param(None, f"{PREDICT} --device cuda:7", "device 'cuda:7' is not on this machine", id="device"),
+    pytest.param(None, f"{PREDICT} --overlap 1", "overlap must lie in 0..1 (1 excluded), got 1.0", id="overlap"),
+    pytest.param(None, f"{PREDICT} --sw-batch-size 0", "sw_batch_size must be at least 1", id="sw batch size"),
+    pytest.param(None, f"{PREDICT} --scale -1", "scale must be a number in 0.1..10, got -1.0", id="scale"),
+    pytest.param(None, f'{PREDICT} --scales {{"kidney_6":"a"}}', "scale must be a number in", id="scale of a kidney"),
+    pytest.param(None, f"{PREDICT} --axes zyx --scratch-dir no", "scratch_dir no is missing", id="scratch folder"),
+    pytest.param(
+        lambda folder: write_tiff(folder / "data/test/kidney_5/images/0001.tif", np.zeros((40, 30), np.uint16)),
+        f"{PREDICT} --axes zyx",
+        "slice 2 is uint16 (40, 30) but the first is uint16 (40, 31)",
+        id="slices of two sizes",
+    ),
     pytest.param(
         None, PREDICT.replace("out.csv", "no/out.csv"), "cannot write no/out.csv: there is no folder no", id="output"
     ),
@@ -127,6 +138,21 @@ def test_predict_then_validate(folder, capsys):
     assert main(PREDICT.split()) == 0
     assert main(["validate", "--submission", "out.csv", "--data-dir", "data"]) == 0
     assert "out.csv: valid, 3 rows" in capsys.readouterr().out
+
+
+def test_predict_takes_every_way_of_running_a_model(folder, capsys):
+    """A model of windows with neighbours, along three axes, in eight views, rescaled; nothing is left behind."""
+    preprocessing = Preprocessing(region="windows", roi_size=32, offsets=(-1, 0, 1))
+    card = Card("unet", UNET, preprocessing, 0.5)
+    save_checkpoint(folder / "windows.safetensors", create_model("unet", **UNET), card)
+    (folder / "scratch").mkdir()
+    options = "--axes zyx --tta d4 --average logit --overlap 0.5 --importance constant --sw-batch-size 64 --scale 0.8"
+    command = f"{PREDICT} windows.safetensors {options} --scratch-dir scratch --no-skip-background"
+    assert main([*command.split(), "--scales", '{"kidney_5": 1.26}', "--save-probability", "kept"]) == 0
+    assert main(["validate", "--submission", "out.csv", "--data-dir", "data"]) == 0
+    assert "out.csv: valid, 3 rows" in capsys.readouterr().out
+    assert np.load("kept/kidney_5.npy").shape == (3, 40, 31)
+    assert list((folder / "scratch").iterdir()) == []
 
 
 def test_train_then_predict(folder, capsys):

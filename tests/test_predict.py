@@ -1,15 +1,27 @@
+import json
+
 import numpy as np
 import pytest
+import safetensors
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.files import SHIPPED_DIR
 from sennet_kaggle.models import create_model
-from sennet_kaggle.predict import create_predictor, load_predictors, pick_device, predict_masks, predict_rows
+from sennet_kaggle.predict import (
+    create_predictor,
+    load_predictors,
+    pick_device,
+    predict_masks,
+    predict_probabilities,
+    predict_rows,
+)
 from sennet_kaggle.rle import rle_encode
-from sennet_kaggle.transforms import IntensityRange
+from sennet_kaggle.transforms import IntensityRange, measure_intensity, resize_probability, slice_to_image
 from sennet_kaggle.volume import open_volume
 
 PREPROCESSING = Preprocessing(roi_size=64)
@@ -59,9 +71,64 @@ def test_every_model_stands_behind_the_same_seam(tmp_path, volume, name):
     for probability in probabilities:
         assert probability.shape == (61, 95) and probability.dtype == np.float32
         assert 0 <= probability.min() <= probability.max() <= 1
-    masks = dict(predict_masks(volume, predictors, batch_size=2))
+    masks = dict(predict_masks(volume, predictors, Inference(batch_size=2)))
     assert list(masks) == volume.slice_ids
     assert all(mask.shape == (61, 95) and mask.dtype == np.bool_ for mask in masks.values())
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "inference"),
+    [
+        ({"region": "windows"}, {}),
+        ({"offsets": (-1, 0, 1)}, {}),
+        ({}, {"axes": "zyx"}),
+        ({}, {"tta": "flips"}),
+        ({}, {"average": "logit"}),
+    ],
+)
+def test_segment_anything_takes_whole_slices(preprocessing, inference):
+    sam = create_model("sam", **MODELS["sam"])
+    with pytest.raises(InputError, match="Segment Anything proposes masks of whole slices"):
+        create_predictor(sam, Preprocessing(**preprocessing), 0.5, Inference(**inference))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Inference(tta="d8"), "tta must be one of none, flips, d4, got 'd8'"),
+        (Inference(overlap=float("nan")), "overlap must lie in 0..1"),
+        (Preprocessing(region="window"), "region must be one of whole, windows, got 'window'"),
+        (Preprocessing(offsets=(-1, 1, 2)), "offsets must have a 0"),
+        (Preprocessing(offsets=(-1, 0)), "mean must have 1 value or 2, one per input channel"),
+        (Preprocessing(roi_size=0), "roi_size must be at least 1"),
+    ],
+)
+def test_settings_are_checked_before_any_work(settings, message):
+    both = {"preprocessing": PREPROCESSING, "inference": Inference(), type(settings).__name__.lower(): settings}
+    with pytest.raises(InputError, match=message):
+        create_predictor(Brightness(), threshold=0.5, **both)
+
+
+def test_an_old_checkpoint_gives_the_same_masks_as_before_windows(data_dir):
+    """The shipped card knows no region, offsets or outputs; this was the whole of inference then."""
+    assert not {"region", "offsets", "outputs"} & card_preprocessing(SHIPPED_DIR / "unet-small.safetensors").keys()
+    volume = open_volume(data_dir / "test" / "kidney_6")
+    predictors = load_predictors([SHIPPED_DIR / "unet-small.safetensors"], Inference(device="cpu"))
+    model, settings = predictors[0].model, predictors[0].preprocessing
+    intensity = measure_intensity(volume, settings)
+    images = torch.stack([torch.from_numpy(slice_to_image(slice_, intensity, settings))[None] for slice_ in volume])
+    resized = torch.cat([F.interpolate(image[None], (512, 512), mode="bilinear", antialias=True) for image in images])
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (settings.mean, settings.std))
+    with torch.inference_mode():
+        maps = model((resized - mean) / std).sigmoid()[:, 0].numpy()
+    expected = [resize_probability(map_, *images.shape[-2:]) for map_ in maps]
+    found = [probability for _, probability in predict_probabilities(volume, predictors, Inference(device="cpu"))]
+    np.testing.assert_array_equal(found, expected)
+
+
+def card_preprocessing(path):
+    with safetensors.safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["sennet_kaggle"])["preprocessing"]
 
 
 def test_mask_follows_the_image():
@@ -69,7 +136,7 @@ def test_mask_follows_the_image():
     y, x = np.mgrid[:300, :200]
     disc = (y - 90) ** 2 + (x - 140) ** 2 < 40**2
     slice_ = np.where(disc, 60000, 2000).astype(np.uint16)
-    masks = dict(predict_masks(_Slices([slice_, slice_.T.copy()]), [bright_predictor()], batch_size=2))
+    masks = dict(predict_masks(_Slices([slice_, slice_.T.copy()]), [bright_predictor()], Inference(batch_size=2)))
     for mask, expected in zip(masks.values(), (disc, disc.T), strict=True):
         assert mask.shape == expected.shape
         assert (mask ^ expected).sum() < 0.08 * expected.sum()
@@ -77,8 +144,8 @@ def test_mask_follows_the_image():
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
 def test_batch_size_changes_nothing(volume, batch_size):
-    one = [rle_encode(mask) for _, mask in predict_masks(volume, [bright_predictor()], 1)]
-    assert [rle for _, rle in predict_rows([volume], [bright_predictor()], batch_size)] == one
+    one = [rle_encode(mask) for _, mask in predict_masks(volume, [bright_predictor()], Inference(batch_size=1))]
+    assert [rle for _, rle in predict_rows([volume], [bright_predictor()], Inference(batch_size=batch_size))] == one
     assert len(set(one)) == 5
 
 
@@ -93,7 +160,7 @@ def test_members_are_averaged():
 
     def any_vessel(*members):
         predictors = [create_predictor(Constant(p), PREPROCESSING, t, Inference()) for p, t in members]
-        return next(predict_masks(_Slices([np.zeros((9, 9), np.uint16)]), predictors, 1))[1].any()
+        return next(predict_masks(_Slices([np.zeros((9, 9), np.uint16)]), predictors, Inference()))[1].any()
 
     assert not any_vessel((0.4, 0.5))
     assert any_vessel((0.4, 0.3))
@@ -124,8 +191,8 @@ def test_reduced_precision_runs_and_agrees():
 def test_errors(volume):
     with pytest.raises(InputError, match="no checkpoint given"):
         load_predictors([], Inference())
-    with pytest.raises(InputError, match="batch size must be at least 1, got 0"):
-        next(predict_masks(volume, [bright_predictor()], 0))
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        create_predictor(Brightness(), PREPROCESSING, 0.5, Inference(batch_size=0))
     for device in ("gpu", "cuda:99", "mps"):
         with pytest.raises(InputError, match="device"):
             pick_device(device)
@@ -133,6 +200,8 @@ def test_errors(volume):
 
 class _Slices(list):
     """Slices in memory with the face of a Volume."""
+
+    name = "k"
 
     @property
     def slice_ids(self):

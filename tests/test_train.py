@@ -324,6 +324,6 @@ def test_four_real_slices_are_learned_by_heart(data_dir, tmp_path):
     path = fit(training, tmp_path, tmp_path / "out")
     predictors = load_predictors([path], Inference())
     (volume,) = open_volumes(tmp_path, "train")
-    masks = predict_masks(volume, predictors, batch_size=4)
+    masks = predict_masks(volume, predictors, Inference())
     counts = [dice_counts(volume.label(z), mask) for z, (_, mask) in enumerate(masks)]
     assert dice_from_counts(*np.sum(counts, axis=0).tolist()) > 0.9

@@ -8,16 +8,17 @@ from torch import nn
 from ..errors import InputError
 from .sam import create_sam
 from .segformer import create_segformer
+from .timm_unet import create_timm_unet
 from .unet import UNet
 
-MODELS = {"sam": create_sam, "segformer": create_segformer, "unet": UNet}
+MODELS = {"sam": create_sam, "segformer": create_segformer, "timm_unet": create_timm_unet, "unet": UNet}
 
 
 def create_model(name: str, **arguments: Any) -> nn.Module:
     """Builds a model with fresh weights, or with those at a `weights_path` where the model takes one.
 
     Args:
-        name: "unet", "segformer" or "sam".
+        name: "unet", "segformer", "timm_unet" or "sam".
         arguments: those of the model's builder; `in_channels` is one of every model but "sam". Values may come
             from JSON (lists for tuples).
 

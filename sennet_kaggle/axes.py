@@ -1,0 +1,126 @@
+"""The mean over the three axes of a volume that is never in memory: its grey values and scores lie on scratch disk."""
+
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from .errors import InputError
+from .transforms import resize_probability, resize_slice
+
+Score = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
+"""From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32."""
+
+# Planes read and written at once: along the last axis a cache line holds 32 grey values, each of another plane.
+_BLOCK = 16
+_BYTES_PER_VOXEL = 4  # uint16 grey value and float16 score
+
+
+def mean_over_axes(
+    slices: Sequence[np.ndarray], score: Score, scale: float, scratch_dir: Path | str | None
+) -> Iterator[np.ndarray]:
+    """Scores a volume along z, y and x and averages.
+
+    The memory in use is 16 planes of uint16 and of float16, of the largest plane of the three, and what `score`
+    itself holds of a few planes; memory maps come to 4 bytes per voxel of scratch disk, which the system keeps
+    in memory as long as nothing else needs it.
+
+    Args:
+        slices: D grey slices of one size and dtype, read once and in order; a Volume reads each on access.
+        score: scores a stream of planes, whichever axis they cut.
+        scale: resizes the volume along all three axes before, and the scores back after.
+        scratch_dir: an existing folder; None takes the system's own. Nothing is left there.
+
+    Yields:
+        D score maps, each (H, W) float32.
+
+    Raises:
+        InputError: no such folder, no room in it, or slices that cannot be stacked.
+    """
+    first = slices[0]
+    depth, (height, width) = len(slices), first.shape
+    shape = tuple(scaled_length(length, scale) for length in (depth, height, width))
+    with tempfile.TemporaryDirectory(prefix="sennet-", dir=_check_scratch(scratch_dir, shape)) as folder:
+        volume = np.lib.format.open_memmap(f"{folder}/grey.npy", "w+", first.dtype, shape)
+        planes = (resize_slice(slice_, *shape[1:]) for slice_ in _alike(slices))
+        for z, plane in enumerate(resample_along(planes, depth, shape[0])):
+            volume[z] = np.rint(plane)
+        total = np.lib.format.open_memmap(f"{folder}/scores.npy", "w+", np.float16, shape)
+        for axis, name in enumerate("zyx"):
+            progress = tqdm(planes_along(volume, axis), f"along {name}", shape[axis], leave=False, mininterval=1.0)
+            add_along(total, axis, score(progress))
+        for plane in resample_along(planes_along(total, 0), shape[0], depth):
+            yield resize_probability(plane.astype(np.float32) / 3, height, width)
+
+
+def scaled_length(length: int, scale: float) -> int:
+    """Voxels along an axis of a resized volume, at least 1."""
+    return max(1, round(length * scale))
+
+
+def planes_along(volume: np.ndarray, axis: int) -> Iterator[np.ndarray]:
+    """Reads the planes across an axis of a memory-mapped volume (D, H, W), in order, several at a time."""
+    moved = np.moveaxis(volume, axis, 0)
+    for first in range(0, len(moved), _BLOCK):
+        yield from np.ascontiguousarray(moved[first : first + _BLOCK])
+
+
+def add_along(total: np.ndarray, axis: int, scores: Iterable[np.ndarray]) -> None:
+    """Adds score maps to a memory-mapped volume (D, H, W), as the planes across an axis, several at a time."""
+    moved = np.moveaxis(total, axis, 0)
+    scores = (score.astype(total.dtype) for score in scores)
+    for first in range(0, len(moved), _BLOCK):
+        moved[first : first + _BLOCK] += np.stack(list(islice(scores, _BLOCK)))
+
+
+def resample_along(planes: Iterable[np.ndarray], depth: int, new_depth: int) -> Iterator[np.ndarray]:
+    """Resamples a stream of planes linearly to another number of them; two are held.
+
+    Args:
+        planes: `depth` arrays of one shape.
+
+    Yields:
+        `new_depth` arrays, float32 where a plane lies between two; the planes themselves when nothing changes.
+    """
+    if depth == new_depth:
+        yield from planes
+        return
+    source, kept, read = iter(planes), deque(maxlen=2), 0
+    for position in ((np.arange(new_depth) + 0.5) * depth / new_depth - 0.5).clip(0, depth - 1).tolist():
+        below, above = int(position), min(int(position) + 1, depth - 1)
+        while read <= above:
+            kept.append(next(source))
+            read += 1
+        part = np.float32(position - below)
+        yield (1 - part) * kept[0] + part * kept[-1] if below < above else kept[-1]
+
+
+def _alike(slices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    first = None
+    for z, slice_ in enumerate(slices):
+        first = slice_ if first is None else first
+        if (slice_.shape, slice_.dtype) != (first.shape, first.dtype):
+            raise InputError(
+                f"slice {z + 1} is {slice_.dtype} {slice_.shape} but the first is {first.dtype} {first.shape}: "
+                f"slices that differ cannot be stacked, so choose axes z"
+            )
+        yield slice_
+
+
+def _check_scratch(scratch_dir: Path | str | None, shape: tuple[int, ...]) -> Path:
+    """A memory map on a full disk kills the process, so the room is looked for before."""
+    folder = Path(scratch_dir or tempfile.gettempdir())
+    if not folder.is_dir():
+        raise InputError(f"scratch_dir {folder} is missing: make the folder or name another")
+    needed, free = _BYTES_PER_VOXEL * int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"scratch_dir {folder} has {free / 1e9:.1f} GB free but axes zyx needs {needed / 1e9:.1f} GB: "
+            f"name a folder with more room, or choose axes z"
+        )
+    return folder
