@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .config import Preprocessing
 from .errors import InputError
 from .files import replacing
-from .transforms import IntensityRange, mask_to_target, measure_intensity, resize_image, slice_to_image
+from .transforms import IntensityRange, mask_to_target, measure_intensity, read_stack, resize_image
 from .volume import Volume
 
 # Part of the key: raise it whenever a pair would come out otherwise than before.
@@ -105,17 +105,18 @@ def cache_key(volume: Volume, zs: Sequence[int], intensity: IntensityRange, prep
 def read_pair(
     volume: Volume, z: int, intensity: IntensityRange, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads one labelled slice at the model's size: a row of the cache.
+    """Reads one labelled slice, with the neighbours that the model sees with it, at the model's size.
 
     Returns:
-        An image (roi_size, roi_size) float32, before mean, std and channels, and a mask of that size, bool.
+        An image (C, h, w) float32, before mean and std, with C 1 where the offsets are all 0, and a mask (h, w)
+        bool; h and w are roi_size, or with region "windows" H and W.
 
     Raises:
         InputError: as `Volume.label`.
     """
-    image = slice_to_image(volume[z], intensity, preprocessing)
+    image = resize_image(read_stack(volume, z, intensity, preprocessing), preprocessing)
     target = mask_to_target(volume.label(z), preprocessing)
-    return resize_image(image, preprocessing)[0].numpy(), target[0].numpy() == 1
+    return image.numpy(), target[0].numpy() == 1
 
 
 def _build(
@@ -131,7 +132,7 @@ def _build(
         masks = open_memmap(masks_path, "w+", _MASK, shape)
 
         def fill(row: int) -> None:
-            images[row], masks[row] = read_pair(volume, zs[row], intensity, preprocessing)
+            (images[row],), masks[row] = read_pair(volume, zs[row], intensity, preprocessing)
 
         with ThreadPoolExecutor() as pool:  # reading, decoding and resizing release the interpreter's lock
             rows = pool.map(fill, range(len(zs)))

@@ -1,21 +1,18 @@
 """(image, target) pairs from labelled slices, with random variation in training, and which slices are held out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .augment import augment_pair, cut_window, draw_window, vary_light
 from .cache import CachedSlices, open_cache, read_pair
 from .config import Preprocessing
 from .errors import InputError
-from .transforms import image_to_tensor, mask_to_target, measure_intensity
+from .transforms import image_to_tensor, mask_to_target, measure_intensity, slice_to_image
 from .volume import Volume
-
-_ZOOM = (0.6, 1.4)
-_GAIN = (0.75, 1.25)
-_OFFSET = 0.1
 
 
 class SliceDataset(Dataset):
@@ -58,9 +55,11 @@ class SliceDataset(Dataset):
             raise InputError(f"no labelled slice is left in {', '.join(volume.name for volume in self.volumes)}")
         self._places = list(self.slices.values())
         used = {volume.name: volume for volume, _ in self._places}.values()
-        self._rows = {} if cache_dir is None else _open_rows(cache_dir, used, preprocessing)
+        # Windows are cut anew each time, and neighbours need not be labelled: only whole slices are worth keeping.
+        cached = cache_dir is not None and preprocessing.region == "whole" and not any(preprocessing.offsets)
+        self._rows = _open_rows(cache_dir, used, preprocessing) if cached else {}
         self._intensity = {}
-        if cache_dir is None:
+        if not cached:
             for volume, z in self._places:
                 volume.label_path(z)  # a pair that does not fit is found now, not in the middle of an epoch
             self._intensity = {volume.name: measure_intensity(volume, preprocessing) for volume in used}
@@ -82,20 +81,49 @@ class SliceDataset(Dataset):
     def __len__(self) -> int:
         return len(self._places)
 
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns image (C, roi_size, roi_size) float32 and target (1, roi_size, roi_size) float32."""
-        image, mask = self._pair(index)
-        if self.augment:
-            image, mask = augment_pair(image, mask, np.random.default_rng((self.seed, self.epoch, index)))
+        """Makes a training pair.
+
+        Args:
+            index: of a slice; beyond the last it counts on from the first, for other variations of the same.
+
+        Returns:
+            Image (C, roi_size, roi_size) float32 and target (1, roi_size, roi_size) float32.
+        """
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        index %= len(self)
+        if self.preprocessing.region == "windows":
+            image, mask = self._window(index, rng)
+        else:
+            image, mask = self._pair(index)
+            if self.augment:
+                image, mask = augment_pair(image, mask, rng)
         return image_to_tensor(image, self.preprocessing), mask_to_target(mask, self.preprocessing)
 
+    def _window(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A window at the slice's own resolution: image (C, roi_size, roi_size) float32 and mask of that size, bool."""
+        volume, z = self._places[index]
+        mask = volume.label(z)
+        roi_size = self.preprocessing.roi_size
+        placement = draw_window(mask, roi_size, self.augment, rng)
+        zs = [min(max(z + offset, 0), len(volume) - 1) for offset in self.preprocessing.offsets]
+        windows = {z: cut_window(volume[z], placement, roi_size) for z in {*zs}}
+        images = {
+            z: slice_to_image(window, self._intensity[volume.name], self.preprocessing) for z, window in windows.items()
+        }
+        image = np.stack([images[z] for z in zs] if any(self.preprocessing.offsets) else [images[z]])
+        return vary_light(image, rng) if self.augment else image, cut_window(mask, placement, roi_size)
+
     def _pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (roi_size, roi_size) float32 before mean and std, and mask of that size, bool."""
+        """The whole slice, as of `read_pair`."""
         volume, z = self._places[index]
         if not self._rows:
             return read_pair(volume, z, self._intensity[volume.name], self.preprocessing)
         cached, row = self._rows[volume.name, z]
-        return np.array(cached.images[row]), np.array(cached.masks[row])  # torch takes no read-only memory
+        return np.array(cached.images[row])[None], np.array(cached.masks[row])  # torch takes no read-only memory
 
 
 def split_slices(
@@ -145,38 +173,6 @@ def split_slices(
     if not learnt_from:
         raise InputError(f"no labelled slice is left to learn from: {len(held_out)} of {len(labelled)} are held out")
     return learnt_from, [slice_id for slice_id in labelled if slice_id in held_out]
-
-
-def augment_pair(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Varies a slice: a window of another size and aspect, flips, quarter turns, contrast.
-
-    Kidneys are resized to one square from unlike sizes, so scale and aspect at the model's input differ
-    more between kidneys than within one; the window has its own zoom on either axis for that.
-
-    Args:
-        image: (H, W) float32.
-        mask: (H, W) bool.
-
-    Returns:
-        An image and a mask of one size that is not (H, W).
-    """
-    height, width = image.shape
-    rows = _random_window(height, rng.uniform(*_ZOOM), rng)
-    columns = _random_window(width, rng.uniform(*_ZOOM), rng)
-    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
-    rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
-    image, mask = image[np.ix_(rows, columns)], mask[np.ix_(rows, columns)] & inside
-    turns, flip = rng.integers(4), rng.integers(2)
-    image, mask = (np.rot90(array[:, ::-1] if flip else array, turns) for array in (image, mask))
-    image = image * np.float32(rng.uniform(*_GAIN)) + np.float32(rng.uniform(-_OFFSET, _OFFSET))
-    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
-
-
-def _random_window(length: int, zoom: float, rng: np.random.Generator) -> np.ndarray:
-    """Indices of a window of length/zoom somewhere in (zoom > 1) or around (zoom < 1) an axis."""
-    window = max(1, round(length / zoom))
-    first = rng.integers(min(0, length - window), max(0, length - window), endpoint=True)
-    return np.arange(first, first + window)
 
 
 def _labelled_zs(volume: Volume) -> list[int]:

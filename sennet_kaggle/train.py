@@ -128,7 +128,8 @@ def train_one_epoch(
             with contextlib.nullcontext() if last else accelerator.no_sync(model):
                 logits = model(images.contiguous(memory_format=torch.channels_last))
                 pass_loss = criterion(logits, targets) * share
-                _check_finite(pass_loss, logits, [train_set.slice_ids[index] for index in own], number, train_set.epoch)
+                slice_ids = [train_set.slice_ids[index % len(train_set)] for index in own]
+                _check_finite(pass_loss, logits, slice_ids, number, train_set.epoch)
                 accelerator.backward(pass_loss)
             loss += pass_loss.item()
             with torch.no_grad():
@@ -153,7 +154,9 @@ def train_one_epoch(
 
 
 def plan_batches(training: Training, slices: int, epoch: int) -> list[np.ndarray]:
-    """The indices of each optimizer step of an epoch, drawn by (seed, epoch) alone.
+    """The indices of each optimizer step of an epoch, drawn by (seed, epoch) alone, in rounds over all slices.
+
+    A later round counts on from the number of slices, so that a slice drawn again is varied anew.
 
     Args:
         training: seed, batch_size and epoch_slices.
@@ -162,7 +165,7 @@ def plan_batches(training: Training, slices: int, epoch: int) -> list[np.ndarray
     """
     rng = np.random.default_rng((training.seed, epoch))
     wanted = training.epoch_slices or slices
-    rounds = [rng.permutation(slices) for _ in range(-(-wanted // slices))]
+    rounds = [start + rng.permutation(slices) for start in range(0, wanted, slices)]
     order = np.concatenate(rounds)[:wanted]
     return np.split(order, range(training.batch_size, wanted, training.batch_size))
 

@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 
 from sennet_kaggle import cache
 from sennet_kaggle.config import Preprocessing
-from sennet_kaggle.dataset import SliceDataset, augment_pair, split_slices
+from sennet_kaggle.dataset import SliceDataset, split_slices
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.transforms import image_to_tensor, mask_to_target, measure_intensity, slice_to_image
+from sennet_kaggle.transforms import image_to_tensor, mask_to_target, measure_intensity, read_stack, slice_to_image
 from sennet_kaggle.volume import Volume, open_volume
 
 PREPROCESSING = Preprocessing(roi_size=32)
@@ -131,23 +131,6 @@ def test_vessel_fraction(tmp_path, write_kidney):
     assert dataset.vessel_fraction() == 0.0625
 
 
-def test_image_and_mask_are_varied_alike():
-    """Where the mask is, the image stays bright; what lies outside the slice is never labelled."""
-    mask = np.zeros((60, 80), bool)
-    mask[10:30, 50:] = True
-    sizes = set()
-    for seed in range(50):
-        image, varied = augment_pair(mask.astype(np.float32), mask, np.random.default_rng(seed))
-        assert image.shape == varied.shape and image.dtype == np.float32 and varied.dtype == np.bool_
-        sizes.add(image.shape)
-        bright = image > (image.min() + image.max()) / 2
-        if varied.any() and not varied.all():
-            assert bright[varied].all()
-            # Beyond the slice the border is repeated, so brightness there may go on without a label.
-            assert bright.sum() >= varied.sum()
-    assert len(sizes) > 20
-
-
 def kidney(name, labelled, unlabelled=0):
     """A volume of that many slices; no file is read for a split."""
     stems = [f"{z:04d}" for z in range(labelled + unlabelled)]
@@ -225,3 +208,49 @@ def test_too_few_slices_to_hold_one_out(labelled):
 def test_a_long_list_of_ids_is_cut():
     with pytest.raises(InputError, match="x is not a labelled slice: .*, a_0007 and 92 more$"):
         split_slices([kidney("a", 100)], held_out_slices=["x"])
+
+
+WINDOWS = Preprocessing(region="windows", roi_size=24)
+
+
+def test_windows_at_native_resolution(volume):
+    """Without variation a window is a piece of the slice as inference sees it, and of its label."""
+    dataset = SliceDataset([volume], WINDOWS)
+    for index in (0, 1, 2, 3 + 1, 30 + 2):
+        image, target = dataset[index]
+        assert image.shape == (3, 24, 24) and target.shape == (1, 24, 24)
+        z = index % 3
+        stack = read_stack(volume, z, measure_intensity(volume, WINDOWS), WINDOWS)
+        whole, label = image_to_tensor(stack, WINDOWS), volume.label(z)
+        places = [
+            (row, column)
+            for row in range(50 - 23)
+            for column in range(40 - 23)
+            if np.array_equal(label[row : row + 24, column : column + 24], target[0].numpy() == 1)
+        ]
+        assert len(places) == 1
+        row, column = places[0]
+        torch.testing.assert_close(image, whole.expand(3, -1, -1)[:, row : row + 24, column : column + 24])
+
+
+def test_windows_drawn_again_lie_elsewhere(volume):
+    dataset = SliceDataset([volume], WINDOWS, augment=True)
+    first, again, later = dataset[1], dataset[1], dataset[1 + 3]
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.equal(first[0], later[0])
+
+
+@pytest.mark.parametrize("region", ["whole", "windows"])
+def test_neighbours_are_channels(volume, region):
+    """Offsets -1, 0, 1: the channels of slice 1 are the slices 0, 1 and 2; at the end the last is repeated."""
+    preprocessing = Preprocessing(region=region, roi_size=32, offsets=(-1, 0, 1), mean=(0.0,), std=(1.0,))
+    dataset = SliceDataset([volume], preprocessing)
+    image, _ = dataset[1]
+    single = Preprocessing(region=region, roi_size=32, mean=(0.0,), std=(1.0,))
+    if region == "whole":
+        alone = SliceDataset([volume], single)
+        torch.testing.assert_close(image, torch.cat([alone[z][0] for z in range(3)]))
+    assert image.shape == (3, 32, 32) and not torch.equal(image[0], image[1])
+    first, _ = dataset[0]
+    torch.testing.assert_close(first[0], first[1])
+    assert not torch.equal(first[1], first[2])

@@ -9,7 +9,7 @@ PACKAGE_DIR = Path(__file__).resolve().parent.parent / "sennet_kaggle"
 ROWS = [
     {"errors", "surface_dice"},
     {"config", "distributed", "files", "metrics", "rle"},
-    {"experiments", "tiff", "models", "losses"},
+    {"augment", "experiments", "tiff", "models", "losses"},
     {"volume", "phantom", "transforms", "windows", "checkpoint", "training_state"},
     {"cache", "submission", "probability", "report", "background", "axes"},
     {"dataset", "predictor", "score", "stats", "page", "notebook"},
