@@ -2,8 +2,9 @@
 
 Reads source text, imports nothing of the package; the same sources give the same bytes.
 
-    python build_kernel.py            write the notebook
-    python build_kernel.py --check    exit 1 when the committed notebook is not what the sources give
+    python build_kernel.py                 write the notebook
+    python build_kernel.py --check         exit 1 when the committed notebook is not what the sources give
+    python build_kernel.py --owner NAME    also write push/, checked: what Kaggle's client uploads, in NAME's name
 """
 
 import argparse
@@ -11,13 +12,22 @@ import ast
 import hashlib
 import json
 import os
+import re
+import shutil
 import sys
+import tempfile
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "sennet_kaggle"
 NOTEBOOK_PATH = ROOT / "kernel" / "sennet.ipynb"
+CHECKPOINTS_DIR = ROOT / "kernel" / "checkpoints"
+# The same files as in the repository, at the same places, with the owner's name in them.
+PUSH_DIR = ROOT / "push"
+OWNER_VARIABLE = "KAGGLE_OWNER"
+COMPETITION = "blood-vessel-segmentation"
+CHECKPOINT_SOURCE = "sennet-kaggle-checkpoints"
 # What goes into the notebook: these modules and all that they import.
 BUNDLED = ("__init__", "kernel", "dataset", "losses")
 # Kaggle refuses 1 MB of source; the client sends it as ASCII JSON.
@@ -51,7 +61,7 @@ for path, sha256 in MANIFEST.items():
 sys.path.insert(0, str(Path.cwd()))
 print(f"{{len(MANIFEST)}} files as built")"""
 
-SETTINGS = """\
+SETTINGS = f"""\
 import os
 
 from sennet_kaggle.config import Inference
@@ -62,8 +72,8 @@ KAGGLE_DIR = Path(os.environ.get("SENNET_KAGGLE_DIR", "/kaggle"))  # another fol
 settings = KernelSettings(
     input_dir=KAGGLE_DIR / "input",
     submission_path=KAGGLE_DIR / "working" / "submission.csv",
-    competition="blood-vessel-segmentation",
-    checkpoint_source="sennet-kaggle-checkpoints",
+    competition="{COMPETITION}",
+    checkpoint_source="{CHECKPOINT_SOURCE}",
     inference=Inference(
         threshold=None,  # the checkpoints' own
         axes="z",  # "zyx": also along the other two axes, three times the work
@@ -73,7 +83,7 @@ settings = KernelSettings(
         importance="gaussian",
         sw_batch_size=4,
         batch_size=4,
-        scale=1.0,  # voxel size over that of training; of single kidneys: scales={"kidney_6": 63.08 / 50}
+        scale=1.0,  # voxel size over that of training; of single kidneys: scales={{"kidney_6": 63.08 / 50}}
         scratch_dir=None,  # for "zyx"
         device="auto",
         precision="auto",
@@ -172,28 +182,81 @@ def _code(cell_id: str, source: str) -> dict:
     return {**cell, "cell_type": "code", "execution_count": None, "outputs": []}
 
 
+def write_push_dir(owner: str, notebook: str) -> list[str]:
+    """Writes push/, whole or not at all: the notebook with its metadata, the checkpoints with theirs.
+
+    Args:
+        owner: whose name goes into the metadata files.
+        notebook: its text.
+
+    Returns:
+        What Kaggle or its client would get wrong, one line each; nothing is written unless it is empty.
+    """
+    # The notebook itself is built from this file and the package alone.
+    from kaggle_metadata import OWNER, PLACEHOLDER, dataset_problems, kernel_problems
+
+    if not re.fullmatch(OWNER, owner) or owner == PLACEHOLDER:
+        return [f"--owner must be your name on Kaggle, as in your profile's address, found {owner!r}"]
+    with tempfile.TemporaryDirectory(prefix=".push-", dir=ROOT) as temporary_dir:
+        staged_dir = Path(temporary_dir) / "new"
+        for path in (ROOT / "kernel-metadata.json", CHECKPOINTS_DIR / "dataset-metadata.json"):
+            if path.is_file():
+                content = path.read_bytes().replace(PLACEHOLDER.encode(), owner.encode())
+                _write(staged_dir / path.relative_to(ROOT), content)
+        _write(staged_dir / NOTEBOOK_PATH.relative_to(ROOT), notebook.encode())
+        checkpoints_dir = staged_dir / CHECKPOINTS_DIR.relative_to(ROOT)
+        for path in sorted(CHECKPOINTS_DIR.glob("*.safetensors")):
+            shutil.copy2(path, checkpoints_dir)
+        problems = [
+            *kernel_problems(staged_dir, owner, COMPETITION, CHECKPOINT_SOURCE),
+            *dataset_problems(checkpoints_dir, owner, CHECKPOINT_SOURCE),
+        ]
+        if not problems:
+            if PUSH_DIR.exists():
+                os.replace(PUSH_DIR, Path(temporary_dir) / "old")
+            os.replace(staged_dir, PUSH_DIR)
+    return problems
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="only say whether the notebook is current")
-    parser.add_argument("--output", type=Path, default=NOTEBOOK_PATH, help="where to write it")
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
     text = json.dumps(build_notebook(read_sources()), indent=1, ensure_ascii=True) + "\n"
     if len(text) > MAX_BYTES:
         print(f"the notebook would be {len(text):,} bytes, more than {MAX_BYTES:,}: leave modules out", file=sys.stderr)
         return 2
-    output: Path = arguments.output
+    output: Path = arguments.output or NOTEBOOK_PATH
     if arguments.check:
         if output.is_file() and output.read_bytes() == text.encode():
             print(f"{output.name} is current")
             return 0
         print(f"{output.name} is stale: run python build_kernel.py and commit it", file=sys.stderr)
         return 1
-    output.parent.mkdir(parents=True, exist_ok=True)
+    owner = "" if arguments.output else arguments.owner or os.environ.get(OWNER_VARIABLE, "")
+    problems = write_push_dir(owner, text) if owner else []
+    if problems:
+        print(*(f"error: {problem}" for problem in problems), sep="\n", file=sys.stderr)
+        return 2
     temporary_path = output.with_name(f".{output.name}.tmp")
-    temporary_path.write_text(text, newline="\n")
+    _write(temporary_path, text.encode())
     os.replace(temporary_path, output)
-    print(f"wrote {output.name}: {len(text):,} bytes")
+    print(f"wrote {output.name}: {len(text):,} bytes" + (f"; {PUSH_DIR.name}/ is ready for {owner}" if owner else ""))
     return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--check", action="store_true", help="only say whether the notebook is current")
+    modes.add_argument("--output", type=Path, help="where to write the notebook, and it alone")
+    modes.add_argument(
+        "--owner", help=f"also write push/ in the name of this Kaggle user; by default ${OWNER_VARIABLE}"
+    )
+    return parser.parse_args()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import nn
 
 from .config import Preprocessing
-from .errors import InputError
+from .errors import InputError, one_line
 from .files import replacing
 from .models import create_model
 
@@ -64,22 +67,22 @@ def read_card(path: Path | str) -> Card:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise InputError(
-            f"checkpoint {path} is truncated or not a safetensors file ({error}): copy or train it again"
+            f"checkpoint {path} is truncated or not a safetensors file ({one_line(error)}): copy or train it again"
         ) from error
     if _METADATA_KEY not in metadata:
         raise InputError(
             f"checkpoint {path} has no card: expected a file made by `sennet_kaggle train` or `pack`, "
-            f"found safetensors metadata {sorted(metadata)}"
+            f"found safetensors metadata {_shown(sorted(metadata))}"
         )
     try:
         fields = json.loads(metadata[_METADATA_KEY])
         fields["preprocessing"] = _preprocessing_from(fields["preprocessing"])
         fields["trained_on"] = tuple(fields["trained_on"])
-        return Card(**fields)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"checkpoint {path} has a card that this version cannot read: {error}") from error
+        return _with_right_types(Card(**fields))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"checkpoint {path} has a card that this version cannot read: {one_line(error)}") from error
 
 
 def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
@@ -92,14 +95,57 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
         InputError: as `read_card`, or the weights do not fit the model that the card names.
     """
     card = read_card(path)
-    model = create_model(card.model, **card.model_arguments)
+    if "weights_path" in card.model_arguments:
+        raise InputError(f"checkpoint {path} names a further file of weights: expected all of them in this one")
     try:
-        model.load_state_dict(safetensors.torch.load_file(path))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"checkpoint {path} does not fit the model {card.model!r} it names: {reason}") from error
+        tensors = safetensors.torch.load_file(path)
+        # Without memory first: what a damaged card asks for may be larger than the machine.
+        with torch.device("meta"):
+            create_model(card.model, **card.model_arguments).load_state_dict(tensors, assign=True)
+        model = create_model(card.model, **card.model_arguments)
+        model.load_state_dict(tensors)
+    except InputError:
+        raise
+    except Exception as error:  # TypeError, RuntimeError, KeyError: whatever the model's builder makes of the card
+        raise InputError(
+            f"checkpoint {path} does not fit the model {card.model!r} it names: {one_line(error)}"
+        ) from error
     return model.eval().requires_grad_(False), card
 
 
 def _preprocessing_from(fields: dict[str, Any]) -> Preprocessing:
-    return Preprocessing(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    preprocessing = _with_right_types(
+        Preprocessing(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    )
+    if preprocessing.roi_size < 1 or not 0 <= preprocessing.low_percentile < preprocessing.high_percentile <= 100:
+        raise ValueError("roi_size must be at least 1, the percentiles in 0..100 and the low one the lower")
+    mean, std = preprocessing.mean, preprocessing.std
+    if not mean or len(mean) != len(std) or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+        raise ValueError("mean and std must be finite numbers, as many of one as of the other, and std above 0")
+    return preprocessing
+
+
+def _with_right_types(settings: Any) -> Any:
+    """A dataclass as it came, after its values were compared with its annotations."""
+    for name, hint in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if not _fits(value, hint):
+            raise TypeError(f"{name} must be {getattr(hint, '__name__', hint)}, found {_shown(value)}")
+    return settings
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any or origin is Literal:
+        return hint is Any or value in arguments
+    if origin is UnionType:
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
+    return type(value) is hint or (hint is float and type(value) is int)
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:100]

@@ -29,7 +29,11 @@ _MOUNTS = {
 
 
 def rehearse(
-    volumes: Sequence[Volume], output_dir: Path, mount_layout: Literal["old", "new"] = "new"
+    volumes: Sequence[Volume],
+    output_dir: Path,
+    mount_layout: Literal["old", "new"] = "new",
+    notebook_path: Path | None = None,
+    checkpoint_paths: Sequence[Path] = (),
 ) -> tuple[Path, pd.DataFrame | None, Path]:
     """Runs the built notebook over kidneys as if they were the test set, and scores the submission.
 
@@ -37,6 +41,8 @@ def rehearse(
         volumes: labelled or not; the notebook sees their images only.
         output_dir: gets `submission.csv`, `sennet.ipynb` (executed), `scores.csv` and `slices.png`.
         mount_layout: which of Kaggle's layouts the inputs are mounted in.
+        notebook_path: the notebook to run; built from the sources when not given.
+        checkpoint_paths: what is attached as the checkpoint dataset; the shipped ones when none is given.
 
     Returns:
         The submission, the table of scores (None without labels), and the picture.
@@ -48,17 +54,19 @@ def rehearse(
     output_dir.mkdir(parents=True, exist_ok=True)
     for name in ("submission.csv", "sennet.ipynb", "scores.csv", "slices.png"):  # nothing of an earlier run stays
         (output_dir / name).unlink(missing_ok=True)
-    notebook_path = output_dir / "built.ipynb"
-    _run([sys.executable, str(REPOSITORY / "build_kernel.py"), "--output", str(notebook_path)], "building the notebook")
+    if notebook_path is None:
+        notebook_path = output_dir / "built.ipynb"
+        build = [sys.executable, str(REPOSITORY / "build_kernel.py"), "--output", str(notebook_path)]
+        _run(build, "building the notebook")
     kaggle_dir = output_dir / "kaggle"
-    lay_out_kaggle(kaggle_dir, volumes, mount_layout)
+    lay_out_kaggle(kaggle_dir, volumes, mount_layout, checkpoint_paths or shipped_checkpoints())
     prefix = network_prefix()
     print("running the notebook " + ("without network" if prefix else "(this system does not let us cut its network)"))
     # By its path and with -P: the notebook must find the package that it carries, not this one.
     runner = [sys.executable, "-P", str(Path(__file__).with_name("notebook.py"))]
     command = [*runner, str(notebook_path), str(output_dir / "sennet.ipynb")]
     _run([*prefix, *command, str(kaggle_dir / "working")], "the notebook", {"SENNET_KAGGLE_DIR": kaggle_dir})
-    notebook_path.unlink()
+    (output_dir / "built.ipynb").unlink(missing_ok=True)
 
     submission_path = output_dir / "submission.csv"
     os.replace(kaggle_dir / "working" / "submission.csv", submission_path)
@@ -100,7 +108,9 @@ def open_rehearsal_volumes(data_dir: Path | None, names: tuple[str, ...], phanto
     return find_volumes(data_dir, names)
 
 
-def lay_out_kaggle(kaggle_dir: Path, volumes: Sequence[Volume], mount_layout: str) -> None:
+def lay_out_kaggle(
+    kaggle_dir: Path, volumes: Sequence[Volume], mount_layout: str, checkpoint_paths: Sequence[Path]
+) -> None:
     """Makes `input/` with links to the slices (labels left out) and the checkpoints, and an empty `working/`."""
     for name in ("input", "working"):
         shutil.rmtree(kaggle_dir / name, ignore_errors=True)
@@ -112,8 +122,8 @@ def lay_out_kaggle(kaggle_dir: Path, volumes: Sequence[Volume], mount_layout: st
             (images_dir / path.name).symlink_to(path.resolve())
     checkpoints_dir = kaggle_dir / "input" / checkpoints
     checkpoints_dir.mkdir(parents=True)
-    for path in shipped_checkpoints():
-        (checkpoints_dir / path.name).symlink_to(path)
+    for path in checkpoint_paths:
+        (checkpoints_dir / path.name).symlink_to(path.resolve())
     (kaggle_dir / "working").mkdir()
 
 

@@ -62,8 +62,9 @@ def read_rows(path: Path | str) -> Iterator[dict[str, str]]:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
-            if not set(HEADER) <= set(header):
-                raise InputError(f"{path} is not a submission: expected the columns id,rle, found {','.join(header)!r}")
+            if any(header.count(name) != 1 for name in HEADER):
+                found = ",".join(header)[:200]
+                raise InputError(f"{path} is not a submission: expected the columns id,rle, found {found!r}")
             for row in reader:
                 if len(row) != len(header):
                     raise InputError(f"{path} line {reader.line_num}: expected {len(header)} fields, found {len(row)}")
@@ -92,7 +93,8 @@ def validate_submission(path: Path | str, volumes: Iterable[Volume]) -> list[str
     seen: set[str] = set()
     for slice_id, rle in read_submission(path):
         if slice_id not in slices:
-            problems.append(f"{slice_id}: is not a test slice")
+            # On one line, whatever stands there.
+            problems.append(f"{repr(slice_id)[1:-1][:100]}: is not a test slice")
         elif slice_id in seen:
             problems.append(f"{slice_id}: comes twice")
         else:

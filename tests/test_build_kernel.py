@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,9 +15,10 @@ from conftest import REPOSITORY
 NOTEBOOK_PATH = REPOSITORY / "kernel" / "sennet.ipynb"
 
 
-def build(folder, *arguments):
+def build(folder, *arguments, **variables):
     command = [sys.executable, "build_kernel.py", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {key: value for key, value in os.environ.items() if key != "KAGGLE_OWNER"} | variables
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -24,7 +26,9 @@ def checkout(tmp_path):
     """A copy of what the build reads."""
     shutil.copytree(REPOSITORY / "sennet_kaggle", tmp_path / "sennet_kaggle")
     shutil.copytree(REPOSITORY / "kernel", tmp_path / "kernel", ignore=shutil.ignore_patterns("*.safetensors"))
-    shutil.copy(REPOSITORY / "build_kernel.py", tmp_path)
+    (tmp_path / "kernel" / "checkpoints" / "unet.safetensors").write_bytes(b"weights")
+    for name in ("build_kernel.py", "kaggle_metadata.py", "kernel-metadata.json"):
+        shutil.copy(REPOSITORY / name, tmp_path)
     return tmp_path
 
 
@@ -114,16 +118,63 @@ def test_manifest_names_every_file():
     assert manifest == {path: hashlib.sha256(text.encode()).hexdigest() for path, text in modules_of(notebook).items()}
 
 
-def test_kernel_metadata_is_complete_and_offline():
+def test_the_notebook_asks_for_what_is_attached():
     metadata = json.loads((REPOSITORY / "kernel-metadata.json").read_text())
-    owner, slug = metadata["id"].split("/")
-    assert metadata["title"].lower().replace(" ", "-") == slug and len(slug) >= 5
     assert (REPOSITORY / metadata["code_file"]) == NOTEBOOK_PATH
-    assert metadata["language"] == "python" and metadata["kernel_type"] == "notebook"
-    assert metadata["enable_internet"] is False and metadata["enable_gpu"] is True
-    assert metadata["machine_shape"] == "NvidiaTeslaT4"
-    assert metadata["competition_sources"] == ["blood-vessel-segmentation"]
     dataset = json.loads((REPOSITORY / "kernel" / "checkpoints" / "dataset-metadata.json").read_text())
     assert metadata["dataset_sources"] == [dataset["id"]]
     source = "".join(cell.source for cell in nbformat.read(NOTEBOOK_PATH, as_version=4).cells)
     assert f'checkpoint_source="{dataset["id"].split("/")[1]}"' in source
+    assert f'competition="{metadata["competition_sources"][0]}"' in source
+
+
+@pytest.mark.parametrize(("arguments", "variable"), [(("--owner", "alice"), "bob"), ((), "alice")])
+def test_the_push_folder_is_the_repository_in_the_owners_name(checkout, arguments, variable):
+    result = build(checkout, *arguments, KAGGLE_OWNER=variable)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("push/ is ready for alice\n")
+    pushed = {path.relative_to(checkout / "push").as_posix(): path for path in (checkout / "push").rglob("*.*")}
+    assert pushed.keys() == {
+        "kernel-metadata.json",
+        "kernel/sennet.ipynb",
+        "kernel/checkpoints/dataset-metadata.json",
+        "kernel/checkpoints/unet.safetensors",
+    }
+    for name, path in pushed.items():
+        assert path.read_bytes() == (checkout / name).read_bytes().replace(b"your-kaggle-name", b"alice"), name
+    assert json.loads(pushed["kernel-metadata.json"].read_text())["id"] == "alice/sennet-kaggle"
+
+
+def test_the_push_folder_holds_nothing_of_an_earlier_build(checkout):
+    assert build(checkout, "--owner", "alice").returncode == 0
+    checkpoint_path = checkout / "kernel" / "checkpoints" / "unet.safetensors"
+    checkpoint_path.rename(checkpoint_path.with_name("other.safetensors"))
+    assert build(checkout, "--owner", "bob").returncode == 0
+    assert [path.name for path in (checkout / "push").rglob("*.safetensors")] == ["other.safetensors"]
+    assert "alice" not in (checkout / "push" / "kernel-metadata.json").read_text()
+
+
+def test_what_kaggle_would_get_wrong_is_refused_and_nothing_is_written(checkout):
+    metadata_path = checkout / "kernel-metadata.json"
+    metadata_path.write_text(metadata_path.read_text().replace("enable_internet", "enable_interent"))
+    before = {path: path.read_bytes() for path in checkout.rglob("*.*") if path.is_file()}
+    result = build(checkout, "--owner", "alice")
+    assert result.returncode == 2
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2 and all(line.startswith("error: kernel-metadata.json: ") for line in lines)
+    assert "found 'enable_interent': write 'enable_internet'" in lines[0]
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list(checkout.glob("*push*"))
+
+
+@pytest.mark.parametrize("owner", ["your-kaggle-name", "Ann Lee", "alice/kernels", '"', ".."])
+def test_an_owner_that_is_no_name_is_refused(checkout, owner):
+    result = build(checkout, "--owner", owner)
+    assert result.returncode == 2 and "--owner must be your name on Kaggle" in result.stderr
+    assert not (checkout / "push").exists()
+
+
+def test_a_rehearsal_writes_the_notebook_alone(checkout):
+    assert build(checkout, "--output", "elsewhere/built.ipynb", KAGGLE_OWNER="alice").returncode == 0
+    assert (checkout / "elsewhere" / "built.ipynb").read_bytes() == NOTEBOOK_PATH.read_bytes()
+    assert not (checkout / "push").exists()

@@ -85,6 +85,9 @@ def test_missing_or_foreign(tmp_path):
             "does not fit the model 'unet' it names: .*size mismatch",
         ),
         ({"model_arguments": {**ARGUMENTS, "widths": [4, 8, 8]}}, "does not fit the model 'unet'"),
+        ({"model_arguments": {**ARGUMENTS, "widths": [2**20, 2**20]}}, "size mismatch"),  # petabytes
+        ({"model": "sam", "model_arguments": {"depth": "2"}}, "does not fit the model 'sam' it names: .*'str'"),
+        ({"model": "segformer", "model_arguments": {"weights_path": "x.pth"}}, "names a further file of weights"),
     ],
 )
 def test_a_card_of_another_model(tmp_path, change, message):
@@ -93,7 +96,33 @@ def test_a_card_of_another_model(tmp_path, change, message):
         load_checkpoint(tmp_path / "c.safetensors")
 
 
-@pytest.mark.parametrize("card", ["{", "[]", "{}", '{"preprocessing": {"size": 3}, "trained_on": []}'])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threshold": "0.5"}, "threshold must be float, found '0.5'"),
+        ({"threshold": True}, "threshold must be float, found True"),
+        ({"model": ["unet"]}, r"model must be str, found \['unet'\]"),
+        ({"trained_on": (1,)}, r"trained_on must be tuple.*, found \(1,\)"),
+        ({"scores": {"dice": "high"}}, "scores must be dict"),
+        ({"preprocessing": Preprocessing(intensity="nine_bit")}, "intensity must be .*, found 'nine_bit'"),
+        ({"preprocessing": Preprocessing(roi_size=0)}, "roi_size must be at least 1"),
+        ({"preprocessing": Preprocessing(roi_size=64.5)}, "roi_size must be int, found 64.5"),
+        ({"preprocessing": Preprocessing(low_percentile=99.9)}, "percentiles .* the low one the lower"),
+        ({"preprocessing": Preprocessing(mean=(0.1,), std=(0.2, 0.2))}, "as many of one as of the other"),
+        ({"preprocessing": Preprocessing(mean=(float("nan"),), std=(1.0,))}, "finite numbers"),
+        ({"preprocessing": Preprocessing(mean=(0.1,), std=(0.0,))}, "std above 0"),
+    ],
+)
+def test_a_card_with_a_wrong_value(tmp_path, change, message):
+    save_checkpoint(tmp_path / "c.safetensors", create_model("unet", **ARGUMENTS), dataclasses.replace(CARD, **change))
+    with pytest.raises(InputError, match=f"has a card that this version cannot read: .*{message}"):
+        read_card(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["{", "[]", "{}", '{"preprocessing": []}', '{"preprocessing": {"size": 3}, "trained_on": []}', "[" * 100_000],
+)
 def test_a_damaged_card(tmp_path, card):
     save_file({"a": torch.ones(1)}, tmp_path / "c.safetensors", {"sennet_kaggle": card})
     with pytest.raises(InputError, match="has a card that this version cannot read"):

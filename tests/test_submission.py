@@ -90,6 +90,7 @@ def test_problems_are_named(tmp_path, volumes, rows, problems):
     [
         pytest.param(b"", "expected the columns id,rle, found ''", id="empty"),
         pytest.param(b"id,mask\n", "expected the columns id,rle, found 'id,mask'", id="columns"),
+        pytest.param(b"id,rle,rle\n", "expected the columns id,rle, found 'id,rle,rle'", id="column twice"),
         pytest.param(b"id,rle\na_0000\n", "line 2: expected 2 fields, found 1", id="short row"),
         pytest.param(b"id,rle\na,1 0,3\n", "line 2: expected 2 fields, found 3", id="long row"),
         pytest.param(b"id,rle\n\xff\xfe\n", "cannot be read as a submission", id="not text"),

@@ -112,6 +112,24 @@ def damaged(change):
     return write
 
 
+def enlarge(path):
+    """A header that asks for more memory than a slice ever needs."""
+    tifffile.imwrite(path, GREY, photometric="minisblack", compression="zlib")
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags["ImageWidth"].overwrite(2**20)
+        tiff.pages[0].tags["ImageLength"].overwrite(2**20)
+
+
+def mistype(path):
+    """A width of type BYTE."""
+    write_tiff(path, GREY)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        offset = tiff.pages[0].tags["ImageWidth"].offset
+    content = bytearray(path.read_bytes())
+    content[offset + 2 : offset + 8] = b"\x01\x00\x02\x00\x00\x00"
+    path.write_bytes(content)
+
+
 def garble(content: bytearray) -> bytearray:
     content[600:900] = bytes(300)
     return content
@@ -131,6 +149,8 @@ def garble(content: bytearray) -> bytearray:
         ),
         pytest.param(lambda p: write_tiff(p, np.stack([GREY, GREY, GREY + 1], 2)), "is coloured", id="colour"),
         pytest.param(lambda p: tifffile.imwrite(p, GREY, photometric="miniswhite"), "inverted", id="inverted"),
+        pytest.param(enlarge, "claims to be 1048576x1048576, too large", id="terabytes"),
+        pytest.param(mistype, "is truncated or damaged", id="width of two bytes"),
         pytest.param(lambda p: None, "a.tif is missing", id="missing"),
     ],
 )
