@@ -11,7 +11,7 @@ dry-run: .venv/ready
 	@$(RUN) -m sennet_kaggle dry-run $(ARGS)
 
 test: .venv/ready browser
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: .venv/ready
 	@$(RUN) -m ruff check .

@@ -197,6 +197,18 @@ def test_accumulated_passes_are_one_step(kidneys, tmp_path, monkeypatch):
     torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"))
 
 
+def test_windows_and_neighbours(kidneys, tmp_path):
+    """Native resolution and 2.5D through the same loop, from windows to the kept checkpoint's masks."""
+    preprocessing = Preprocessing(region="windows", roi_size=32, offsets=(-1, 0, 1))
+    training = dataclasses.replace(TINY, preprocessing=preprocessing, epoch_slices=9, evaluate_every=3)
+    path = fit(training, kidneys, tmp_path / "out")
+    assert read_card(path).preprocessing == preprocessing
+    assert history(tmp_path / "out")["held_out_dice"].notna().tolist() == [False, False, True]
+    (volume,) = open_volumes(kidneys, "train")
+    masks = dict(predict_masks(volume, load_predictors([path], Inference()), Inference()))
+    assert {mask.shape for mask in masks.values()} == {(50, 40)}
+
+
 def test_every_precision_of_the_cpu(kidneys, tmp_path):
     fit(dataclasses.replace(TINY, precision="bfloat16"), kidneys, tmp_path / "out")
     assert history(tmp_path / "out")["loss"].notna().all()
