@@ -117,11 +117,11 @@ def _preprocessing_from(fields: dict[str, Any]) -> Preprocessing:
     preprocessing = _with_right_types(
         Preprocessing(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
     )
-    if preprocessing.roi_size < 1 or not 0 <= preprocessing.low_percentile < preprocessing.high_percentile <= 100:
-        raise ValueError("roi_size must be at least 1, the percentiles in 0..100 and the low one the lower")
-    mean, std = preprocessing.mean, preprocessing.std
-    if not mean or len(mean) != len(std) or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-        raise ValueError("mean and std must be finite numbers, as many of one as of the other, and std above 0")
+    preprocessing.check()
+    if not 0 <= preprocessing.low_percentile < preprocessing.high_percentile <= 100:
+        raise ValueError("the percentiles must lie in 0..100, the low one below the high one")
+    if not all(map(math.isfinite, preprocessing.mean + preprocessing.std)) or min(preprocessing.std) <= 0:
+        raise ValueError("mean and std must be finite numbers, and std above 0")
     return preprocessing
 
 

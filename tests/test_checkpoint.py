@@ -107,9 +107,10 @@ def test_a_card_of_another_model(tmp_path, change, message):
         ({"preprocessing": Preprocessing(intensity="nine_bit")}, "intensity must be .*, found 'nine_bit'"),
         ({"preprocessing": Preprocessing(roi_size=0)}, "roi_size must be at least 1"),
         ({"preprocessing": Preprocessing(roi_size=64.5)}, "roi_size must be int, found 64.5"),
-        ({"preprocessing": Preprocessing(low_percentile=99.9)}, "percentiles .* the low one the lower"),
-        ({"preprocessing": Preprocessing(mean=(0.1,), std=(0.2, 0.2))}, "as many of one as of the other"),
+        ({"preprocessing": Preprocessing(low_percentile=99.9)}, "percentiles .* the low one below"),
+        ({"preprocessing": Preprocessing(mean=(0.1,), std=(0.2, 0.2))}, "std must have 1 value"),
         ({"preprocessing": Preprocessing(mean=(float("nan"),), std=(1.0,))}, "finite numbers"),
+        ({"preprocessing": Preprocessing(offsets=(-1, 1))}, "offsets must have a 0"),
         ({"preprocessing": Preprocessing(mean=(0.1,), std=(0.0,))}, "std above 0"),
     ],
 )
