@@ -13,7 +13,9 @@ ARGUMENTS = {"in_channels": 2, "widths": [4, 8], "bottleneck": 16}
 CARD = Card(
     model="unet",
     model_arguments=ARGUMENTS,
-    preprocessing=Preprocessing(roi_size=64, mean=(0.1, 0.2), std=(0.3, 0.4)),
+    preprocessing=Preprocessing(
+        region="windows", roi_size=64, offsets=(-1, 0), outputs="all", mean=(0.1, 0.2), std=(0.3, 0.4)
+    ),
     threshold=0.35,
     trained_on=("kidney_1_dense_0049",),
     scores={"held_out_dice_pooled": 0.5},

@@ -9,9 +9,12 @@ from sennet_kaggle.transforms import (
     image_to_tensor,
     mask_to_target,
     measure_intensity,
+    read_stack,
     resize_image,
     resize_probability,
+    resize_slice,
     slice_to_image,
+    stack_neighbours,
 )
 from sennet_kaggle.volume import open_volume
 
@@ -110,6 +113,36 @@ def test_masks_keep_to_0_and_1():
     assert set(target.unique().tolist()) == {0.0, 1.0}
     same = mask_to_target(mask[:32, :32], Preprocessing(roi_size=32))
     np.testing.assert_array_equal(same[0].numpy() == 1, mask[:32, :32])
+
+
+def test_windows_keep_the_size_of_the_slice():
+    preprocessing = Preprocessing(region="windows", roi_size=8, offsets=(-1, 0, 1), mean=(0.5,), std=(0.25,))
+    stack = np.random.default_rng(0).random((3, 20, 31), dtype=np.float32)
+    np.testing.assert_allclose(image_to_tensor(stack, preprocessing), (stack - 0.5) / 0.25, rtol=1e-6)
+    assert preprocessing.in_channels == 3
+    mask = stack[0] < 0.5
+    np.testing.assert_array_equal(mask_to_target(mask, preprocessing)[0], mask)
+
+
+@pytest.mark.parametrize(
+    ("depth", "z", "expected"),
+    [(5, 2, [0, 2, 3]), (5, 0, [0, 0, 1]), (5, 4, [2, 4, 4]), (3, 1, [0, 1, 2]), (1, 0, [0, 0, 0])],
+)
+def test_a_stack_repeats_the_last_slice_beyond_the_end(depth, z, expected):
+    """Offsets -2, 0 and 1; slice z is all z."""
+    preprocessing = Preprocessing(intensity="eight_bit", offsets=(-2, 0, 1))
+    slices = [np.full((2, 3), value, np.uint8) for value in range(depth)]
+    stack = read_stack(slices, z, IntensityRange(0, 1), preprocessing)
+    np.testing.assert_array_equal(stack[:, 0, 0], expected)
+    np.testing.assert_array_equal(list(stack_neighbours(map(np.float32, slices), preprocessing))[z], stack)
+
+
+def test_a_slice_is_resampled_in_its_own_dtype():
+    ramp = np.arange(0, 4000, 100, dtype=np.uint16)[None].repeat(6, 0)
+    half = resize_slice(ramp, 3, 20)
+    assert half.dtype == np.uint16 and half.shape == (3, 20)
+    np.testing.assert_allclose(half[1, 1:-1], ramp[0, 2:-2:2] + 50, atol=1)
+    assert resize_slice(ramp, 6, 40) is ramp
 
 
 def test_image_mask_and_probability_stay_aligned():
