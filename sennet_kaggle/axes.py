@@ -26,9 +26,9 @@ def mean_over_axes(
 ) -> Iterator[np.ndarray]:
     """Scores a volume along z, y and x and averages.
 
-    The memory in use is 16 planes of uint16 and of float16, of the largest plane of the three, and what `score`
-    itself holds of a few planes; memory maps come to 4 bytes per voxel of scratch disk, which the system keeps
-    in memory as long as nothing else needs it.
+    The memory in use follows the largest plane of the three, not the volume: two blocks of 16 planes of uint16, two
+    of float16, and what `score` itself holds of a few planes. The memory maps take 4 bytes per voxel of scratch
+    disk, which the system keeps in memory as long as nothing else needs it.
 
     Args:
         slices: D grey slices of one size and dtype, read once and in order; a Volume reads each on access.
