@@ -26,6 +26,7 @@ from .score import kidney_of
 from .train import fit
 from .training_state import HISTORY_NAME
 from .volume import Volume, open_volumes
+from .zero_shot import check_weights, run_zero_shot
 
 REPORT_EXPERIMENTS = tuple(name for name in EXPERIMENTS if name.startswith(("unet-bce", "unet-dice", "segformer")))
 _DRAWN_SLICES = 4
@@ -78,6 +79,8 @@ def compare(
         InputError: an unknown experiment or setting, the test kidney among the training kidneys, or as `fit`.
     """
     plans = plan(experiments, seeds, overrides or {}, test_volume)
+    if SAM_ZERO_SHOT in experiments:
+        check_weights(sam_weights_path)  # before hours of training, not after
     output_dir = Path(output_dir)
     (volume,) = open_volumes(data_dir, "train", (test_volume,))
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -89,8 +92,6 @@ def compare(
         results.setdefault(name, []).append(judge_on(volume, checkpoint_path, run_dir, training))
     zero_shot = None
     if SAM_ZERO_SHOT in experiments:
-        from .zero_shot import run_zero_shot
-
         zero_shot = run_zero_shot(data_dir, output_dir / SAM_ZERO_SHOT, sam_weights_path, volume_names=(test_volume,))
     write_figures(output_dir, results)
     table = per_run(results)
@@ -128,6 +129,8 @@ def plan(
         if test_volume in seen:
             raise InputError(f"{test_volume} is the test, but {name} learns or chooses on {', '.join(seen)}")
         plans += [(name, dataclasses.replace(training, seed=seed)) for seed in seeds]
+    if not plans:
+        raise InputError(f"nothing to train among {', '.join(experiments)}: {SAM_ZERO_SHOT} alone has its own command")
     return plans
 
 

@@ -51,7 +51,7 @@ class Preprocessing:
 
     def check(self) -> None:
         """Raises InputError for settings that no model could have."""
-        _check_choices(self)
+        check_choices(self)
         if self.roi_size < 1:
             raise InputError(f"roi_size must be at least 1, got {self.roi_size}")
         if 0 not in self.offsets:
@@ -103,7 +103,7 @@ class Inference:
 
     def check(self) -> None:
         """Raises InputError for settings that no run could have."""
-        _check_choices(self)
+        check_choices(self)
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap must lie in 0..1 (1 excluded), got {self.overlap}")
         for name in ("batch_size", "sw_batch_size"):
@@ -211,8 +211,8 @@ REPORTED_SEGFORMER_SLICES = (0.643, 0.578, 0.438)
 """Dice of three slices that the report shows for SegFormer, without saying with which loss."""
 
 
-def _check_choices(settings: Any) -> None:
-    """The command line offers the choices; settings made in Python are checked here."""
+def check_choices(settings: Any) -> None:
+    """Raises InputError for a value that is none of its field's choices; only the command line offers no other."""
     for name, hint in get_type_hints(type(settings)).items():
         if get_origin(hint) is Literal and getattr(settings, name) not in get_args(hint):
             raise InputError(f"{name} must be one of {', '.join(get_args(hint))}, got {getattr(settings, name)!r}")

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .config import Training
+from .config import Training, check_choices
 from .errors import InputError
 from .files import replacing
 from .losses import create_criterion
@@ -104,6 +104,7 @@ def create_schedule(
 
 def check_settings(training: Training) -> None:
     """Raises InputError for settings that no run could have."""
+    check_choices(training)
     for name in ("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"):
         if getattr(training, name) <= 0:
             raise InputError(f"{name} must be positive, got {getattr(training, name)}")

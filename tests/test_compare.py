@@ -27,6 +27,9 @@ SMALL = {
 }
 
 
+SMALL_UNET = {name: SMALL[name] for name in ("*", "unet-*")}
+
+
 @pytest.fixture
 def kidneys(tmp_path, write_kidney):
     write_kidney(tmp_path / "data" / "train" / "a", depth=5, size=(50, 40))
@@ -110,6 +113,7 @@ def test_overrides():
         ),
         (["unet-bce"], {"*": 3}, "kidney_2", r"override '\*' must be a mapping of settings, got 3"),
         (["unet-bce"], {"*": {"preprocessing": {"size": 1}}}, "kidney_2", "unknown setting 'size'"),
+        (["sam-zero-shot"], {}, "kidney_2", "nothing to train among sam-zero-shot: sam-zero-shot alone has its own"),
         (["unet-bce"], {}, "kidney_1_dense", "kidney_1_dense is the test, but unet-bce learns or chooses on"),
         (["unet-bce"], {"*": {"held_out_slices": ["k_1"]}}, "k", "k is the test, but unet-bce learns or chooses on"),
     ],
@@ -117,3 +121,11 @@ def test_overrides():
 def test_bad_comparisons(experiments, overrides, test_volume, message):
     with pytest.raises(InputError, match=message):
         plan(experiments, (0,), overrides, test_volume)
+
+
+def test_missing_weights_are_found_before_the_training(kidneys, tmp_path):
+    with pytest.raises(InputError, match="Segment Anything's weights are missing"):
+        compare(
+            kidneys, tmp_path / "out", experiments=("unet-bce", "sam-zero-shot"), test_volume="b", overrides=SMALL_UNET
+        )
+    assert not (tmp_path / "out").exists()

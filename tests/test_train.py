@@ -248,6 +248,7 @@ def test_positives_weighted_by_the_data(kidneys, tmp_path):
         ({"epochs": 0}, "epochs must be positive, got 0"),
         ({"accumulate": 0}, "accumulate must be positive"),
         ({"epoch_slices": -1}, "epoch_slices must not be negative, got -1"),
+        ({"optimizer": "sgd"}, "optimizer must be one of adam, adamw, got 'sgd'"),
         ({"loss": "dise"}, "unknown loss 'dise'"),
         ({"loss_arguments": {"weight": 2}}, "loss 'dice_bce' has no argument 'weight'"),
         ({"train_volumes": ("q",)}, "has no kidney q"),
