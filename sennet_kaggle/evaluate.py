@@ -1,5 +1,7 @@
 """A model on held-out slices at their own size: Dice, the threshold, pictures."""
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,6 @@ from .predict import create_predictor
 from .predictor import Predictor
 from .report import SegmentedSlice, figure_of_curves, figure_of_slices, figure_to_png
 from .transforms import measure_intensity
-from .volume import Volume
 
 JUDGEMENT = ("held_out_dice_soft", "held_out_dice", "threshold")
 _DRAWN_SLICES = 4
@@ -36,8 +37,8 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
     predictor = create_predictor(model, training.preprocessing, 0.5, Inference(precision=training.precision))
     counts = np.zeros((len(THRESHOLDS), 3), dtype=np.int64)
     overlap, sizes = 0.0, 0.0
-    for volume, z in held_out.slices.values():
-        probability, mask_gt = _probability(predictor, volume, z), volume.label(z)
+    for (volume, z), probability in zip(held_out.slices.values(), _predict(predictor, held_out), strict=True):
+        mask_gt = volume.label(z)
         counts += [dice_counts(mask_gt, probability > threshold) for threshold in THRESHOLDS]
         overlap += float(probability[mask_gt].sum(dtype=np.float64))
         sizes += float(probability.sum(dtype=np.float64)) + int(mask_gt.sum())
@@ -52,14 +53,18 @@ def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: Sl
     write_whole(output_dir / "curves.png", figure_to_png(figure_of_curves({"": pd.read_csv(history_path)})))
     model, card = load_checkpoint(checkpoint_path)
     predictor = create_predictor(model, card.preprocessing, card.threshold, Inference())
-    first = list(slices.slices.items())[:_DRAWN_SLICES]
+    drawn = zip(slices.slices.items(), _predict(predictor, slices), strict=True)
     segmented = [
-        SegmentedSlice(slice_id, volume[z], _probability(predictor, volume, z) > card.threshold, volume.label(z))
-        for slice_id, (volume, z) in first
+        SegmentedSlice(slice_id, volume[z], probability > card.threshold, volume.label(z))
+        for (slice_id, (volume, z)), probability in islice(drawn, _DRAWN_SLICES)
     ]
     write_whole(output_dir / "predictions.png", figure_to_png(figure_of_slices(segmented)))
 
 
-def _probability(predictor: Predictor, volume: Volume, z: int) -> np.ndarray:
-    """(H, W) float32."""
-    return predictor.predict_slice(volume, z, measure_intensity(volume, predictor.preprocessing))
+def _predict(predictor: Predictor, slices: SliceDataset) -> Iterator[np.ndarray]:
+    """The probability (H, W) float32 of each slice; a volume's grey values are measured once."""
+    intensities = {}
+    for volume, z in slices.slices.values():
+        if volume.name not in intensities:
+            intensities[volume.name] = measure_intensity(volume, predictor.preprocessing)
+        yield predictor.predict_slice(volume, z, intensities[volume.name])

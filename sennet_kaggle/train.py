@@ -128,8 +128,7 @@ def train_one_epoch(
             with contextlib.nullcontext() if last else accelerator.no_sync(model):
                 logits = model(images.contiguous(memory_format=torch.channels_last))
                 pass_loss = criterion(logits, targets) * share
-                slice_ids = [train_set.slice_ids[index % len(train_set)] for index in own]
-                _check_finite(pass_loss, logits, slice_ids, number, train_set.epoch)
+                _check_finite(pass_loss, logits, train_set, own, number)
                 accelerator.backward(pass_loss)
             loss += pass_loss.item()
             with torch.no_grad():
@@ -236,14 +235,15 @@ def judge(state: TrainingState, row: dict[str, Any], train_set: SliceDataset, he
         save_checkpoint(state.output_dir / CHECKPOINT_NAME, state.model, card, half=True)
 
 
-def _check_finite(loss: torch.Tensor, logits: torch.Tensor, slice_ids: list[str], step: int, epoch: int) -> None:
+def _check_finite(loss: torch.Tensor, logits: torch.Tensor, train_set: SliceDataset, own: list[int], step: int) -> None:
     if torch.isfinite(loss):
         return
+    slice_ids = [train_set.slice_ids[index % len(train_set)] for index in own]
     finite = logits.isfinite().flatten(1).all(1).tolist()
     wrong = [slice_id for slice_id, fine in zip(slice_ids, finite, strict=True) if not fine] or slice_ids
     raise InputError(
-        f"the loss is {loss.item()} at step {step} of epoch {epoch}, with {', '.join(wrong)}: look at these slices, "
-        f"or lower the learning rate"
+        f"the loss is {loss.item()} at step {step} of epoch {train_set.epoch}, with {', '.join(wrong)}: look at these "
+        f"slices, or lower the learning rate"
     )
 
 

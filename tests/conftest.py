@@ -8,6 +8,15 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Segment Anything's real classes with an image encoder of two blocks.
+SMALL_SAM = {
+    "image_size": 128,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "global_attn_indexes": [1],
+    "points_per_side": 2,
+}
 DATA_DIR = Path(os.environ.get("SENNET_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
 
 
@@ -17,6 +26,17 @@ def data_dir() -> Path:
     if not DATA_DIR.is_dir():
         pytest.skip(f"no real slices at {DATA_DIR}: set SENNET_DATA_DIR")
     return DATA_DIR
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For tensors as small as the tests' threads only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL_SAM
 from safetensors.torch import save_file
 from torch import nn
 
@@ -18,29 +19,13 @@ from sennet_kaggle.models.sam import SamVessels
 from sennet_kaggle.models.segformer import load_pretrained
 from sennet_kaggle.models.weights import load_weights_file
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {
     "unet": {"widths": [4, 8], "bottleneck": 16},
     "segformer": {"hidden_sizes": [8, 16, 20, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16},
 }
-# An image encoder of two blocks: the real classes, random weights.
-SMALL_SAM = {
-    "image_size": 128,
-    "embed_dim": 32,
-    "depth": 2,
-    "num_heads": 2,
-    "global_attn_indexes": [1],
-    "points_per_side": 2,
-}
 ACCEPT_ALL = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "max_area_fraction": None}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For tensors this small threads only wait for each other: the file takes less than half the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=SMALL)

@@ -18,6 +18,7 @@ from sennet_kaggle.models.timm_unet import DoubleConv, load_pretrained
 from sennet_kaggle.models.weights import load_weights_file
 
 timm = pytest.importorskip("timm")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL_DECODER = {"decoder_widths": [4, 8, 8, 8, 8], "stem_width": 4}
 # ConvNeXt and EfficientNet in timm's smallest sizes; a MaxViT of one block per stage, in windows of 2 x 2.
@@ -33,15 +34,6 @@ SMALL = {
     },
     "efficientnet": {"encoder": "test_efficientnet", **SMALL_DECODER},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For tensors this small threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=SMALL)

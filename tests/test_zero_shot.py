@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import SMALL_SAM
 
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.metrics import dice_coefficient
@@ -21,34 +22,17 @@ from sennet_kaggle.zero_shot import (
     score_proposals,
 )
 
-# An image encoder of two blocks: the real classes, random weights, every mask accepted.
-SMALL_SAM = {
-    "image_size": 128,
-    "embed_dim": 32,
-    "depth": 2,
-    "num_heads": 2,
-    "global_attn_indexes": [1],
-    "points_per_side": 2,
-    "pred_iou_thresh": 0.0,
-    "stability_score_thresh": 0.0,
-}
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ACCEPTING_SAM = {**SMALL_SAM, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
 LABEL = "##.../##.../....."
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For tensors this small threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def weights_path(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "sam.pth"
-    torch.save(create_model("sam", **SMALL_SAM).sam.state_dict(), path)
+    torch.save(create_model("sam", **ACCEPTING_SAM).sam.state_dict(), path)
     return path
 
 
@@ -176,9 +160,9 @@ def test_figure():
 
 def test_all_labelled_slices_with_the_real_classes(data_of_two_kidneys, weights_path, capsys):
     output_dir = data_of_two_kidneys / "runs" / "sam"
-    table = run_zero_shot(data_of_two_kidneys, output_dir, weights_path, model_arguments=SMALL_SAM, device="cpu")
+    table = run_zero_shot(data_of_two_kidneys, output_dir, weights_path, model_arguments=ACCEPTING_SAM, device="cpu")
     assert table["slice"].tolist() == ["a_0000", "a_0002", "b_0000"]
-    model = create_model("sam", weights_path=weights_path, max_area_fraction=None, **SMALL_SAM)
+    model = create_model("sam", weights_path=weights_path, max_area_fraction=None, **ACCEPTING_SAM)
     volume = open_volume(data_of_two_kidneys / "train" / "b")
     scores = score_proposals(propose_masks(model, volume[0]), volume.label(0))
     assert scores["masks"] > 0 and table.iloc[2][list(scores)].to_dict() == pytest.approx(scores, nan_ok=True)
@@ -206,7 +190,7 @@ def test_all_labelled_slices_with_the_real_classes(data_of_two_kidneys, weights_
 def test_slices_can_be_chosen(data_of_two_kidneys, weights_path, monkeypatch, chosen, slices):
     monkeypatch.setattr(SamVessels, "generate", lambda self, image: [])
     table = run_zero_shot(
-        data_of_two_kidneys, data_of_two_kidneys / "out", weights_path, model_arguments=SMALL_SAM, **chosen
+        data_of_two_kidneys, data_of_two_kidneys / "out", weights_path, model_arguments=ACCEPTING_SAM, **chosen
     )
     assert table["slice"].tolist() == slices
     assert table["dice_best"].isna().all() and (table["dice_union"] == 0).all()
@@ -216,7 +200,7 @@ def test_slices_can_be_chosen(data_of_two_kidneys, weights_path, monkeypatch, ch
 def test_the_organ_is_kept_unless_told_otherwise(data_of_two_kidneys, weights_path, monkeypatch, arguments, limit):
     limits = []
     monkeypatch.setattr(SamVessels, "generate", lambda self, image: limits.append(self.max_area_fraction) or [])
-    arguments = {**SMALL_SAM, **arguments}
+    arguments = {**ACCEPTING_SAM, **arguments}
     run_zero_shot(data_of_two_kidneys, data_of_two_kidneys, weights_path, volume_names=["b"], model_arguments=arguments)
     assert limits == [limit]
 
@@ -225,7 +209,7 @@ def test_what_is_done_is_kept_when_it_is_stopped(data_of_two_kidneys, weights_pa
     answers = iter([[]])
     monkeypatch.setattr(SamVessels, "generate", lambda self, image: next(answers))
     with pytest.raises(StopIteration):
-        run_zero_shot(data_of_two_kidneys, data_of_two_kidneys, weights_path, model_arguments=SMALL_SAM)
+        run_zero_shot(data_of_two_kidneys, data_of_two_kidneys, weights_path, model_arguments=ACCEPTING_SAM)
     assert pd.read_csv(data_of_two_kidneys / "zero-shot.csv")["slice"].tolist() == ["a_0000"]
     assert [path.name for path in data_of_two_kidneys.glob("*.png")] == ["a_0000.png"]
 
@@ -236,14 +220,14 @@ def test_what_is_done_is_kept_when_it_is_stopped(data_of_two_kidneys, weights_pa
         ({"weights_path": None}, r"weights are missing \(none given\): download sam_vit_b_01ec64.pth .*--weights-path"),
         ({"weights_path": "no.pth"}, r"weights are missing \(nothing at no.pth\): download .*attach it as a dataset"),
         ({"weights_path": "broken"}, "broken.pth must be a whole file of tensors, found damage"),
-        ({"model_arguments": {**SMALL_SAM, "embed_dim": 64}}, "do not fit SAM vit_b: .*choose their variant"),
+        ({"model_arguments": {**ACCEPTING_SAM, "embed_dim": 64}}, "do not fit SAM vit_b: .*choose their variant"),
         ({"slice_ids": ["a_0001"]}, "a_0001 is not a labelled slice: expected one of a_0000, a_0002, b_0000"),
         ({"volume_names": ["c"]}, "has no kidney c: found a, b"),
         ({"device": "tpu"}, "device must be auto, cpu, cuda"),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(data_of_two_kidneys, weights_path, changes, message):
-    settings = {"weights_path": weights_path, "model_arguments": SMALL_SAM, **changes}
+    settings = {"weights_path": weights_path, "model_arguments": ACCEPTING_SAM, **changes}
     if settings["weights_path"] == "broken":
         settings["weights_path"] = data_of_two_kidneys / "broken.pth"
         settings["weights_path"].write_bytes(weights_path.read_bytes()[:-50])
