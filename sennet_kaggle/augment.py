@@ -8,7 +8,6 @@ from torchvision.transforms import v2
 _ZOOM = (0.6, 1.4)
 _GAIN = (0.75, 1.25)
 _OFFSET = 0.1
-_WINDOW_ZOOM = (0.5, 1.5)
 _GAMMA = (0.7, 1.4)
 _NOISE = 0.05
 _BLUR_SIGMA = (0.3, 1.2)
@@ -40,13 +39,16 @@ def augment_pair(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) 
     return np.ascontiguousarray(_contrast(image, rng)), np.ascontiguousarray(mask)
 
 
-def draw_window(mask: np.ndarray, roi_size: int, augment: bool, rng: np.random.Generator) -> np.ndarray:
+def draw_window(
+    mask: np.ndarray, roi_size: int, zoom_range: tuple[float, float] | None, rng: np.random.Generator
+) -> np.ndarray:
     """Chooses where in a slice a training window lies: half of the time on a vessel, else anywhere.
 
     Args:
         mask: (H, W) bool.
         roi_size: side of the window in pixels.
-        augment: turn it by any angle, mirror it, and zoom by 0.5 to 1.5.
+        zoom_range: turn it by any angle, mirror it, and enlarge it by so much, at least and at most; None leaves
+            the slice's own pixels.
         rng: the source of chance.
 
     Returns:
@@ -60,9 +62,9 @@ def draw_window(mask: np.ndarray, roi_size: int, augment: bool, rng: np.random.G
     else:
         row, column = rng.uniform(0, height), rng.uniform(0, width)
     angle, zoom, mirror = 0.0, 1.0, 1.0
-    if augment:
+    if zoom_range:
         angle, mirror = rng.uniform(0, 2 * np.pi), rng.choice((-1.0, 1.0))
-        zoom = np.exp(rng.uniform(*np.log(_WINDOW_ZOOM)))
+        zoom = np.exp(rng.uniform(*np.log(zoom_range)))
     half = roi_size / 2 / zoom
     # A window that the slice can hold stays within it; of a larger one the slice is the middle.
     row = np.clip(row, half, height - half) if height > 2 * half else height / 2
@@ -70,7 +72,7 @@ def draw_window(mask: np.ndarray, roi_size: int, augment: bool, rng: np.random.G
     cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
     linear = np.array([[cosine * mirror, -sine], [sine * mirror, cosine]])
     first = np.array([column, row]) - 0.5 - linear @ np.full(2, (roi_size - 1) / 2)
-    return np.column_stack((linear, first if augment else first.round()))  # whole pixels need no interpolation
+    return np.column_stack((linear, first if zoom_range else first.round()))  # whole pixels need no interpolation
 
 
 def cut_window(array: np.ndarray, placement: np.ndarray, roi_size: int) -> np.ndarray:
@@ -95,28 +97,31 @@ def cut_window(array: np.ndarray, placement: np.ndarray, roi_size: int) -> np.nd
     return window.astype(np.bool_) if is_mask else window
 
 
-def vary_light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def vary_light(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Varies contrast and brightness of a window, and some windows' gamma, sharpness and noise.
 
     Args:
         image: (C, h, w) float32, about 0..1; all channels are varied alike, but for noise.
+        strength: of every change; 0 leaves the image as it is.
+        rng: the source of chance.
 
     Returns:
         (C, h, w) float32.
     """
     if rng.random() < _PART:
-        exponent = np.float32(np.exp(rng.uniform(*np.log(_GAMMA))))
+        exponent = np.float32(np.exp(strength * rng.uniform(*np.log(_GAMMA))))
         image = np.sign(image) * np.abs(image) ** exponent
     if rng.random() < _PART:
-        sigma = rng.uniform(*_BLUR_SIGMA)
+        sigma = max(strength * rng.uniform(*_BLUR_SIGMA), 1e-3)
         image = v2.functional.gaussian_blur(torch.from_numpy(image), [5, 5], [sigma, sigma]).numpy()
     if rng.random() < _PART:
-        image = image + rng.normal(0, rng.uniform(0, _NOISE), image.shape).astype(np.float32)
-    return _contrast(image, rng)
+        image = image + rng.normal(0, strength * rng.uniform(0, _NOISE), image.shape).astype(np.float32)
+    return _contrast(image, rng, strength)
 
 
-def _contrast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return image * np.float32(rng.uniform(*_GAIN)) + np.float32(rng.uniform(-_OFFSET, _OFFSET))
+def _contrast(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
+    gain = 1 + strength * (rng.uniform(*_GAIN) - 1)
+    return image * np.float32(gain) + np.float32(strength * rng.uniform(-_OFFSET, _OFFSET))
 
 
 def _random_window(length: int, zoom: float, rng: np.random.Generator) -> np.ndarray:

@@ -133,6 +133,10 @@ class Training:
     """Slice ids that are judged and not learned from."""
     held_out_fraction: float = 0.0
     """Part of the labelled slices, drawn with the seed, that are judged and not learned from."""
+    pseudo_label_dir: str | None = None
+    """What predict --save-probability kept of kidneys with sparse labels; vessels seen there are added to these."""
+    pseudo_label_threshold: float = 0.5
+    """Probability above which a pixel is added."""
     loss: str = "dice_bce"
     """A name that create_criterion knows."""
     loss_arguments: dict[str, Any] = field(default_factory=dict)
@@ -158,8 +162,14 @@ class Training:
     """Arithmetic of the forward pass; auto is float16 on a GPU and float32 on the CPU."""
     evaluate_every: int = 5
     """Epochs between looks at the held-out slices."""
+    ema_decay: float = 0.0
+    """Share of the averaged weights that each optimizer step keeps, below 1; those are judged and saved. 0 has none."""
     augment: bool = True
-    """Random flips, quarter turns, zoom and contrast."""
+    """Random flips, turns, zoom and light."""
+    zoom: tuple[float, float] = (0.5, 1.5)
+    """How much a window is enlarged when varied, at least and at most (region windows)."""
+    light: float = 1.0
+    """Strength of the varied contrast, gamma, blur and noise; 0 leaves the grey values as they are (region windows)."""
     workers: int = 2
     """Processes that read ahead; 0 reads between the steps."""
     seed: int = 0

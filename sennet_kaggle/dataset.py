@@ -24,6 +24,8 @@ class SliceDataset(Dataset):
         exclude: slice ids to leave out.
         only: slice ids to keep; all when None.
         augment: vary each pair at random, by (seed, epoch, index) alone.
+        zoom: how much a varied window is enlarged, at least and at most (region windows).
+        light: strength of a window's varied contrast, gamma, blur and noise (region windows).
         seed: of the variation.
         cache_dir: keep the slices there at the model's size (see `open_cache`) instead of reading them anew
             every time; the pairs are the same.
@@ -41,12 +43,15 @@ class SliceDataset(Dataset):
         only: Iterable[str] | None = None,
         exclude: Iterable[str] = (),
         augment: bool = False,
+        zoom: tuple[float, float] = (0.5, 1.5),
+        light: float = 1.0,
         seed: int = 0,
         cache_dir: Path | str | None = None,
     ):
         self.volumes = list(volumes)
         self.preprocessing = preprocessing
         self.augment, self.seed, self.epoch = augment, seed, 0
+        self.zoom, self.light = zoom, light
         labelled = _labelled_slices(self.volumes)
         only, exclude = labelled.keys() if only is None else {*only}, {*exclude}
         _check_known(only | exclude, labelled, "a labelled slice")
@@ -108,14 +113,14 @@ class SliceDataset(Dataset):
         volume, z = self._places[index]
         mask = volume.label(z)
         roi_size = self.preprocessing.roi_size
-        placement = draw_window(mask, roi_size, self.augment, rng)
+        placement = draw_window(mask, roi_size, self.zoom if self.augment else None, rng)
         zs = [min(max(z + offset, 0), len(volume) - 1) for offset in self.preprocessing.offsets]
         windows = {z: cut_window(volume[z], placement, roi_size) for z in {*zs}}
         images = {
             z: slice_to_image(window, self._intensity[volume.name], self.preprocessing) for z, window in windows.items()
         }
         image = np.stack([images[z] for z in zs] if any(self.preprocessing.offsets) else [images[z]])
-        return vary_light(image, rng) if self.augment else image, cut_window(mask, placement, roi_size)
+        return vary_light(image, self.light, rng) if self.augment else image, cut_window(mask, placement, roi_size)
 
     def _pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The whole slice, as of `read_pair`."""

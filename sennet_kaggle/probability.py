@@ -1,7 +1,8 @@
 """Probability maps kept on disk in 8 bits, to try thresholds without running the model again."""
 
+import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,54 @@ class ProbabilityVolume:
     slice_ids: list[str]
     levels: np.ndarray
     """(D, H, W) uint8: 0 for probability 0, 255 for 1."""
+
+
+@dataclass(frozen=True)
+class PseudoLabelledVolume(Volume):
+    """A kidney whose labels lack vessels, which a trained model adds where it is sure (Lee 2013)."""
+
+    levels: np.ndarray | None = None
+    """(D, H, W) uint8, as of `ProbabilityVolume`."""
+    threshold: float = 0.5
+
+    def label(self, z: int) -> np.ndarray:
+        """Reads the label of slice z and adds what is above the threshold: (H, W) bool."""
+        return super().label(z) | (self.levels[z] > LEVELS * self.threshold)
+
+
+def add_pseudo_labels(volumes: Sequence[Volume], probability_dir: Path | str, threshold: float) -> list[Volume]:
+    """Completes the labels of those kidneys that have kept probabilities; no slice becomes labelled by it.
+
+    Args:
+        volumes: kidneys; those without probabilities stay as they are.
+        probability_dir: of `predict --save-probability`.
+        threshold: probability above which a pixel becomes vessel, 0..1.
+
+    Raises:
+        InputError: as `open_probabilities`, or probabilities of none of the kidneys or of other slices.
+    """
+    kept = {kidney.name: kidney for kidney in open_probabilities(probability_dir)}
+    if not kept.keys() & {volume.name for volume in volumes}:
+        raise InputError(
+            f"{probability_dir} has probabilities of {', '.join(kept)}, but the training is on "
+            f"{', '.join(volume.name for volume in volumes)}: predict one of these"
+        )
+    for volume in volumes:
+        if volume.name in kept and (
+            kept[volume.name].slice_ids != volume.slice_ids
+            or kept[volume.name].levels.shape[1:] != volume.slice_size(0)
+        ):
+            raise InputError(f"{probability_dir} has other slices of {volume.name} than the data folder: predict again")
+    return [
+        PseudoLabelledVolume(
+            **{field.name: getattr(volume, field.name) for field in dataclasses.fields(volume)},
+            levels=kept[volume.name].levels,
+            threshold=threshold,
+        )
+        if volume.name in kept
+        else volume
+        for volume in volumes
+    ]
 
 
 def save_probability(

@@ -24,6 +24,7 @@ from .errors import InputError
 from .evaluate import JUDGEMENT, draw, evaluate
 from .losses import Criterion, create_criterion
 from .models import create_model
+from .probability import add_pseudo_labels
 from .training_state import HISTORY_NAME, TrainingState, check_settings
 from .volume import open_volumes
 
@@ -75,9 +76,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
             started = time.perf_counter()
             train_set.epoch = epoch
             set_seed(training.seed * 1_000_003 + epoch)
-            row = train_one_epoch(
-                model, train_set, criterion, optimizer, state.schedule, accelerator, training, progress
-            )
+            row = train_one_epoch(model, train_set, criterion, optimizer, state, accelerator, training, progress)
             row["seconds"] = time.perf_counter() - started
             if accelerator.is_main_process:
                 judge(state, row, train_set, held_out)
@@ -95,7 +94,7 @@ def train_one_epoch(
     train_set: SliceDataset,
     criterion: Criterion,
     optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
+    state: TrainingState,
     accelerator: Accelerator,
     training: Training,
     progress: tqdm,
@@ -110,7 +109,7 @@ def train_one_epoch(
     """
     model.train()
     batches = plan_batches(training, len(train_set), train_set.epoch)
-    learning_rate = schedule.get_last_lr()[0]
+    learning_rate = state.schedule.get_last_lr()[0]
     steps = [list(passes(batch, training.accumulate, accelerator)) for batch in batches]
     loader = DataLoader(
         train_set,
@@ -137,7 +136,7 @@ def train_one_epoch(
                 sizes += probability.sum() + targets.sum()
         optimizer.step()
         optimizer.zero_grad()
-        schedule.step()
+        state.finish_step()
         losses += loss * len(batches[number - 1])
         progress.set_postfix_str(
             f"epoch {train_set.epoch}/{training.epochs}, loss {loss:.4f}, Dice {2 * overlap / sizes:.3f}", refresh=False
@@ -211,15 +210,21 @@ def split(
         held_out_fraction=training.held_out_fraction,
         seed=training.seed,
     )
+    held_out_set = SliceDataset(volumes, training.preprocessing, only=held_out) if held_out else None
+    if training.pseudo_label_dir is not None:
+        volumes = add_pseudo_labels(volumes, training.pseudo_label_dir, training.pseudo_label_threshold)
+        cache_dir = None  # it knows the labels' files only
     train_set = SliceDataset(
         volumes,
         training.preprocessing,
         only=learned,
         augment=training.augment,
+        zoom=training.zoom,
+        light=training.light,
         seed=training.seed,
         cache_dir=cache_dir,
     )
-    return train_set, SliceDataset(volumes, training.preprocessing, only=held_out) if held_out else None
+    return train_set, held_out_set
 
 
 def judge(state: TrainingState, row: dict[str, Any], train_set: SliceDataset, held_out: SliceDataset | None) -> None:
@@ -227,12 +232,12 @@ def judge(state: TrainingState, row: dict[str, Any], train_set: SliceDataset, he
     training, epoch = state.training, row["epoch"]
     last = epoch == training.epochs
     look = held_out is not None and (last or epoch % training.evaluate_every == 0)
-    row |= evaluate(state.model, held_out, training) if look else dict.fromkeys(JUDGEMENT)
+    row |= evaluate(state.judged_model, held_out, training) if look else dict.fromkeys(JUDGEMENT)
     best = last if held_out is None else look and row["held_out_dice"] > state.best_dice
     if best:
         state.best_dice = row["held_out_dice"] if look else state.best_dice
         card = _card(training, row, train_set, held_out)
-        save_checkpoint(state.output_dir / CHECKPOINT_NAME, state.model, card, half=True)
+        save_checkpoint(state.output_dir / CHECKPOINT_NAME, state.judged_model, card, half=True)
 
 
 def _check_finite(loss: torch.Tensor, logits: torch.Tensor, train_set: SliceDataset, own: list[int], step: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .config import Training, check_choices
 from .errors import InputError
@@ -35,6 +36,11 @@ class TrainingState:
             model.parameters(), training.learning_rate, weight_decay=training.weight_decay
         )
         self.schedule = create_schedule(training, self.optimizer, steps_per_epoch)
+        self.averaged: AveragedModel | None = None
+        """The exponential moving average of the weights and of BatchNorm's statistics (Tarvainen 2017)."""
+        if training.ema_decay:
+            average = get_ema_multi_avg_fn(training.ema_decay)
+            self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
         self.scaler: torch.amp.GradScaler | None = None
         """Of float16 training."""
         self.history: list[dict[str, Any]] = []
@@ -45,6 +51,17 @@ class TrainingState:
     def epoch(self) -> int:
         """The last finished epoch, 0 before the first."""
         return len(self.history)
+
+    @property
+    def judged_model(self) -> nn.Module:
+        """The weights that are judged and saved."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def finish_step(self) -> None:
+        """Takes the schedule and the average on by an optimizer step."""
+        self.schedule.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
 
     def finish_epoch(self, row: dict[str, Any]) -> None:
         """Adds the epoch's row to `metrics.csv` and leaves all that is needed to go on."""
@@ -85,7 +102,13 @@ class TrainingState:
         self.history, self.best_dice = state["history"], state["best_dice"]
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
+        parts = {
+            "model": self.model,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+        }
         return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -108,9 +131,15 @@ def check_settings(training: Training) -> None:
     for name in ("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"):
         if getattr(training, name) <= 0:
             raise InputError(f"{name} must be positive, got {getattr(training, name)}")
-    for name in ("epoch_slices", "workers", "weight_decay"):
+    for name in ("epoch_slices", "workers", "weight_decay", "light"):
         if getattr(training, name) < 0:
             raise InputError(f"{name} must not be negative, got {getattr(training, name)}")
+    if not 0 <= training.ema_decay < 1:
+        raise InputError(f"ema_decay must lie in 0..1 (1 excluded), got {training.ema_decay}")
+    if not 0 <= training.pseudo_label_threshold < 1:
+        raise InputError(f"pseudo_label_threshold must lie in 0..1 (1 excluded), got {training.pseudo_label_threshold}")
+    if not 0.1 <= training.zoom[0] <= training.zoom[1] <= 10:
+        raise InputError(f"zoom must be two factors in 0.1..10, the smaller first, got {training.zoom}")
     create_criterion(
         training.loss, **{name: value for name, value in training.loss_arguments.items() if value != "data"}
     )

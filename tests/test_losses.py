@@ -13,6 +13,8 @@ LOGITS = torch.tensor([0.0, math.log(3), -math.log(3), 0.0]).view(1, 1, 2, 2)  #
 TARGET = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 1, 2, 2)
 BCE = -(2 * math.log(0.5) + 2 * math.log(0.75)) / 4
 DICE = 1 - (2 * (0.5 + 0.75) + 1) / (2 + 2 + 1)
+CORNER = 1 - 2 * (0.5 * 0.75 * 0.25 * 0.5)  # the only one is on the target's surface, and so likely on the prediction's
+SURFACE = 1 - (2 * CORNER + 1) / (1 + CORNER + 1)
 VALUES = {
     "bce": BCE,
     "weighted_bce": -(50 * math.log(0.5) + 50 * math.log(0.75) + math.log(0.75) + math.log(0.5)) / 4,
@@ -20,6 +22,9 @@ VALUES = {
     "dice_bce": BCE + DICE,
     "ce_dice": BCE + DICE,  # the drawing is symmetric: background's Dice is vessel's
     "ignore_background_bce": -(math.log(0.5) + math.log(0.75)) / 2,
+    "focal": -(2 * 0.5**2 * math.log(0.5) + 2 * 0.25**2 * math.log(0.75)) / 4,
+    "surface": SURFACE,
+    "dice_bce_surface": BCE + DICE + SURFACE,
 }
 
 
@@ -46,6 +51,20 @@ def test_arguments_by_hand():
     assert weighted == pytest.approx(-(4 * math.log(0.5) + 4 * math.log(0.75)) / 4)
     smoothed = create_criterion("dice", smooth=5.0)(LOGITS, TARGET).item()
     assert smoothed == pytest.approx(1 - (2.5 + 5) / (4 + 5))
+
+
+def test_surface_loss_of_sure_answers_is_the_share_of_common_corners():
+    """
+    .....    .....    Target and prediction, 2 x 2 pixels and 2 x 3. The first has the 8 corners of its outline, the
+    .##..    .###.    second 10. They share 7: the eighth, the middle of the target's right side, lies inside the
+    .##..    .###.    prediction.
+    .....    .....
+    """
+    target, prediction = torch.zeros(2, 1, 1, 4, 5)
+    target[..., 1:3, 1:3] = 1
+    prediction[..., 1:3, 1:4] = 1
+    loss = create_criterion("surface", smooth=1e-9)(prediction * 200 - 100, target).item()
+    assert loss == pytest.approx(1 - 2 * 7 / (8 + 10))
 
 
 def test_both_classes_of_ce_dice_count():
@@ -171,7 +190,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
         (
             "dise",
             {},
-            "unknown loss 'dise': choose one of bce, ce_dice, dice, dice_bce, ignore_background_bce, weighted",
+            "unknown loss 'dise': choose one of bce, ce_dice, dice, dice_bce, dice_bce_surface, focal, ignore",
         ),
         ("bce", {"pos_weight": 5}, "loss 'bce' has no argument 'pos_weight': it takes none"),
         ("dice", {"pos_weight": 5}, "loss 'dice' has no argument 'pos_weight': it takes smooth"),

@@ -87,11 +87,13 @@ def test_unknown_argument(name):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("unet", {"widths": []}, r"widths .* must be positive integers, got 3, \[\] and 1024"),
-        ("unet", {"widths": 64}, "widths .* must be positive integers, got 3, 64 and 1024"),
+        ("unet", {"widths": []}, r"widths .* must be positive integers, got 3, \[\], 1024 and 1"),
+        ("unet", {"widths": 64}, "widths .* must be positive integers, got 3, 64, 1024 and 1"),
         ("unet", {"widths": [4, 0]}, "widths .* must be positive integers"),
         ("unet", {"in_channels": 0}, "in_channels, .* must be positive integers, got 0"),
-        ("unet", {"bottleneck": "16"}, "bottleneck must be positive integers, .* and '16'"),
+        ("unet", {"bottleneck": "16"}, "bottleneck and unshuffle must be positive integers, .* '16' and 1"),
+        ("unet", {"unshuffle": 0}, "unshuffle must be positive integers, .* and 0"),
+        ("unet", {"prior": 1.0}, "prior must lie between 0 and 1, got 1.0"),
         ("segformer", {"variant": "b9"}, "unknown SegFormer variant 'b9': choose one of b0, .*b5"),
         ("segformer", {"in_channels": 0}, "in_channels .* must be positive integers, got 0 and 256"),
         ("segformer", {"decoder_hidden_size": 0}, "decoder_hidden_size must be positive integers, got 3 and 0"),
@@ -120,6 +122,21 @@ def test_heavy_packages_are_imported_inside_the_builders_only():
         imports = [line for line in statements if line.startswith(("import ", "from "))]
         assert imports, module
         assert not [line for line in imports if "transformers" in line or "segment_anything" in line], module
+
+
+def test_unet_of_unshuffled_pixels_keeps_every_pixel():
+    """The four pixels of a square are told apart, and the size is the image's own."""
+    torch.manual_seed(0)
+    model = create_model("unet", in_channels=1, widths=[8], bottleneck=8, unshuffle=2, prior=0.01).eval()
+    image = torch.zeros(1, 1, 13, 18)
+    assert model(image).shape == (1, 1, 13, 18)
+    assert model(image).sigmoid().mean() < 0.1
+    patterns = []
+    for row, column in ((6, 8), (6, 9), (7, 8), (7, 9)):
+        changed = image.clone()
+        changed[..., row, column] = 5
+        patterns.append(model(changed) - model(image))
+    assert not any(torch.allclose(a, b) for a, b in zip(patterns, patterns[1:], strict=False))
 
 
 def test_unet_parameters():

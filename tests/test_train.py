@@ -19,9 +19,10 @@ from sennet_kaggle.config import EXPERIMENTS, Inference, Preprocessing, Training
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.metrics import dice_counts, dice_from_counts
 from sennet_kaggle.predict import load_predictors, predict_masks
+from sennet_kaggle.probability import save_probability
 from sennet_kaggle.train import fit, passes, plan_batches
 from sennet_kaggle.training_state import TrainingState, create_schedule
-from sennet_kaggle.volume import open_volumes
+from sennet_kaggle.volume import open_volume, open_volumes
 
 TINY_UNET = {"widths": [4, 8], "bottleneck": 8}
 # With dropout and stochastic depth, so that the random numbers must go on too.
@@ -123,7 +124,11 @@ def killed_in(monkeypatch, owner, name, call):
 )
 @pytest.mark.parametrize("model", ["unet", "segformer"])
 def test_killed_and_gone_on(kidneys, tmp_path, monkeypatch, model, owner, name, call):
-    training = dataclasses.replace(TINY, model=model, model_arguments=TINY_UNET if model == "unet" else TINY_SEGFORMER)
+    changes = {
+        "unet": {"model_arguments": TINY_UNET, "ema_decay": 0.9},
+        "segformer": {"model_arguments": TINY_SEGFORMER},
+    }
+    training = dataclasses.replace(TINY, model=model, **changes[model])
     fit(training, kidneys, tmp_path / "whole")
     killed_in(monkeypatch, owner, name, call)
     with pytest.raises(Killed):
@@ -209,6 +214,59 @@ def test_windows_and_neighbours(kidneys, tmp_path):
     assert {mask.shape for mask in masks.values()} == {(50, 40)}
 
 
+def test_averaged_weights_are_judged_and_kept(kidneys, tmp_path):
+    """Two steps an epoch, one epoch: the first step's weights are taken over, the second's share is 1 - 0.9."""
+    training = dataclasses.replace(TINY, epochs=1, ema_decay=0.9, schedule="constant", learning_rate=0.1)
+    snapshots = []
+    finish_step = TrainingState.finish_step
+
+    def watched(state):
+        finish_step(state)
+        snapshots.append({name: tensor.clone() for name, tensor in state.model.state_dict().items()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingState, "finish_step", watched)
+        path = fit(training, kidneys, tmp_path / "out")
+    kept = load_checkpoint(path)[0].state_dict()
+    first, second = snapshots
+    for name in ("head.bias", "encoders.0.1.running_mean", "encoders.0.1.weight"):
+        assert not torch.equal(first[name], second[name])
+        torch.testing.assert_close(kept[name], 0.9 * first[name] + 0.1 * second[name])
+
+
+def test_pseudo_labels_complete_a_sparse_kidney(kidneys, tmp_path):
+    """What a model was sure of becomes vessel in training; held-out slices keep their own labels."""
+    (volume,) = open_volumes(kidneys, "train")
+    sure = np.zeros((50, 40), np.float32)
+    sure[10:20, 5:15] = 0.9
+    sure[30:40, 5:15] = 0.6
+    list(save_probability(tmp_path / "p", volume, [(slice_id, sure) for slice_id in volume.slice_ids]))
+    training = dataclasses.replace(
+        TINY, pseudo_label_dir=str(tmp_path / "p"), pseudo_label_threshold=0.7, augment=False
+    )
+    train_set, held_out = train.split(training, kidneys)
+    for volume, z in train_set.slices.values():
+        expected = super(type(volume), volume).label(z) | (sure > 0.7)
+        np.testing.assert_array_equal(volume.label(z), expected)
+        assert not super(type(volume), volume).label(z)[10:20, 5:15].all()
+    assert len(train_set) == 4  # the slice without a label stays without
+    assert not any(volume.label(z)[10:20, 5:15].all() for volume, z in held_out.slices.values())
+    assert fit(training, kidneys, tmp_path / "out").is_file()
+
+
+def test_pseudo_labels_of_another_kidney(kidneys, tmp_path, write_kidney):
+    write_kidney(tmp_path / "q", depth=1, size=(50, 40))
+    other = open_volume(tmp_path / "q")
+    nothing = np.zeros((50, 40), np.float32)
+    list(save_probability(tmp_path / "p", other, [("q_0000", nothing)]))
+    with pytest.raises(InputError, match="p has probabilities of q, but the training is on k: predict one of these"):
+        fit(dataclasses.replace(TINY, pseudo_label_dir=str(tmp_path / "p")), kidneys, tmp_path / "out")
+    write_kidney(tmp_path / "k", depth=1, size=(50, 40))
+    list(save_probability(tmp_path / "p", open_volume(tmp_path / "k"), [("k_0000", nothing)]))
+    with pytest.raises(InputError, match="p has other slices of k than the data folder: predict again"):
+        fit(dataclasses.replace(TINY, pseudo_label_dir=str(tmp_path / "p")), kidneys, tmp_path / "out")
+
+
 def test_every_precision_of_the_cpu(kidneys, tmp_path):
     fit(dataclasses.replace(TINY, precision="bfloat16"), kidneys, tmp_path / "out")
     assert history(tmp_path / "out")["loss"].notna().all()
@@ -248,6 +306,10 @@ def test_positives_weighted_by_the_data(kidneys, tmp_path):
         ({"epochs": 0}, "epochs must be positive, got 0"),
         ({"accumulate": 0}, "accumulate must be positive"),
         ({"epoch_slices": -1}, "epoch_slices must not be negative, got -1"),
+        ({"ema_decay": 1.0}, r"ema_decay must lie in 0..1 \(1 excluded\), got 1.0"),
+        ({"zoom": (2.0, 0.5)}, "zoom must be two factors in 0.1..10, the smaller first, got"),
+        ({"light": -1.0}, "light must not be negative, got -1.0"),
+        ({"pseudo_label_threshold": 1.0}, r"pseudo_label_threshold must lie in 0..1 \(1 excluded\), got 1.0"),
         ({"optimizer": "sgd"}, "optimizer must be one of adam, adamw, got 'sgd'"),
         ({"loss": "dise"}, "unknown loss 'dise'"),
         ({"loss_arguments": {"weight": 2}}, "loss 'dice_bce' has no argument 'weight'"),
