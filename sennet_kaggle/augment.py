@@ -9,7 +9,6 @@ _ZOOM = (0.6, 1.4)
 _GAIN = (0.75, 1.25)
 _OFFSET = 0.1
 _GAMMA = (0.7, 1.4)
-_NOISE = 0.05
 _BLUR_SIGMA = (0.3, 1.2)
 _PART = 0.3  # of the windows that gamma, blur and noise each change
 _ON_VESSEL = 0.5  # of the windows that are laid on a vessel; the others fall anywhere
@@ -97,12 +96,13 @@ def cut_window(array: np.ndarray, placement: np.ndarray, roi_size: int) -> np.nd
     return window.astype(np.bool_) if is_mask else window
 
 
-def vary_light(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def vary_light(image: np.ndarray, strength: float, noise: float, rng: np.random.Generator) -> np.ndarray:
     """Varies contrast and brightness of a window, and some windows' gamma, sharpness and noise.
 
     Args:
         image: (C, h, w) float32, about 0..1; all channels are varied alike, but for noise.
-        strength: of every change; 0 leaves the image as it is.
+        strength: of every change but noise; 0 has none.
+        noise: the largest standard deviation of white noise, in units of the image; 0 has none.
         rng: the source of chance.
 
     Returns:
@@ -115,7 +115,7 @@ def vary_light(image: np.ndarray, strength: float, rng: np.random.Generator) -> 
         sigma = max(strength * rng.uniform(*_BLUR_SIGMA), 1e-3)
         image = v2.functional.gaussian_blur(torch.from_numpy(image), [5, 5], [sigma, sigma]).numpy()
     if rng.random() < _PART:
-        image = image + rng.normal(0, strength * rng.uniform(0, _NOISE), image.shape).astype(np.float32)
+        image = image + rng.normal(0, rng.uniform(0, noise), image.shape).astype(np.float32)
     return _contrast(image, rng, strength)
 
 

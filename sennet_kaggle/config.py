@@ -169,7 +169,9 @@ class Training:
     zoom: tuple[float, float] = (0.5, 1.5)
     """How much a window is enlarged when varied, at least and at most (region windows)."""
     light: float = 1.0
-    """Strength of the varied contrast, gamma, blur and noise; 0 leaves the grey values as they are (region windows)."""
+    """Strength of the varied contrast, gamma and blur; 0 leaves the grey values as they are (region windows)."""
+    noise: float = 0.05
+    """Largest standard deviation of the white noise in some windows, where the image is about 0..1 (region windows)."""
     workers: int = 2
     """Processes that read ahead; 0 reads between the steps."""
     seed: int = 0

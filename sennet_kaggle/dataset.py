@@ -25,7 +25,8 @@ class SliceDataset(Dataset):
         only: slice ids to keep; all when None.
         augment: vary each pair at random, by (seed, epoch, index) alone.
         zoom: how much a varied window is enlarged, at least and at most (region windows).
-        light: strength of a window's varied contrast, gamma, blur and noise (region windows).
+        light: strength of a window's varied contrast, gamma and blur (region windows).
+        noise: largest standard deviation of a window's noise (region windows).
         seed: of the variation.
         cache_dir: keep the slices there at the model's size (see `open_cache`) instead of reading them anew
             every time; the pairs are the same.
@@ -45,13 +46,14 @@ class SliceDataset(Dataset):
         augment: bool = False,
         zoom: tuple[float, float] = (0.5, 1.5),
         light: float = 1.0,
+        noise: float = 0.05,
         seed: int = 0,
         cache_dir: Path | str | None = None,
     ):
         self.volumes = list(volumes)
         self.preprocessing = preprocessing
         self.augment, self.seed, self.epoch = augment, seed, 0
-        self.zoom, self.light = zoom, light
+        self.zoom, self.light, self.noise = zoom, light, noise
         labelled = _labelled_slices(self.volumes)
         only, exclude = labelled.keys() if only is None else {*only}, {*exclude}
         _check_known(only | exclude, labelled, "a labelled slice")
@@ -120,7 +122,9 @@ class SliceDataset(Dataset):
             z: slice_to_image(window, self._intensity[volume.name], self.preprocessing) for z, window in windows.items()
         }
         image = np.stack([images[z] for z in zs] if any(self.preprocessing.offsets) else [images[z]])
-        return vary_light(image, self.light, rng) if self.augment else image, cut_window(mask, placement, roi_size)
+        return vary_light(image, self.light, self.noise, rng) if self.augment else image, cut_window(
+            mask, placement, roi_size
+        )
 
     def _pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The whole slice, as of `read_pair`."""

@@ -221,6 +221,7 @@ def split(
         augment=training.augment,
         zoom=training.zoom,
         light=training.light,
+        noise=training.noise,
         seed=training.seed,
         cache_dir=cache_dir,
     )

@@ -131,7 +131,7 @@ def check_settings(training: Training) -> None:
     for name in ("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"):
         if getattr(training, name) <= 0:
             raise InputError(f"{name} must be positive, got {getattr(training, name)}")
-    for name in ("epoch_slices", "workers", "weight_decay", "light"):
+    for name in ("epoch_slices", "workers", "weight_decay", "light", "noise"):
         if getattr(training, name) < 0:
             raise InputError(f"{name} must not be negative, got {getattr(training, name)}")
     if not 0 <= training.ema_decay < 1:
