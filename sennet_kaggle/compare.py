@@ -124,7 +124,7 @@ def plan(
         training = EXPERIMENTS[name]
         for pattern, changes in overrides.items():
             if fnmatch.fnmatchcase(name, pattern):
-                training = _changed(training, changes, pattern)
+                training = changed(training, changes, pattern)
         seen = (*training.train_volumes, *training.held_out_volumes, *map(kidney_of, training.held_out_slices))
         if test_volume in seen:
             raise InputError(f"{test_volume} is the test, but {name} learns or chooses on {', '.join(seen)}")
@@ -233,7 +233,7 @@ def write_up(
         + ("; mean ± standard deviation over them." if len(seeds) > 1 else "."),
         f"The report gives three slices of a SegFormer, without its loss: {shown}.",
         *(f"Changed for `{pattern}`: {_settings(changes)}." for pattern, changes in overrides.items()),
-        f"Machine: {_machine()}; {minutes:.0f} minutes of training in all.",
+        f"Machine: {machine()}; {minutes:.0f} minutes of training in all.",
         f"Command: `{shlex.join(['python', '-m', 'sennet_kaggle', *sys.argv[1:]])}`",
     ]
     return markdown_table(header, rows) + "\n" + "".join(f"- {note}\n" for note in notes)
@@ -245,7 +245,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
-def _changed(training: Training, changes: Mapping[str, Any], pattern: str) -> Training:
+def changed(training: Training, changes: Mapping[str, Any], pattern: str) -> Training:
     """Settings with some replaced; those of a group, such as preprocessing, by a mapping of their own."""
     fields = {field.name: getattr(training, field.name) for field in dataclasses.fields(training)}
     if not isinstance(changes, Mapping):
@@ -258,7 +258,7 @@ def _changed(training: Training, changes: Mapping[str, Any], pattern: str) -> Tr
     values = {}
     for name, value in changes.items():
         if dataclasses.is_dataclass(fields[name]):
-            value = _changed(fields[name], value, f"{pattern}.{name}")
+            value = changed(fields[name], value, f"{pattern}.{name}")
         values[name] = tuple(value) if isinstance(fields[name], tuple) else value
     return dataclasses.replace(training, **values)
 
@@ -276,7 +276,7 @@ def _settings(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items())
 
 
-def _machine() -> str:
+def machine() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return (

@@ -214,9 +214,10 @@ def split(
     if training.pseudo_label_dir is not None:
         volumes = add_pseudo_labels(volumes, training.pseudo_label_dir, training.pseudo_label_threshold)
         cache_dir = None  # it knows the labels' files only
+    roi_size = training.window_size or training.preprocessing.roi_size
     train_set = SliceDataset(
         volumes,
-        training.preprocessing,
+        dataclasses.replace(training.preprocessing, roi_size=roi_size),
         only=learned,
         augment=training.augment,
         zoom=training.zoom,
@@ -293,7 +294,7 @@ def _card(training: Training, row: dict[str, Any], train_set: SliceDataset, held
         model=training.model,
         model_arguments=arguments,
         preprocessing=training.preprocessing,
-        threshold=0.5 if row["threshold"] is None else row["threshold"],
+        threshold=training.threshold if row["threshold"] is None else row["threshold"],
         trained_on=tuple(train_set.slices),
         scores={"held_out_dice_pooled": row["held_out_dice"], "epoch": row["epoch"]},
         training={**dataclasses.asdict(training), "held_out": list(held_out.slices) if held_out else []},

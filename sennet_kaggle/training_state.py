@@ -136,8 +136,14 @@ def check_settings(training: Training) -> None:
             raise InputError(f"{name} must not be negative, got {getattr(training, name)}")
     if not 0 <= training.ema_decay < 1:
         raise InputError(f"ema_decay must lie in 0..1 (1 excluded), got {training.ema_decay}")
-    if not 0 <= training.pseudo_label_threshold < 1:
-        raise InputError(f"pseudo_label_threshold must lie in 0..1 (1 excluded), got {training.pseudo_label_threshold}")
+    for name in ("threshold", "pseudo_label_threshold"):
+        if not 0 <= getattr(training, name) < 1:
+            raise InputError(f"{name} must lie in 0..1 (1 excluded), got {getattr(training, name)}")
+    if training.window_size is not None and (training.window_size < 1 or training.preprocessing.region != "windows"):
+        raise InputError(
+            f"window_size must be positive and goes with region windows, got {training.window_size} and region "
+            f"{training.preprocessing.region}"
+        )
     if not 0.1 <= training.zoom[0] <= training.zoom[1] <= 10:
         raise InputError(f"zoom must be two factors in 0.1..10, the smaller first, got {training.zoom}")
     create_criterion(

@@ -42,7 +42,7 @@ def out_of_range(folder):
 
 
 PREDICT = "predict --data-dir data --output out.csv --checkpoint small.safetensors"
-TRAIN = "train unet-small --data-dir data --output-dir out --train-volumes kidney_1 --held-out-slices kidney_1_0000"
+TRAIN = "train unet-native --data-dir data --output-dir out --train-volumes kidney_1 --held-out-slices kidney_1_0000"
 
 FAULTS = [
     pytest.param(None, "predict --data-dir nowhere --output out.csv", "nowhere/test is missing", id="data folder"),

@@ -61,7 +61,7 @@ def test_the_experiments_of_the_report():
 def test_the_list(capsys):
     assert main(["experiments"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:9]] == [*REPORT_EXPERIMENTS, "sam-zero-shot", "unet-small"]
+    assert [line.split()[0] for line in lines[1:9]] == [*REPORT_EXPERIMENTS, "sam-zero-shot", "unet-native"]
     words = lines[4].split("  ")
     assert [word.strip() for word in words if word.strip()] == [
         *("segformer-weighted-bce", "segformer", "weighted_bce 50", "adamw", "6e-06", "times 0.1 at 20 and 40"),

@@ -17,6 +17,8 @@ ROWS = [
     {"evaluate", "zero_shot", "kernel", "sweep"},
     {"train"},
     {"compare", "dry_run", "run"},
+    {"ablate_axes"},
+    {"ablate"},
     {"__main__"},
 ]
 ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}

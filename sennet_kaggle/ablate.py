@@ -1,0 +1,240 @@
+"""What each ingredient of the shipped model gives: one thing changed at a time, judged on slices not learned from."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from .ablate_axes import judge_axes
+from .compare import changed, machine, markdown_table
+from .config import EXPERIMENTS, FOLDS, SHIPPED, SHIPPED_INFERENCE, THRESHOLDS, Inference, Training
+from .errors import InputError
+from .files import replacing, write_whole
+from .metrics import dice_coefficient
+from .predict import load_predictors
+from .score import KidneyScorer, Scores, kidney_of
+from .sweep import find_plateau
+from .train import fit
+from .transforms import measure_intensity
+from .volume import Volume, open_volumes
+
+LEARNED, TEST = "kidney_1_dense", "kidney_2"
+AS_SHIPPED = "as shipped"
+_MEASURES = {
+    "dice_mean": "Dice, mean",
+    "dice_pooled": "pooled",
+    "dice_without_largest": "without largest",
+    "surface_dice_1px": "2D Surface Dice at 1 px",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The shipped model but for one thing."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Of its training; where there are none, the models of the shipped settings answer."""
+    inference: Inference = SHIPPED_INFERENCE
+    members: int = 1
+    """How many models that differ in their seed answer together."""
+
+
+# Grey values over 255 take up a tenth of 0..1, so light and noise vary that much less.
+_EIGHT_BIT = {"preprocessing": {"intensity": "eight_bit", "mean": (0.35,), "std": (0.05,)}, "light": 0.05}
+VARIANTS = {
+    AS_SHIPPED: Variant(),
+    "8 bit, no range per kidney": Variant({**_EIGHT_BIT, "noise": 0.015}),
+    "whole slices at 512": Variant({"preprocessing": {"region": "whole", "roi_size": 512}, "window_size": None}),
+    "without surface loss": Variant({"loss": "dice_bce"}),
+    "without variation": Variant({"augment": False}),
+    "strong light": Variant({"light": 1.0}),
+    "without noise": Variant({"noise": 0.0}),
+    "without averaged weights": Variant({"ema_decay": 0.0}),
+    "used without flips": Variant(inference=Inference()),
+    "used with flips and turns": Variant(inference=Inference(tta="d4")),
+    "two seeds averaged": Variant(members=2),
+}
+"""By the name in the table."""
+
+
+class Run(NamedTuple):
+    """One training of the ablation."""
+
+    variant: str
+    fold: int
+    seed: int
+
+
+Answers = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Label (H, W) bool and probability (H, W) float16, by slice id."""
+
+
+def ablate(
+    data_dir: Path | str, output_dir: Path | str, seeds: Sequence[int] = (0, 1, 2), overrides: Mapping[str, Any] = {}
+) -> Path:
+    """Trains the shipped experiment as it is and with one thing changed, or goes on where it was stopped.
+
+    As it is, it is trained for each fold of the cross-validation with the first seed, and for the first fold with
+    all of them: that shows how much of a difference is chance. What is changed is trained for the first fold with
+    the first seed. A variant's threshold is the middle of the plateau of the mean Dice on the slices of
+    kidney_1_dense that its models have not seen; kidney_2 is judged with that, and chooses nothing.
+
+    Args:
+        data_dir: a folder in the competition's layout.
+        output_dir: made if missing; gets `ablation.md`, `results.csv`, and a folder per run.
+        seeds: at least two.
+        overrides: settings changed in every run, such as fewer epochs.
+
+    Returns:
+        The path of `ablation.md`.
+
+    Raises:
+        InputError: too few seeds, an unknown setting, or as `fit`.
+    """
+    runs = plan(seeds, overrides)
+    output_dir = Path(output_dir)
+    kidneys = {volume.name: volume for volume in open_volumes(data_dir, "train", (LEARNED, TEST))}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    checkpoints = {}
+    for run, training in runs.items():
+        print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
+        run_dir = output_dir / run.variant.replace(",", "").replace(" ", "-") / f"fold-{run.fold}" / f"seed-{run.seed}"
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        checkpoints[run] = fit(training, data_dir, run_dir, output_dir / "cache")
+    print("judging", flush=True)
+    table = pd.DataFrame([row for name in VARIANTS for row in judge(name, checkpoints, kidneys, seeds)])
+    with replacing(output_dir / "results.csv") as temporary_path:
+        table.to_csv(temporary_path, index=False, lineterminator="\n")
+    axes = judge_axes(output_dir / "axes")
+    write_whole(output_dir / "ablation.md", write_up(table, axes, next(iter(runs.values())), seeds).encode())
+    return output_dir / "ablation.md"
+
+
+def plan(seeds: Sequence[int], overrides: Mapping[str, Any]) -> dict[Run, Training]:
+    """The trainings to make, each with its settings.
+
+    Raises:
+        InputError: as `ablate`.
+    """
+    if len(seeds) < 2:
+        raise InputError(f"seeds must be at least two, to tell a gain from chance, got {list(seeds)}")
+    keys = [Run(AS_SHIPPED, 0, seed) for seed in seeds]
+    keys += [Run(AS_SHIPPED, fold, seeds[0]) for fold in range(1, len(FOLDS))]
+    keys += [Run(name, 0, seeds[0]) for name, variant in VARIANTS.items() if variant.changes]
+    return {run: _training_of(run, overrides) for run in keys}
+
+
+def judge(
+    name: str, checkpoints: Mapping[Run, Path], kidneys: Mapping[str, Volume], seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Scores a variant on slices that its models have not learned from.
+
+    Args:
+        name: a key of VARIANTS.
+        checkpoints: of all runs.
+        kidneys: LEARNED and TEST.
+        seeds: all of them.
+
+    Returns:
+        A row per answer (a model, or several together) and kidney: variant, fold, seed, kidney, threshold and the
+        scores. The row "all" of AS_SHIPPED pools the folds.
+    """
+    variant = VARIANTS[name]
+    trained = name if variant.changes else AS_SHIPPED
+    groups = [[run] for run in checkpoints if run.variant == trained and (run.fold == 0 or name == AS_SHIPPED)]
+    if variant.members > 1:
+        in_fold = [run for run in checkpoints if run.variant == trained and run.fold == 0]
+        groups = [[in_fold[i - member] for member in range(variant.members)] for i in range(len(in_fold))]
+    held_out, test = {}, {}
+    for group in groups:
+        answers = answer([checkpoints[run] for run in group], kidneys, group[0].fold, variant.inference)
+        held_out[group[0]] = {one: pair for one, pair in answers.items() if kidney_of(one) == LEARNED}
+        test[group[0]] = {one: pair for one, pair in answers.items() if kidney_of(one) == TEST}
+    threshold = choose_threshold(held_out.values())
+    rows = []
+    for run in held_out:
+        for kidney, answers in ((LEARNED, held_out[run]), (TEST, test[run])):
+            rows.append(_row(name, run.fold, run.seed, kidney, threshold, answers))
+    if name == AS_SHIPPED:
+        folds = {one: pair for run, each in held_out.items() if run.seed == seeds[0] for one, pair in each.items()}
+        rows.append(_row(name, "all", seeds[0], LEARNED, threshold, dict(sorted(folds.items()))))
+    return rows
+
+
+def answer(paths: Sequence[Path], kidneys: Mapping[str, Volume], fold: int, inference: Inference) -> Answers:
+    """What models, averaged, say of the slices that a fold holds out and of the labelled ones of the test kidney."""
+    predictors = load_predictors(paths, inference)
+    wanted = {f"{LEARNED}_{stem}" for stem in FOLDS[fold]}
+    answers = {}
+    for volume in kidneys.values():
+        zs = [z for z in range(len(volume)) if volume.is_labelled(z)]
+        intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
+        for z in zs:
+            if volume.name == TEST or volume.slice_ids[z] in wanted:
+                members = zip(predictors, intensities, strict=True)
+                maps = [np.asarray(predictor.predict_slice(volume, z, each, inference)) for predictor, each in members]
+                answers[volume.slice_ids[z]] = volume.label(z), np.mean(maps, axis=0).astype(np.float16)
+    return answers
+
+
+def choose_threshold(answers: Iterable[Answers]) -> float:
+    """The middle of the plateau of the mean Dice of all slices."""
+    pairs = [pair for each in answers for pair in each.values()]
+    scores = [np.mean([dice_coefficient(gt, pred > threshold) for gt, pred in pairs]) for threshold in THRESHOLDS]
+    return find_plateau(THRESHOLDS, scores)[2]
+
+
+def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int]) -> str:
+    """The ablation as Markdown."""
+    header = ["", "seeds", "threshold", *_MEASURES.values(), *(f"{TEST}: {title}" for title in _MEASURES.values())]
+    rows = []
+    for name, group in table[table["fold"] == 0].groupby("variant", sort=False):
+        learned, test = (group[group["kidney"] == kidney] for kidney in (LEARNED, TEST))
+        cells = [_mean_and_spread(part[measure]) for part in (learned, test) for measure in _MEASURES]
+        rows.append([name, len(learned), f"{group['threshold'].iloc[0]:g}", *cells])
+    folds = table[(table["variant"] == AS_SHIPPED) & (table["seed"] == seeds[0]) & (table["kidney"] == LEARNED)]
+    fold_rows = [
+        [row["fold"], ", ".join(FOLDS[row["fold"]] if row["fold"] != "all" else ["all 11"]), *_cells(row)]
+        for _, row in folds.iterrows()
+    ]
+    command = shlex.join(["python", "-m", "sennet_kaggle", *sys.argv[1:]])
+    return (
+        f"Fold 0: learned from {11 - len(FOLDS[0])} slices of {LEARNED}, judged on {', '.join(FOLDS[0])}, which chose "
+        f"the threshold, and on the slices of {TEST}, which chose nothing. {base.epochs} epochs of "
+        f"{base.epoch_slices} windows; mean ± standard deviation where there are several seeds.\n\n"
+        + markdown_table(header, rows)
+        + f"\nCross-validation, as shipped, seed {seeds[0]}:\n\n"
+        + markdown_table(["fold", "held out", *_MEASURES.values()], fold_rows)
+        + f"\n{axes}\nMachine: {machine()}. Command: `{command}`\n"
+    )
+
+
+def _training_of(run: Run, overrides: Mapping[str, Any]) -> Training:
+    training = changed(changed(EXPERIMENTS[SHIPPED], VARIANTS[run.variant].changes, run.variant), overrides, "*")
+    held_out = tuple(f"{LEARNED}_{stem}" for stem in FOLDS[run.fold])
+    return dataclasses.replace(
+        training, seed=run.seed, held_out_slices=held_out, evaluate_every=training.epochs, workers=0
+    )
+
+
+def _row(name: str, fold: int | str, seed: int, kidney: str, threshold: float, answers: Answers) -> dict[str, Any]:
+    scorer = KidneyScorer()
+    for mask_gt, probability in answers.values():
+        scorer.update(mask_gt, probability > threshold)
+    scores: Scores = scorer.compute()
+    measures = {measure: getattr(scores, measure) for measure in _MEASURES}
+    return {"variant": name, "fold": fold, "seed": seed, "kidney": kidney, "threshold": threshold, **measures}
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [f"{row[measure]:.3f}" for measure in _MEASURES]
+
+
+def _mean_and_spread(values: pd.Series) -> str:
+    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")

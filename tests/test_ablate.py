@@ -1,0 +1,131 @@
+"""The ablation on tiny kidneys: what is trained, what chooses, and what the tables say."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import write_tiff
+
+from sennet_kaggle import ablate as module
+from sennet_kaggle.ablate import VARIANTS, Run, ablate, choose_threshold, judge, plan
+from sennet_kaggle.ablate_axes import judge_models
+from sennet_kaggle.config import EXPERIMENTS, FOLDS, SHIPPED, Training
+from sennet_kaggle.errors import InputError
+from sennet_kaggle.train import fit
+from sennet_kaggle.volume import open_volume, open_volumes
+
+TINY = {
+    "model_arguments": {"widths": [4], "bottleneck": 4, "unshuffle": 2},
+    "preprocessing": {"roi_size": 64},
+    "window_size": 32,
+    "epochs": 1,
+    "epoch_slices": 2,
+}
+
+
+@pytest.fixture
+def kidneys(tmp_path):
+    """The eleven slices of kidney_1_dense and two of kidney_2, in small."""
+    rng = np.random.default_rng(0)
+    for kidney, stems in (("kidney_1_dense", sum(FOLDS, ())), ("kidney_2", ("0153", "0742"))):
+        for stem in stems:
+            mask = rng.random((40, 31)) < 0.2
+            grey = (rng.integers(20000, 30000, mask.shape) - 8000 * mask).astype(np.uint16)
+            write_tiff(tmp_path / "data" / "train" / kidney / "images" / f"{stem}.tif", grey)
+            write_tiff(tmp_path / "data" / "train" / kidney / "labels" / f"{stem}.tif", mask.astype(np.uint8) * 255)
+    return tmp_path / "data"
+
+
+def test_the_folds_hold_out_every_slice_once():
+    stems = sorted(sum(FOLDS, ()))
+    assert len(stems) == len({*stems}) == 11
+    assert {"1225", "1226"} <= {*FOLDS[2]}
+
+
+def test_one_thing_is_changed_at_a_time():
+    runs = plan((0, 1, 2), {"epochs": 5})
+    assert [run for run in runs if run.variant == "as shipped"] == [
+        *(Run("as shipped", 0, seed) for seed in (0, 1, 2)),
+        *(Run("as shipped", fold, 0) for fold in (1, 2)),
+    ]
+    base = runs[Run("as shipped", 0, 0)]
+    assert base.held_out_slices == ("kidney_1_dense_0414", "kidney_1_dense_0981", "kidney_1_dense_1806")
+    assert base.epochs == base.evaluate_every == 5 and base.loss == EXPERIMENTS[SHIPPED].loss
+    for run, training in runs.items():
+        changed = {
+            field.name
+            for field in dataclasses.fields(Training)
+            if getattr(training, field.name) != getattr(base, field.name)
+        }
+        if run.fold == run.seed == 0:
+            assert changed == VARIANTS[run.variant].changes.keys()
+    with pytest.raises(InputError, match=r"seeds must be at least two, to tell a gain from chance, got \[0\]"):
+        plan((0,), {})
+    with pytest.raises(InputError, match="unknown setting 'epoch'"):
+        plan((0, 1), {"epoch": 3})
+
+
+def test_the_threshold_is_the_middle_of_the_plateau():
+    """Probabilities 0.2 outside and 0.72 inside: all thresholds from 0.2 to 0.7 are right, 0.45 is amid them."""
+    mask_gt = np.zeros((8, 8), bool)
+    mask_gt[2:5, 2:5] = True
+    answers = {"k_0": (mask_gt, np.where(mask_gt, 0.72, 0.2).astype(np.float16))}
+    assert choose_threshold([answers]) == pytest.approx(0.45)
+
+
+def test_ablation(kidneys, tmp_path, monkeypatch):
+    """From folders to tables; kidney_2's labels change its own scores and no threshold."""
+    chosen = ("as shipped", "without variation", "used without flips", "two seeds averaged")
+    monkeypatch.setattr(module, "VARIANTS", {name: VARIANTS[name] for name in chosen})
+    monkeypatch.setattr(module, "judge_axes", lambda output_dir: f"axes in {output_dir.name}\n")
+    path = ablate(kidneys, tmp_path / "out", (0, 1), TINY)
+    text, table = path.read_text(), pd.read_csv(tmp_path / "out" / "results.csv")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [row[0].removeprefix("| ") for row in rows[2:6]] == list(chosen)
+    assert [row[1] for row in rows[2:6]] == ["2", "1", "2", "2"]
+    assert "±" in rows[2][3] and "±" not in rows[3][3]
+    assert "axes in axes" in text and "all 11" in text
+    first = table[(table["variant"] == "as shipped") & (table["fold"] == "0") & (table["kidney"] == "kidney_1_dense")]
+    assert rows[2][3].startswith(f"{first['dice_mean'].mean():.3f} ± ")
+
+    for label in sorted((kidneys / "train" / "kidney_2" / "labels").iterdir()):
+        write_tiff(label, np.full((40, 31), 255, np.uint8))
+    ablate(kidneys, tmp_path / "out", (0, 1), TINY)  # trains nothing anew
+    other = pd.read_csv(tmp_path / "out" / "results.csv")
+    is_test = table["kidney"] == "kidney_2"
+    pd.testing.assert_frame_equal(other[~is_test], table[~is_test])
+    pd.testing.assert_series_equal(other["threshold"], table["threshold"])
+    assert (other[is_test]["dice_mean"] != table[is_test]["dice_mean"]).all()
+
+
+def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
+    runs = plan((0, 1), TINY)
+    run = Run("as shipped", 1, 0)
+    checkpoint = fit(runs[run], kidneys, tmp_path / "out")
+    volumes = {volume.name: volume for volume in open_volumes(kidneys, "train")}
+    answers = module.answer([checkpoint], volumes, 1, VARIANTS["as shipped"].inference)
+    assert answers.keys() == {
+        *(f"kidney_1_dense_{stem}" for stem in FOLDS[1]),
+        *("kidney_2_0153", "kidney_2_0742"),
+    }
+    first = {Run("as shipped", fold, seed): checkpoint for fold, seed in ((0, 0), (0, 1), (1, 0), (2, 0))}
+    rows = judge("as shipped", first, volumes, (0, 1))
+    assert [(row["fold"], row["seed"]) for row in rows if row["kidney"] == "kidney_1_dense"] == [
+        *((0, 0), (0, 1), (1, 0), (2, 0)),
+        ("all", 0),
+    ]
+
+
+def test_axes_of_a_small_kidney(kidneys, tmp_path, write_kidney):
+    """Every combination is scored, and the scale matters."""
+    training = dataclasses.replace(plan((0, 1), TINY)[Run("as shipped", 0, 0)], epochs=2)
+    checkpoint = fit(training, kidneys, tmp_path / "out")
+    write_kidney(tmp_path / "phantom", depth=5, size=(40, 31))
+    rows = judge_models({"tiny": (checkpoint,)}, open_volume(tmp_path / "phantom"))
+    assert [row[:3] for row in rows] == [
+        ["tiny", scale, how]
+        for scale in ("1.00", "1.26")
+        for how in ("z", "z, flips", "z, y and x", "z, y and x, flips")
+    ]
+    assert all(0 <= float(cell) <= 1 for row in rows for cell in row[3:])
