@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import tyro
 
-from .config import EXPERIMENTS, Inference, Preprocessing, Training
+from .config import EXPERIMENTS, SHIPPED_INFERENCE, Inference, Preprocessing, Training
 from .errors import InputError
 
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
@@ -42,7 +42,7 @@ def predict(
     checkpoint: tuple[Path, ...] = (),
     volume: tuple[str, ...] = (),
     save_probability: Path | None = None,
-    inference: Inference = Inference(),  # noqa: B008
+    inference: Inference = SHIPPED_INFERENCE,
 ) -> None:
     """Segment every slice of DATA_DIR/test/*/images and write a submission.
 
@@ -225,6 +225,23 @@ def ablate(
 
     path = run_ablation(data_dir, output_dir, seed, override)
     print(f"\n{path.read_text()}\n{path}")
+
+
+@app.command
+def card(data_dir: Path, output_dir: Path, checkpoint: tuple[Path, ...] = (), volume: str = "kidney_2") -> None:
+    """Write a page about checkpoints: what they learned from, scores on a kidney they have not seen, time, size.
+
+    Args:
+        data_dir: A folder in the competition's layout.
+        output_dir: Gets checkpoint.md and checkpoint.png.
+        checkpoint: Checkpoints that are averaged; the shipped ones when none is named.
+        volume: A labelled kidney of train/ that none of them has learned from.
+    """
+    from .card import write_card
+    from .files import shipped_checkpoints
+
+    path = write_card(checkpoint or shipped_checkpoints(), data_dir / "train" / volume, output_dir)
+    print(f"{path.read_text()}\n{path}")
 
 
 @app.command

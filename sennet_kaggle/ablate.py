@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 from .ablate_axes import judge_axes
-from .compare import changed, machine, markdown_table
+from .compare import changed, machine
 from .config import EXPERIMENTS, FOLDS, SHIPPED, SHIPPED_INFERENCE, THRESHOLDS, Inference, Training
 from .errors import InputError
 from .files import replacing, write_whole
 from .metrics import dice_coefficient
 from .predict import load_predictors
+from .report import markdown_table
 from .score import KidneyScorer, Scores, kidney_of
 from .sweep import find_plateau
 from .train import fit
@@ -53,9 +54,7 @@ VARIANTS = {
     "whole slices at 512": Variant({"preprocessing": {"region": "whole", "roi_size": 512}, "window_size": None}),
     "without surface loss": Variant({"loss": "dice_bce"}),
     "without variation": Variant({"augment": False}),
-    "strong light": Variant({"light": 1.0}),
     "without noise": Variant({"noise": 0.0}),
-    "without averaged weights": Variant({"ema_decay": 0.0}),
     "used without flips": Variant(inference=Inference()),
     "used with flips and turns": Variant(inference=Inference(tta="d4")),
     "two seeds averaged": Variant(members=2),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .compare import markdown_table
 from .config import Inference, Preprocessing, Training
 from .files import shipped_checkpoints
 from .phantom import Phantom, write_phantom
 from .predict import load_predictors, predict_masks
+from .report import markdown_table
 from .score import KidneyScorer
 from .train import fit
 from .volume import Volume, open_volume

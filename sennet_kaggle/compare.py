@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from .errors import InputError
 from .files import replacing, write_whole
 from .metrics import dice_counts, dice_from_counts
 from .predict import create_predictor, predict_masks
-from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png
+from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png, markdown_table
 from .score import kidney_of
 from .train import fit
 from .training_state import HISTORY_NAME
@@ -237,12 +237,6 @@ def write_up(
         f"Command: `{shlex.join(['python', '-m', 'sennet_kaggle', *sys.argv[1:]])}`",
     ]
     return markdown_table(header, rows) + "\n" + "".join(f"- {note}\n" for note in notes)
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Cells as a Markdown table, with a final newline."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def changed(training: Training, changes: Mapping[str, Any], pattern: str) -> Training:

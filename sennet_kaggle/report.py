@@ -1,8 +1,9 @@
 """Pictures and tables of results."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,12 @@ def format_table(table: pd.DataFrame) -> str:
     """A table as aligned text."""
     filled = table.astype(object).where(table.notna(), "")
     return filled.to_string(index=False, float_format="{:.4f}".format)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Cells as a Markdown table, with a final newline."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def figure_of_slices(slices: Sequence[SegmentedSlice]) -> Figure:

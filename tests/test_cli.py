@@ -42,7 +42,10 @@ def out_of_range(folder):
 
 
 PREDICT = "predict --data-dir data --output out.csv --checkpoint small.safetensors"
-TRAIN = "train unet-native --data-dir data --output-dir out --train-volumes kidney_1 --held-out-slices kidney_1_0000"
+TRAIN = (
+    "train unet-dice-bce --data-dir data --output-dir out --train-volumes kidney_1 --held-out-fraction 0 "
+    "--held-out-slices kidney_1_0000"
+)
 
 FAULTS = [
     pytest.param(None, "predict --data-dir nowhere --output out.csv", "nowhere/test is missing", id="data folder"),

@@ -14,7 +14,7 @@ ROWS = [
     {"cache", "submission", "probability", "report", "background", "axes"},
     {"dataset", "predictor", "score", "stats", "page", "notebook"},
     {"predict"},
-    {"evaluate", "zero_shot", "kernel", "sweep"},
+    {"card", "evaluate", "zero_shot", "kernel", "sweep"},
     {"train"},
     {"compare", "dry_run", "run"},
     {"ablate_axes"},
