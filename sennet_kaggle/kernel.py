@@ -193,7 +193,8 @@ class _Run:
             self.faults.note(path.with_suffix(".json").name, f"cannot be written ({one_line(error)})", "left out")
         timings = ", ".join(f"{stage} {seconds} s" for stage, seconds in self.watch.seconds.items())
         print(f"{timings}; peak RAM {peak_ram() / 1e9:.2f} GB")
-        print(*(f"dropped for lack of time: {words}" for words in self.budget.dropped), sep="\n")
+        for words in self.budget.dropped:
+            print(f"dropped for lack of time: {words}")
         print(self.faults)
         print(f"{path}: {len(self.rows.rles)} rows, one per test slice")
 
