@@ -1,5 +1,6 @@
 """The mean over the three axes of a volume that is never in memory: its grey values and scores lie on scratch disk."""
 
+import os
 import shutil
 import tempfile
 from collections import deque
@@ -52,11 +53,11 @@ def mean_over_axes(
     depth, (height, width) = len(slices), first.shape
     shape = tuple(scaled_length(length, scale) for length in (depth, height, width))
     with tempfile.TemporaryDirectory(prefix="sennet-", dir=_check_scratch(scratch_dir, shape)) as folder:
-        volume = np.lib.format.open_memmap(f"{folder}/grey.npy", "w+", first.dtype, shape)
+        volume = _open_on_disk(f"{folder}/grey.npy", first.dtype, shape)
         planes = (resize_slice(slice_, *shape[1:]) for slice_ in _alike(slices))
         for z, plane in enumerate(resample_along(planes, depth, shape[0])):
             volume[z] = np.rint(plane)
-        total, done = np.lib.format.open_memmap(f"{folder}/scores.npy", "w+", np.float16, shape), []
+        total, done = _open_on_disk(f"{folder}/scores.npy", np.dtype(np.float16), shape), []
         for axis, name in enumerate("zyx"):
             progress = tqdm(planes_along(volume, axis), f"along {name}", shape[axis], leave=False, mininterval=1.0)
             done.append(add_along(total, axis, score(takewhile(lambda _: go_on(), progress))))
@@ -134,7 +135,7 @@ def _alike(slices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _check_scratch(scratch_dir: Path | str | None, shape: tuple[int, ...]) -> Path:
-    """A memory map on a full disk kills the process, so the room is looked for before."""
+    """The existing folder, after a look at its room."""
     folder = Path(scratch_dir or tempfile.gettempdir())
     if not folder.is_dir():
         raise InputError(f"scratch_dir {folder} is missing: make the folder or name another")
@@ -145,3 +146,16 @@ def _check_scratch(scratch_dir: Path | str | None, shape: tuple[int, ...]) -> Pa
             f"name a folder with more room, or choose axes z"
         )
     return folder
+
+
+def _open_on_disk(path: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """A memory map of zeros whose room is taken at once: writing to one on a full disk would kill the process."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    try:
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+    except OSError as error:
+        raise InputError(
+            f"scratch_dir {Path(path).parent.parent} has no room for {array.nbytes / 1e9:.1f} GB"
+        ) from error
+    return array
