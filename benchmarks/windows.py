@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from sennet_kaggle.checkpoint import load_checkpoint  # noqa: E402
-from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
+from sennet_kaggle.config import Inference  # noqa: E402
 from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
 from sennet_kaggle.phantom import Phantom, phantom_slices  # noqa: E402
 from sennet_kaggle.predict import create_predictor  # noqa: E402
@@ -35,7 +36,7 @@ def main() -> None:
     volume = open_volume(KIDNEY_DIR) if KIDNEY_DIR.is_dir() else [s for s, _ in phantom_slices(Phantom((1, 1303, 912)))]
     model, card = load_checkpoint(shipped_checkpoints()[0])
     inference = Inference()
-    predictor = create_predictor(model, Preprocessing(region="windows"), card.threshold, inference)
+    predictor = create_predictor(model, replace(card.preprocessing, roi_size=512), card.threshold, inference)
     intensity = measure_intensity(volume, predictor.preprocessing)
 
     def slices() -> Iterator[np.ndarray]:

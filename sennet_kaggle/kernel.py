@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from .budget import Budget
 from .checkpoint import read_card
-from .config import Inference
+from .config import SHIPPED_INFERENCE, Inference
 from .errors import InputError, one_line
 from .faults import Faults, on_kaggle
 from .files import write_whole
@@ -50,7 +50,7 @@ class KernelSettings:
     """Slug of the competition."""
     checkpoint_source: str = "sennet-kaggle-checkpoints"
     """Slug of the dataset or model that holds the *.safetensors files; all of them are used, averaged."""
-    inference: Inference = field(default_factory=Inference)
+    inference: Inference = SHIPPED_INFERENCE
     strict: bool | None = None
     """Whether a fault, such as a damaged slice, ends the run; else it costs what it touches and is listed at the
     end. None: yes at home, no on Kaggle."""
