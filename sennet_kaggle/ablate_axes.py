@@ -1,7 +1,7 @@
 """What neighbouring slices and the other axes give, on synthetic kidneys: labelled real slices have no neighbours."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -57,26 +57,29 @@ def judge_axes(output_dir: Path) -> str:
     for name, phantom in (("learned", LEARNED), ("test", TEST)):
         if not (output_dir / "train" / name).is_dir():
             write_phantom(output_dir, name, phantom)
-    models = {"as shipped": tuple(shipped_checkpoints())}
+    models = {}
     for name, offsets in _OFFSETS.items():
         preprocessing = dataclasses.replace(_TRAINING.preprocessing, offsets=offsets)
         training = dataclasses.replace(_TRAINING, preprocessing=preprocessing)
         models[f"trained on phantoms, {name}"] = (fit(training, output_dir, output_dir / name),)
-    return write_axes(judge_models(models, open_volume(output_dir / "train" / "test")))
+    volume = open_volume(output_dir / "train" / "test")
+    rows = judge_models({"as shipped": tuple(shipped_checkpoints())}, volume, (1.0, SCALE))
+    return write_axes(rows + judge_models(models, volume, (1.0,)))
 
 
-def judge_models(models: Mapping[str, tuple[Path, ...]], volume: Volume) -> list[list[str]]:
-    """Scores models on a labelled kidney along one axis and three, with and without flips, at both voxel sizes.
+def judge_models(models: Mapping[str, tuple[Path, ...]], volume: Volume, scales: Sequence[float]) -> list[list[str]]:
+    """Scores models on a labelled kidney along one axis and three, with and without flips.
 
     Args:
         models: checkpoints that answer together, by name.
         volume: every slice labelled.
+        scales: of the kidney, see `Inference`.
 
     Returns:
         Rows of model, scale, axes and views, Surface Dice, Dice pooled.
     """
     rows = []
-    combinations = [(name, scale, how) for name in models for scale in (1.0, SCALE) for how in _INFERENCES]
+    combinations = [(name, scale, how) for name in models for scale in scales for how in _INFERENCES]
     for name, scale, how in tqdm(combinations, unit="volume", desc="axes"):
         inference = dataclasses.replace(_INFERENCES[how], scale=scale)
         scorer = KidneyScorer()

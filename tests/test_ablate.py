@@ -122,7 +122,7 @@ def test_axes_of_a_small_kidney(kidneys, tmp_path, write_kidney):
     training = dataclasses.replace(plan((0, 1), TINY)[Run("as shipped", 0, 0)], epochs=2)
     checkpoint = fit(training, kidneys, tmp_path / "out")
     write_kidney(tmp_path / "phantom", depth=5, size=(40, 31))
-    rows = judge_models({"tiny": (checkpoint,)}, open_volume(tmp_path / "phantom"))
+    rows = judge_models({"tiny": (checkpoint,)}, open_volume(tmp_path / "phantom"), (1.0, 1.26))
     assert [row[:3] for row in rows] == [
         ["tiny", scale, how]
         for scale in ("1.00", "1.26")

@@ -205,7 +205,8 @@ def test_accumulated_passes_are_one_step(kidneys, tmp_path, monkeypatch):
 def test_windows_and_neighbours(kidneys, tmp_path):
     """Native resolution and 2.5D through the same loop, from windows to the kept checkpoint's masks."""
     preprocessing = Preprocessing(region="windows", roi_size=32, offsets=(-1, 0, 1))
-    training = dataclasses.replace(TINY, preprocessing=preprocessing, epoch_slices=9, evaluate_every=3)
+    training = dataclasses.replace(TINY, preprocessing=preprocessing, window_size=24, epoch_slices=9, evaluate_every=3)
+    assert train.split(training, kidneys)[0][0][0].shape == (3, 24, 24)
     path = fit(training, kidneys, tmp_path / "out")
     assert read_card(path).preprocessing == preprocessing
     assert history(tmp_path / "out")["held_out_dice"].notna().tolist() == [False, False, True]
@@ -306,6 +307,8 @@ def test_positives_weighted_by_the_data(kidneys, tmp_path):
         ({"epochs": 0}, "epochs must be positive, got 0"),
         ({"accumulate": 0}, "accumulate must be positive"),
         ({"epoch_slices": -1}, "epoch_slices must not be negative, got -1"),
+        ({"window_size": 16}, "window_size must be positive and goes with region windows, got 16 and region whole"),
+        ({"threshold": -0.1}, "threshold must lie in 0..1"),
         ({"ema_decay": 1.0}, r"ema_decay must lie in 0..1 \(1 excluded\), got 1.0"),
         ({"zoom": (2.0, 0.5)}, "zoom must be two factors in 0.1..10, the smaller first, got"),
         ({"light": -1.0}, "light must not be negative, got -1.0"),
