@@ -48,13 +48,14 @@ class Variant:
 
 # Grey values over 255 take up a tenth of 0..1, so light and noise vary that much less.
 _EIGHT_BIT = {"preprocessing": {"intensity": "eight_bit", "mean": (0.35,), "std": (0.05,)}, "light": 0.05}
+# As many pixels per epoch as in windows of 320.
+_WHOLE = {"preprocessing": {"region": "whole", "roi_size": 512}, "window_size": None, "epoch_slices": 60}
 VARIANTS = {
     AS_SHIPPED: Variant(),
     "8 bit, no range per kidney": Variant({**_EIGHT_BIT, "noise": 0.015}),
-    "whole slices at 512": Variant({"preprocessing": {"region": "whole", "roi_size": 512}, "window_size": None}),
+    "whole slices at 512": Variant(_WHOLE),
     "without surface loss": Variant({"loss": "dice_bce"}),
     "without variation": Variant({"augment": False}),
-    "without noise": Variant({"noise": 0.0}),
     "used without flips": Variant(inference=Inference()),
     "used with flips and turns": Variant(inference=Inference(tta="d4")),
     "two seeds averaged": Variant(members=2),
@@ -152,7 +153,8 @@ def judge(
         groups = [[in_fold[i - member] for member in range(variant.members)] for i in range(len(in_fold))]
     held_out, test = {}, {}
     for group in groups:
-        answers = answer([checkpoints[run] for run in group], kidneys, group[0].fold, variant.inference)
+        members = [answer(checkpoints[run], kidneys, group[0].fold, variant.inference) for run in group]
+        answers = {one: (members[0][one][0], np.mean([each[one][1] for each in members], axis=0)) for one in members[0]}
         held_out[group[0]] = {one: pair for one, pair in answers.items() if kidney_of(one) == LEARNED}
         test[group[0]] = {one: pair for one, pair in answers.items() if kidney_of(one) == TEST}
     threshold = choose_threshold(held_out.values())
@@ -166,19 +168,17 @@ def judge(
     return rows
 
 
-def answer(paths: Sequence[Path], kidneys: Mapping[str, Volume], fold: int, inference: Inference) -> Answers:
-    """What models, averaged, say of the slices that a fold holds out and of the labelled ones of the test kidney."""
-    predictors = load_predictors(paths, inference)
+def answer(path: Path, kidneys: Mapping[str, Volume], fold: int, inference: Inference) -> Answers:
+    """What a model says of the slices that a fold holds out and of the labelled ones of the test kidney."""
+    (predictor,) = load_predictors([path], inference)
     wanted = {f"{LEARNED}_{stem}" for stem in FOLDS[fold]}
     answers = {}
     for volume in kidneys.values():
-        zs = [z for z in range(len(volume)) if volume.is_labelled(z)]
-        intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
-        for z in zs:
-            if volume.name == TEST or volume.slice_ids[z] in wanted:
-                members = zip(predictors, intensities, strict=True)
-                maps = [np.asarray(predictor.predict_slice(volume, z, each, inference)) for predictor, each in members]
-                answers[volume.slice_ids[z]] = volume.label(z), np.mean(maps, axis=0).astype(np.float16)
+        intensity = measure_intensity(volume, predictor.preprocessing)
+        for z, slice_id in enumerate(volume.slice_ids):
+            if volume.is_labelled(z) and (volume.name == TEST or slice_id in wanted):
+                probability = predictor.predict_slice(volume, z, intensity, inference)
+                answers[slice_id] = volume.label(z), np.asarray(probability, np.float16)
     return answers
 
 

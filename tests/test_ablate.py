@@ -104,7 +104,7 @@ def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
     run = Run("as shipped", 1, 0)
     checkpoint = fit(runs[run], kidneys, tmp_path / "out")
     volumes = {volume.name: volume for volume in open_volumes(kidneys, "train")}
-    answers = module.answer([checkpoint], volumes, 1, VARIANTS["as shipped"].inference)
+    answers = module.answer(checkpoint, volumes, 1, VARIANTS["as shipped"].inference)
     assert answers.keys() == {
         *(f"kidney_1_dense_{stem}" for stem in FOLDS[1]),
         *("kidney_2_0153", "kidney_2_0742"),
