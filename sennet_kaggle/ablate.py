@@ -108,7 +108,8 @@ def ablate(
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         checkpoints[run] = fit(training, data_dir, run_dir, output_dir / "cache")
     print("judging", flush=True)
-    table = pd.DataFrame([row for name in VARIANTS for row in judge(name, checkpoints, kidneys, seeds)])
+    answered: dict[tuple[Run, str], Answers] = {}
+    table = pd.DataFrame([row for name in VARIANTS for row in judge(name, checkpoints, kidneys, seeds, answered)])
     with replacing(output_dir / "results.csv") as temporary_path:
         table.to_csv(temporary_path, index=False, lineterminator="\n")
     axes = judge_axes(output_dir / "axes")
@@ -131,7 +132,11 @@ def plan(seeds: Sequence[int], overrides: Mapping[str, Any]) -> dict[Run, Traini
 
 
 def judge(
-    name: str, checkpoints: Mapping[Run, Path], kidneys: Mapping[str, Volume], seeds: Sequence[int]
+    name: str,
+    checkpoints: Mapping[Run, Path],
+    kidneys: Mapping[str, Volume],
+    seeds: Sequence[int],
+    answered: dict[tuple[Run, str], Answers],
 ) -> list[dict[str, Any]]:
     """Scores a variant on slices that its models have not learned from.
 
@@ -140,6 +145,7 @@ def judge(
         checkpoints: of all runs.
         kidneys: LEARNED and TEST.
         seeds: all of them.
+        answered: what models have said for other variants; grows.
 
     Returns:
         A row per answer (a model, or several together) and kidney: variant, fold, seed, kidney, threshold and the
@@ -153,7 +159,7 @@ def judge(
         groups = [[in_fold[i - member] for member in range(variant.members)] for i in range(len(in_fold))]
     held_out, test = {}, {}
     for group in groups:
-        members = [answer(checkpoints[run], kidneys, group[0].fold, variant.inference) for run in group]
+        members = [_answer_once(answered, run, checkpoints, kidneys, variant.inference) for run in group]
         answers = {one: (members[0][one][0], np.mean([each[one][1] for each in members], axis=0)) for one in members[0]}
         held_out[group[0]] = {one: pair for one, pair in answers.items() if kidney_of(one) == LEARNED}
         test[group[0]] = {one: pair for one, pair in answers.items() if kidney_of(one) == TEST}
@@ -212,6 +218,19 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int
         + markdown_table(["fold", "held out", *_MEASURES.values()], fold_rows)
         + f"\n{axes}\nMachine: {machine()}. Command: `{command}`\n"
     )
+
+
+def _answer_once(
+    answered: dict[tuple[Run, str], Answers],
+    run: Run,
+    checkpoints: Mapping[Run, Path],
+    kidneys: Mapping[str, Volume],
+    inference: Inference,
+) -> Answers:
+    key = run, repr(inference)
+    if key not in answered:
+        answered[key] = answer(checkpoints[run], kidneys, run.fold, inference)
+    return answered[key]
 
 
 def _training_of(run: Run, overrides: Mapping[str, Any]) -> Training:

@@ -110,7 +110,7 @@ def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
         *("kidney_2_0153", "kidney_2_0742"),
     }
     first = {Run("as shipped", fold, seed): checkpoint for fold, seed in ((0, 0), (0, 1), (1, 0), (2, 0))}
-    rows = judge("as shipped", first, volumes, (0, 1))
+    rows = judge("as shipped", first, volumes, (0, 1), {})
     assert [(row["fold"], row["seed"]) for row in rows if row["kidney"] == "kidney_1_dense"] == [
         *((0, 0), (0, 1), (1, 0), (2, 0)),
         ("all", 0),
