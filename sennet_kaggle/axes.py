@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,16 @@ Score = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 """From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32."""
 
 # Planes read and written at once: along the last axis a cache line holds 32 grey values, each of another plane.
-_BLOCK = 16
-_BYTES_PER_VOXEL = 4  # uint16 grey value and float16 score
+BLOCK = 16
+BYTES_PER_VOXEL = 4  # uint16 grey value and float16 score
 
 
 def mean_over_axes(
-    slices: Sequence[np.ndarray], score: Score, scale: float, scratch_dir: Path | str | None
+    slices: Sequence[np.ndarray],
+    score: Score,
+    scale: float,
+    scratch_dir: Path | str | None,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Iterator[np.ndarray]:
     """Scores a volume along z, y and x and averages.
 
@@ -35,9 +39,11 @@ def mean_over_axes(
         score: scores a stream of planes, whichever axis they cut.
         scale: resizes the volume along all three axes before, and the scores back after.
         scratch_dir: an existing folder; None takes the system's own. Nothing is left there.
+        go_on: asked before each plane; once it says no, no more are scored, and each voxel's mean is that over the
+            planes which reached it.
 
     Yields:
-        D score maps, each (H, W) float32.
+        D score maps, each (H, W) float32; fewer where not even z was finished.
 
     Raises:
         InputError: no such folder, no room in it, or slices that cannot be stacked.
@@ -50,12 +56,13 @@ def mean_over_axes(
         planes = (resize_slice(slice_, *shape[1:]) for slice_ in _alike(slices))
         for z, plane in enumerate(resample_along(planes, depth, shape[0])):
             volume[z] = np.rint(plane)
-        total = np.lib.format.open_memmap(f"{folder}/scores.npy", "w+", np.float16, shape)
+        total, done = np.lib.format.open_memmap(f"{folder}/scores.npy", "w+", np.float16, shape), []
         for axis, name in enumerate("zyx"):
             progress = tqdm(planes_along(volume, axis), f"along {name}", shape[axis], leave=False, mininterval=1.0)
-            add_along(total, axis, score(progress))
-        for plane in resample_along(planes_along(total, 0), shape[0], depth):
-            yield resize_probability(plane.astype(np.float32) / 3, height, width)
+            done.append(add_along(total, axis, score(takewhile(lambda _: go_on(), progress))))
+        means = resample_along(_divided(total, *done), shape[0], depth)
+        for mean in islice(means, depth if done[0] == shape[0] else done[0] * depth // shape[0]):
+            yield resize_probability(mean, height, width)
 
 
 def scaled_length(length: int, scale: float) -> int:
@@ -66,16 +73,22 @@ def scaled_length(length: int, scale: float) -> int:
 def planes_along(volume: np.ndarray, axis: int) -> Iterator[np.ndarray]:
     """Reads the planes across an axis of a memory-mapped volume (D, H, W), in order, several at a time."""
     moved = np.moveaxis(volume, axis, 0)
-    for first in range(0, len(moved), _BLOCK):
-        yield from np.ascontiguousarray(moved[first : first + _BLOCK])
+    for first in range(0, len(moved), BLOCK):
+        yield from np.ascontiguousarray(moved[first : first + BLOCK])
 
 
-def add_along(total: np.ndarray, axis: int, scores: Iterable[np.ndarray]) -> None:
-    """Adds score maps to a memory-mapped volume (D, H, W), as the planes across an axis, several at a time."""
-    moved = np.moveaxis(total, axis, 0)
+def add_along(total: np.ndarray, axis: int, scores: Iterable[np.ndarray]) -> int:
+    """Adds score maps to a memory-mapped volume (D, H, W), as the planes across an axis, several at a time.
+
+    Returns:
+        How many there were.
+    """
+    moved, added = np.moveaxis(total, axis, 0), 0
     scores = (score.astype(total.dtype) for score in scores)
-    for first in range(0, len(moved), _BLOCK):
-        moved[first : first + _BLOCK] += np.stack(list(islice(scores, _BLOCK)))
+    while block := list(islice(scores, BLOCK)):
+        moved[added : added + len(block)] += np.stack(block)
+        added += len(block)
+    return added
 
 
 def resample_along(planes: Iterable[np.ndarray], depth: int, new_depth: int) -> Iterator[np.ndarray]:
@@ -100,6 +113,14 @@ def resample_along(planes: Iterable[np.ndarray], depth: int, new_depth: int) -> 
         yield (1 - part) * kept[0] + part * kept[-1] if below < above else kept[-1]
 
 
+def _divided(total: np.ndarray, z_done: int, y_done: int, x_done: int) -> Iterator[np.ndarray]:
+    """The planes along z of summed scores, each voxel over how many axes have reached it: (H, W) float32."""
+    height, width = total.shape[1:]
+    in_plane = (np.arange(height) < y_done)[:, None].astype(np.float32) + (np.arange(width) < x_done)
+    for z, plane in enumerate(planes_along(total, 0)):
+        yield plane.astype(np.float32) / np.maximum(in_plane + (z < z_done), 1)
+
+
 def _alike(slices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     first = None
     for z, slice_ in enumerate(slices):
@@ -117,7 +138,7 @@ def _check_scratch(scratch_dir: Path | str | None, shape: tuple[int, ...]) -> Pa
     folder = Path(scratch_dir or tempfile.gettempdir())
     if not folder.is_dir():
         raise InputError(f"scratch_dir {folder} is missing: make the folder or name another")
-    needed, free = _BYTES_PER_VOXEL * int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
+    needed, free = BYTES_PER_VOXEL * int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
             f"scratch_dir {folder} has {free / 1e9:.1f} GB free but axes zyx needs {needed / 1e9:.1f} GB: "

@@ -1,23 +1,44 @@
 """What the notebook's last cells call: find the inputs, segment every test kidney, write and show the submission."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .budget import Budget
+from .checkpoint import read_card
 from .config import Inference
-from .errors import InputError
-from .predict import load_predictors, predict_rows
+from .errors import InputError, one_line
+from .faults import Faults, on_kaggle
+from .files import write_whole
+from .guard import GuardedModel
+from .predict import load_predictors
+from .predictor import Predictor
+from .provenance import (
+    Stopwatch,
+    describe_checkpoint,
+    describe_machine,
+    format_provenance,
+    hash_package,
+    to_json,
+)
 from .report import figure_of_slices, figure_to_png, segmented_slice
 from .rle import parse_runs
-from .submission import read_submission, refuse, validate_submission, write_submission
-from .volume import open_volumes
+from .rows import Rows
+from .segment import Segmenter
+from .steady import SteadyVolume, open_steady_volumes
+from .submission import read_submission, validate_submission
+from .trial import Trial, bound, machine_memory, peak_ram, run_trial
 
 # Where Kaggle mounts an attached input under /kaggle/input, its old layout first.
 COMPETITION_MOUNTS = ("{slug}", "competitions/{slug}")
 CHECKPOINT_MOUNTS = ("{slug}", "datasets/*/{slug}", "models/*/{slug}/*/*/*")
+# Kaggle ends a notebook after 9 hours; the cells before and after the run need some of the rest.
+_KAGGLE_HOURS = 8.5
 
 
 @dataclass(frozen=True)
@@ -31,23 +52,155 @@ class KernelSettings:
     checkpoint_source: str = "sennet-kaggle-checkpoints"
     """Slug of the dataset or model that holds the *.safetensors files; all of them are used, averaged."""
     inference: Inference = field(default_factory=Inference)
+    strict: bool | None = None
+    """Whether a fault, such as a damaged slice, ends the run; else it costs what it touches and is listed at the
+    end. None: yes at home, no on Kaggle."""
+    time_budget_hours: float | None = None
+    """When less is left than all that the settings ask for would take, passes are dropped. None: 8.5 on Kaggle, no
+    limit at home."""
 
 
 def run_kernel(settings: KernelSettings) -> None:
-    """Segments every slice of every test kidney and writes the submission.
+    """Segments every slice of every test kidney and writes the submission, and `submission.json` beside it.
+
+    From the first second the submission has a row for every slice. Killed and called again, it goes on from the
+    finished slices.
 
     Raises:
-        InputError: an input is not attached, or cannot be read; the message says what is mounted.
+        InputError: the competition or the models are not attached; in a strict run, any fault. A strict run then
+            leaves no submission, any other the complete one it has.
     """
-    data_dir, checkpoint_paths = find_inputs(settings)
-    print(f"competition data: {data_dir}")
-    volumes = open_volumes(data_dir, "test")
-    predictors = load_predictors(checkpoint_paths, settings.inference)
-    for path, predictor in zip(checkpoint_paths, predictors, strict=True):
-        print(f"checkpoint: {path} on {predictor.device}, {predictor.dtype}, threshold {predictor.threshold}")
-    write_submission(settings.submission_path, predict_rows(volumes, predictors, settings.inference))
-    refuse(settings.submission_path, validate_submission(settings.submission_path, volumes))
-    print(f"{settings.submission_path}: {sum(map(len, volumes))} rows, one per test slice, valid")
+    strict = not on_kaggle() if settings.strict is None else settings.strict
+    run = _Run(settings, Faults(strict))
+    try:
+        with run.watch.stage("load"):
+            run.load()
+        with run.watch.stage("trial"):
+            run.try_out()
+        with run.watch.stage("segment"):
+            run.segment()
+    except Exception as error:
+        if strict:
+            settings.submission_path.unlink(missing_ok=True)
+        if strict or not run.predictors:
+            raise
+        run.faults.note("the run", error, "what was finished until then is kept")
+    with run.watch.stage("write and check"):
+        run.finish()
+    run.tell()
+
+
+class _Run:
+    """The state of a run, and its steps in order."""
+
+    def __init__(self, settings: KernelSettings, faults: Faults):
+        self.settings, self.faults, self.inference = settings, faults, settings.inference
+        hours = settings.time_budget_hours
+        if hours is None and on_kaggle():
+            hours = _KAGGLE_HOURS
+        self.budget = Budget(None if hours is None else 3600 * hours)
+        self.watch = Stopwatch()
+        self.checkpoint_paths: list[Path] = []
+        self.predictors: list[Predictor] = []
+        self.provenance: dict[str, Any] = {
+            "package_sha256": hash_package(Path(__file__).parent),
+            "settings": asdict(settings),
+        }
+        with self.watch.stage("rows"):
+            data_dir = find_competition(settings)
+            self.volumes = open_steady_volumes(data_dir, faults)
+            slice_ids = [slice_id for volume in self.volumes for slice_id in volume.slice_ids]
+            self.rows = Rows(settings.submission_path, slice_ids, faults)
+        print(f"competition data: {data_dir}; {settings.submission_path} has its {len(slice_ids)} rows, all empty yet")
+
+    def load(self) -> None:
+        """Loads the models and takes over what an earlier run finished."""
+        cards = []
+        for path in find_checkpoints(self.settings):
+            try:
+                predictors, card = load_guarded([path], self.inference, self.faults), read_card(path)
+            except Exception as error:
+                self.faults.note(path.name, error, "goes on without this model")
+                continue
+            self.checkpoint_paths.append(path)
+            self.predictors += predictors
+            cards.append(describe_checkpoint(path, card))
+        if not self.predictors:
+            raise InputError("none of the attached checkpoints could be loaded: attach one that `train` or `pack` made")
+        self.provenance["checkpoints"] = cards
+        self.provenance |= describe_machine([predictor.device for predictor in self.predictors])
+        print(format_provenance(self.provenance), flush=True)
+        files = [(str(path), path.stat()) for volume in self.volumes for path in volume.image_paths]
+        inputs = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in files]
+        self.rows.resume(json.dumps([self.provenance["package_sha256"], cards, asdict(self.inference), inputs]))
+        if self.rows.finished:
+            print(f"{len(self.rows.finished)} slices were finished by a run that was stopped")
+
+    def try_out(self) -> None:
+        """Measures what a pass costs, and looks whether the machine has the memory."""
+        largest = max(self.volumes, key=lambda volume: np.prod(volume.size))
+        try:
+            self.trial = run_trial(largest, self.predictors, self.inference)
+        except Exception as error:
+            self.faults.note("the trial", error, "goes on without having measured")
+            self.trial = Trial((1e-6,) * len(self.predictors), peak_ram(), 0, 0)
+        needed = bound(self.trial, self.volumes, self.inference)
+        machine = machine_memory(self.predictors, self.inference)
+        self.provenance["memory"] = {"at_most": needed._asdict(), "machine": machine._asdict()}
+        print(f"memory: at most {needed}; this machine has {machine}", flush=True)
+        for kind in needed.lacking(machine):
+            problem = f"{kind} needs {getattr(needed, kind) / 1e9:.1f} GB, has {getattr(machine, kind) / 1e9:.1f} GB"
+            if kind == "scratch":
+                self.faults.note("memory", f"{problem}: choose axes z or a scratch_dir with room", "axes z instead")
+                self.inference = replace(self.inference, axes="z")
+            else:
+                self.faults.note("memory", f"{problem}: choose a smaller batch_size", "one input at a time, axes z")
+                self.inference = replace(self.inference, axes="z", batch_size=1, sw_batch_size=1)
+
+    def segment(self) -> None:
+        def reload_on_cpu() -> list[Predictor]:
+            inference = replace(self.inference, device="cpu", precision="float32")
+            return load_guarded(self.checkpoint_paths, inference, self.faults)
+
+        parts = (self.predictors, self.inference, self.trial, self.budget, self.rows, self.faults, reload_on_cpu)
+        Segmenter(*parts).segment(self.volumes)
+
+    def finish(self) -> None:
+        """Writes the submission for the last time and checks it."""
+        self.rows.save()
+        for problem in validate_submission(self.settings.submission_path, self.volumes):
+            self.faults.note(self.settings.submission_path.name, problem, "it is left so")
+        self.rows.drop_journal()
+
+    def tell(self) -> None:
+        """Says what was lost and what the run took, here and in the JSON beside the submission."""
+        self.provenance |= {
+            "seconds": self.watch.seconds,
+            "peak_ram": peak_ram(),
+            "dropped": self.budget.dropped,
+            "faults": [fault._asdict() for fault in self.faults.noted],
+        }
+        path = self.settings.submission_path
+        try:
+            write_whole(path.with_suffix(".json"), to_json(self.provenance))
+        except OSError as error:
+            self.faults.note(path.with_suffix(".json").name, f"cannot be written ({one_line(error)})", "left out")
+        timings = ", ".join(f"{stage} {seconds} s" for stage, seconds in self.watch.seconds.items())
+        print(f"{timings}; peak RAM {peak_ram() / 1e9:.2f} GB")
+        print(*(f"dropped for lack of time: {words}" for words in self.budget.dropped), sep="\n")
+        print(self.faults)
+        print(f"{path}: {len(self.rows.rles)} rows, one per test slice")
+
+
+def load_guarded(paths: Sequence[Path], inference: Inference, faults: Faults) -> list[Predictor]:
+    """Loads checkpoints as `load_predictors` does; models of logits then outlive a lack of memory."""
+    predictors = load_predictors(paths, inference)
+    return [
+        predictor
+        if hasattr(predictor.model, "segment")
+        else replace(predictor, model=GuardedModel(predictor.model, faults))
+        for predictor in predictors
+    ]
 
 
 def count_vessels(settings: KernelSettings) -> pd.DataFrame:
@@ -58,7 +211,7 @@ def count_vessels(settings: KernelSettings) -> pd.DataFrame:
     """
     rles = dict(read_submission(settings.submission_path))
     rows = []
-    for volume in open_volumes(find_inputs(settings)[0], "test"):
+    for volume in _open(settings):
         pixels = [_count_pixels(rles[slice_id]) for slice_id in volume.slice_ids]
         area = sum(int(np.prod(volume.slice_size(z))) for z in range(len(volume)))
         rows.append((volume.name, len(volume), np.count_nonzero(pixels), sum(pixels), 100 * sum(pixels) / area))
@@ -75,38 +228,45 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
         A PNG file's bytes.
     """
     rles = dict(read_submission(settings.submission_path))
-    volumes = open_volumes(find_inputs(settings)[0], "test")
+    volumes = _open(settings)
     per_kidney = -(-rows // len(volumes))
     slices = []
     for volume in volumes:
         # A long text is a mask with many vessels, and need not be decoded to be found.
-        busiest = sorted(range(len(volume)), key=lambda z: -len(rles[volume.slice_ids[z]]))
+        fitting = [z for z in range(len(volume)) if volume.slice_size(z) == volume.size]
+        busiest = sorted(fitting, key=lambda z: -len(rles[volume.slice_ids[z]]))
         slices += [segmented_slice(volume, z, rles) for z in sorted(busiest[:per_kidney])]
     return figure_to_png(figure_of_slices(slices[:rows]))
 
 
-def find_inputs(settings: KernelSettings) -> tuple[Path, list[Path]]:
-    """Finds the competition's folder and the checkpoints, in Kaggle's old or new mount layout.
+def _open(settings: KernelSettings) -> list[SteadyVolume]:
+    return open_steady_volumes(find_competition(settings), Faults(strict=False))
 
-    Returns:
-        The folder that holds `test/`, and the checkpoint files in ascending order.
+
+def find_competition(settings: KernelSettings) -> Path:
+    """Finds the competition's folder, which holds `test/`, in Kaggle's old or new mount layout.
 
     Raises:
-        InputError: one of them is not there; the message lists what is mounted and says what to attach.
+        InputError: it is not there; the message lists what is mounted and says what to attach.
     """
-    data_dirs = _mounted(settings.input_dir, COMPETITION_MOUNTS, settings.competition, "test")
-    if not data_dirs:
+    test_dirs = _mounted(settings.input_dir, COMPETITION_MOUNTS, settings.competition, "test")
+    if not test_dirs:
         raise InputError(
             f"the competition {settings.competition!r} is not attached (no test/ folder of it under "
             f"{settings.input_dir}): add it as an input of the notebook. Mounted: {_inventory(settings.input_dir)}"
         )
-    checkpoint_paths = _mounted(settings.input_dir, CHECKPOINT_MOUNTS, settings.checkpoint_source, "*.safetensors")
-    if not checkpoint_paths:
+    return test_dirs[0].parent
+
+
+def find_checkpoints(settings: KernelSettings) -> list[Path]:
+    """Finds the checkpoint files, in ascending order; raises as `find_competition`."""
+    paths = _mounted(settings.input_dir, CHECKPOINT_MOUNTS, settings.checkpoint_source, "*.safetensors")
+    if not paths:
         raise InputError(
             f"no *.safetensors of {settings.checkpoint_source!r} under {settings.input_dir}: add that dataset as "
             f"an input of the notebook. Mounted: {_inventory(settings.input_dir)}"
         )
-    return data_dirs[0].parent, checkpoint_paths
+    return paths
 
 
 def _mounted(input_dir: Path, mounts: Sequence[str], slug: str, wanted: str) -> list[Path]:

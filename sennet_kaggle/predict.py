@@ -1,8 +1,8 @@
 """Slices → probability → mask: kidneys through one model or several, along one axis or three."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import tee
+from itertools import islice, tee
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,11 @@ def load_predictors(checkpoint_paths: Sequence[Path | str], inference: Inference
 
 
 def predict_probabilities(
-    volume: Volume, predictors: Sequence[Predictor], inference: Inference
+    volume: Volume,
+    predictors: Sequence[Predictor],
+    inference: Inference,
+    zs: range | None = None,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Predicts a kidney.
 
@@ -72,19 +76,24 @@ def predict_probabilities(
         volume: D slices.
         predictors: their scores are averaged.
         inference: how they are run.
+        zs: only these consecutive slices; they come out as they would among all.
+        go_on: with axes zyx, whether there is time for another plane (see `mean_over_axes`).
 
     Yields:
         (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the
         slice's own size.
     """
-    score = _ensemble(volume, predictors, inference)
+    score = ensemble_score(volume, predictors, inference)
     scale = inference.scale_of(volume.name)
+    zs = range(len(volume)) if zs is None else zs
     if inference.axes == "z":
-        scores = _score_along_z(volume, score, scale)
+        reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
+        first = max(0, zs.start - reach)
+        scores = _score_along_z(volume, range(first, min(len(volume), zs.stop + reach)), score, scale)
     else:
-        scores = mean_over_axes(volume, score, scale, inference.scratch_dir)
-    for slice_id, score_map in zip(volume.slice_ids, scores, strict=True):
-        yield slice_id, to_probability(score_map, inference)
+        first, scores = 0, mean_over_axes(volume, score, scale, inference.scratch_dir, go_on)
+    for z, score_map in zip(zs, islice(scores, zs.start - first, None), strict=False):
+        yield volume.slice_ids[z], to_probability(score_map, inference)
 
 
 def predict_masks(
@@ -148,7 +157,7 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
-def _ensemble(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
+def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
     """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged."""
     windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
     background = measure_background(volume) if windows and inference.skip_background else None
@@ -171,12 +180,13 @@ def _ensemble(volume: Volume, predictors: Sequence[Predictor], inference: Infere
     return score
 
 
-def _score_along_z(volume: Volume, score: Score, scale: float) -> Iterator[np.ndarray]:
-    """Scores a kidney slice by slice, each resized before and its scores back after: D maps (H, W) float32."""
+def _score_along_z(volume: Volume, zs: range, score: Score, scale: float) -> Iterator[np.ndarray]:
+    """Scores slices one by one, each resized before and its scores back after: maps (H, W) float32."""
+    slices = (volume[z] for z in zs)
     if scale == 1:
-        return score(volume)
-    resized = (resize_slice(slice_, *(scaled_length(length, scale) for length in slice_.shape)) for slice_ in volume)
-    return (resize_probability(map_, *volume.slice_size(z)) for z, map_ in enumerate(score(resized)))
+        return score(slices)
+    resized = (resize_slice(slice_, *(scaled_length(length, scale) for length in slice_.shape)) for slice_ in slices)
+    return (resize_probability(map_, *volume.slice_size(z)) for z, map_ in zip(zs, score(resized), strict=True))
 
 
 def _check_segmenter(preprocessing: Preprocessing, inference: Inference) -> None:

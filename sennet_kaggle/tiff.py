@@ -51,13 +51,19 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Reads (H, W) of a slice from its header alone.
+    """As `read_form`, (H, W) alone."""
+    return read_form(path)[0]
+
+
+def read_form(path: Path) -> tuple[tuple[int, int], np.dtype]:
+    """Reads (H, W) and the dtype of a slice from its header alone.
 
     Raises:
         InputError: as `read_grey`, as far as a header can tell.
     """
     with _open_tiff(path) as tiff:
-        return _first_page(tiff, path).shape[:2]
+        page = _first_page(tiff, path)
+        return page.shape[:2], page.dtype
 
 
 def read_mask(path: Path) -> np.ndarray:

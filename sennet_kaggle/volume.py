@@ -167,10 +167,16 @@ def open_labels(labels_dir: Path | str) -> dict[str, Path]:
     return labels
 
 
+def find_slices(slices_dir: Path) -> list[Path]:
+    """The TIFF files of a folder in ascending order of name; none where there is no folder."""
+    paths = slices_dir.iterdir() if slices_dir.is_dir() else ()
+    return sorted(path for path in paths if path.suffix.lower() in _SUFFIXES)
+
+
 def _slices_by_stem(slices_dir: Path) -> dict[str, Path]:
     if not slices_dir.is_dir():
         raise InputError(f"{slices_dir} is missing: expected a folder of *.tif slices")
-    paths = sorted(path for path in slices_dir.iterdir() if path.suffix.lower() in _SUFFIXES)
+    paths = find_slices(slices_dir)
     by_stem = {path.stem: path for path in paths}
     if len(by_stem) < len(paths):
         twin = next(a for a, b in zip(paths, paths[1:], strict=False) if a.stem == b.stem)

@@ -5,7 +5,14 @@ import pytest
 from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.kernel import KernelSettings, count_vessels, find_inputs, picture_of_submission, run_kernel
+from sennet_kaggle.kernel import (
+    KernelSettings,
+    count_vessels,
+    find_checkpoints,
+    find_competition,
+    picture_of_submission,
+    run_kernel,
+)
 from sennet_kaggle.models import create_model
 
 UNET = {"widths": [4, 8], "bottleneck": 8}
@@ -44,17 +51,16 @@ def mount(settings, write_kidney):
 @pytest.mark.parametrize("checkpoints", CHECKPOINTS)
 def test_every_layout(settings, mount, competition, checkpoints):
     mount(competition, checkpoints)
-    data_dir, checkpoint_paths = find_inputs(settings)
-    assert data_dir == settings.input_dir / COMPETITION[competition]
-    assert [path.name for path in checkpoint_paths] == ["a.safetensors", "b.safetensors"]
+    assert find_competition(settings) == settings.input_dir / COMPETITION[competition]
+    assert [path.name for path in find_checkpoints(settings)] == ["a.safetensors", "b.safetensors"]
 
 
 def test_missing_inputs_say_what_is_mounted(settings, mount):
     with pytest.raises(InputError, match="'blood-vessel-segmentation' is not attached.*Mounted: nothing"):
-        find_inputs(settings)
+        find_competition(settings)
     mount("new", None)
     with pytest.raises(InputError, match="no .*.safetensors of 'sennet-kaggle-checkpoints'.*Mounted: competitions, "):
-        find_inputs(settings)
+        find_checkpoints(settings)
 
 
 def test_run_counts_and_picture(settings, mount, capsys):
@@ -64,7 +70,7 @@ def test_run_counts_and_picture(settings, mount, capsys):
     assert [line.split(",")[0] for line in lines] == [
         "id", "kidney_5_0000", "kidney_5_0001", "kidney_6_0005", "kidney_6_0006", "kidney_6_0007",
     ]  # fmt: skip
-    assert "5 rows, one per test slice, valid" in capsys.readouterr().out
+    assert "5 rows, one per test slice" in capsys.readouterr().out
     table = count_vessels(settings)
     assert table["kidney"].tolist() == ["kidney_5", "kidney_6"]
     assert table["slices"].tolist() == [2, 3]

@@ -8,12 +8,14 @@ import pytest
 PACKAGE_DIR = Path(__file__).resolve().parent.parent / "sennet_kaggle"
 ROWS = [
     {"errors", "surface_dice"},
-    {"config", "distributed", "files", "metrics", "rle"},
-    {"augment", "experiments", "tiff", "models", "losses"},
+    {"config", "distributed", "faults", "files", "metrics", "rle"},
+    {"augment", "budget", "experiments", "guard", "tiff", "models", "losses"},
     {"volume", "phantom", "transforms", "windows", "checkpoint", "training_state"},
-    {"cache", "submission", "probability", "report", "background", "axes"},
-    {"dataset", "predictor", "score", "stats", "page", "notebook"},
+    {"cache", "submission", "probability", "provenance", "report", "background", "axes", "steady"},
+    {"dataset", "predictor", "rows", "score", "stats", "page", "notebook"},
     {"predict"},
+    {"trial"},
+    {"segment"},
     {"evaluate", "zero_shot", "kernel", "sweep"},
     {"train"},
     {"compare", "dry_run", "run"},

@@ -1,0 +1,63 @@
+"""What goes wrong on the way: said as it happens and listed at the end, or, in a strict run, the end of it."""
+
+import os
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from .errors import InputError, one_line
+
+
+class Fault(NamedTuple):
+    """One thing that went wrong and was survived."""
+
+    where: str
+    """A slice id, a file, a kidney."""
+    problem: str
+    remedy: str
+    """What the run did instead, and so what was lost."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}; {self.remedy}"
+
+
+class Faults:
+    """Collects faults; the one place that decides whether a run survives them.
+
+    Args:
+        strict: stop at the first, which is what one wants at home.
+    """
+
+    def __init__(self, strict: bool):
+        self.strict = strict
+        self.noted: list[Fault] = []
+
+    def note(self, where: str, problem: str | Exception, remedy: str) -> None:
+        """Says a fault and goes on; the same one is said once.
+
+        Raises:
+            InputError: the run is strict; an exception that is no InputError comes out as it is, with its traceback.
+        """
+        if self.strict:
+            raise problem if isinstance(problem, Exception) else InputError(f"{where}: {problem}")
+        fault = Fault(where, problem if isinstance(problem, str) else describe(problem), remedy)
+        if fault not in self.noted:
+            self.noted.append(fault)
+            tqdm.write(f"FAULT {fault}")
+
+    def __str__(self) -> str:
+        if not self.noted:
+            return "no faults"
+        return "\n".join([f"{len(self.noted)} FAULT(S) were survived:", *(f"  {fault}" for fault in self.noted)])
+
+
+def describe(error: Exception) -> str:
+    """An exception on one line; our own need no name before their message."""
+    if isinstance(error, InputError):
+        return str(error)
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
+def on_kaggle() -> bool:
+    """Whether this is one of Kaggle's notebook runs, interactive, saved or the scoring rerun."""
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ or "KAGGLE_IS_COMPETITION_RERUN" in os.environ

@@ -1,0 +1,130 @@
+"""The submission while it grows: a row for every test slice from the first second, finished ones safe from a kill."""
+
+import json
+import time
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import one_line
+from .faults import Faults
+from .rle import EMPTY_RLE
+from .submission import write_submission
+
+# How old what stands in submission.csv may be while rows are being finished.
+_SECONDS_BETWEEN_SAVES = 60.0
+
+
+class Rows:
+    """The rows of a submission, empty masks at first.
+
+    Finished rows also go to a journal beside the submission, one checked line each, from which a run that was
+    killed goes on.
+
+    Args:
+        path: submission.csv; written at once, whole, with an empty mask for every slice.
+        slice_ids: of every test slice, in order.
+        faults: hears of a disk that is full.
+
+    Raises:
+        InputError: the folder of `path` is missing.
+        OSError: it cannot be written to: without a place for the submission there is nothing to run for.
+    """
+
+    def __init__(self, path: Path, slice_ids: Iterable[str], faults: Faults):
+        self.path, self.faults = path, faults
+        self.rles = dict.fromkeys(slice_ids, EMPTY_RLE)
+        self.finished: set[str] = set()
+        self.journal_path = path.with_name(f"{path.name}.journal")
+        self._journal = None
+        self._saved = time.monotonic()
+        write_submission(path, self.rles.items())
+
+    def resume(self, key: str) -> None:
+        """Takes over the rows that an earlier run with the same key finished, and opens the journal for more.
+
+        Args:
+            key: all that the rows depend on.
+        """
+        found = {slice_id: rle for slice_id, rle in read_journal(self.journal_path, key) if slice_id in self.rles}
+        self.rles |= found
+        self.finished |= found.keys()
+        try:
+            self._journal = open(self.journal_path, "ab" if found else "wb", buffering=0)
+            if not found:
+                self._journal.write(_line(key))
+        except OSError as error:
+            self._journal_failed(error)
+        if found:
+            self.save()
+
+    def add(self, slice_id: str, rle: str, finished: bool = True) -> None:
+        """Sets a slice's row.
+
+        Args:
+            slice_id: of the slice.
+            rle: its mask.
+            finished: whether a run that goes on need not try it again; False where a fault touched it.
+        """
+        self.rles[slice_id] = rle
+        if finished:
+            self.finished.add(slice_id)
+            if self._journal:
+                try:
+                    self._journal.write(_line([slice_id, rle]))
+                except OSError as error:
+                    self._journal_failed(error)
+        if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the submission as it is now; where the disk is full the journal makes room for it."""
+        self._saved = time.monotonic()
+        for remedy in ("the journal is removed to make room", "the last one that was written stays, whole but older"):
+            try:
+                write_submission(self.path, self.rles.items())
+                return
+            except OSError as error:
+                self.faults.note(self.path.name, f"cannot be written ({one_line(error)})", remedy)
+                self.drop_journal()
+
+    def drop_journal(self) -> None:
+        """Removes the journal: the run has ended, or the disk is full."""
+        if self._journal:
+            self._journal.close()
+        self._journal = None
+        self.journal_path.unlink(missing_ok=True)
+
+    def _journal_failed(self, error: OSError) -> None:
+        remedy = "goes on without; a run that is killed would start from the beginning"
+        self.faults.note(self.journal_path.name, f"cannot be written ({one_line(error)})", remedy)
+
+
+def read_journal(path: Path, key: str) -> list[tuple[str, str]]:
+    """Reads what a run finished before it was killed.
+
+    Args:
+        path: the journal.
+        key: what its first line must say.
+
+    Returns:
+        (slice id, run-length encoding) of each whole line; none where there is no journal of that key.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
+        return []
+    whole = [line[9:] for line in lines if line[:9] == _checksum(line[9:])]
+    if not whole or json.loads(whole[0]) != key:
+        return []
+    return [tuple(json.loads(line)) for line in whole[1:]]
+
+
+def _line(content: str | list[str]) -> bytes:
+    """A line with its checksum; it begins a new one in case the last was cut short."""
+    encoded = json.dumps(content).encode()
+    return b"\n" + _checksum(encoded) + encoded + b"\n"
+
+
+def _checksum(encoded: bytes) -> bytes:
+    return b"%08x " % zlib.crc32(encoded)
