@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-import numpy as np
+import torch
 from tqdm import tqdm
 
 from .budget import Budget, Pace, ladder
@@ -17,7 +17,7 @@ from .predictor import Predictor
 from .rle import rle_encode
 from .rows import Rows
 from .steady import SteadyVolume
-from .transforms import resize_probability
+from .transforms import fetch_mask, resize_map
 from .trial import Trial, axes_factor
 
 # Slices after which the pace is looked at again.
@@ -117,17 +117,16 @@ class _Kidney:
             self._leave_axes()
         return done
 
-    def _finish(self, z: int, probability: np.ndarray, threshold: float) -> None:
-        slice_id, size = self.volume.slice_ids[z], self.volume.slice_size(z)
-        lost = np.isnan(probability)
+    def _finish(self, z: int, probability: torch.Tensor, threshold: float) -> None:
+        slice_id = self.volume.slice_ids[z]
+        lost = probability.isnan()
         if lost.any():
             self.volume.touched.add(z)
-            problem = f"{np.count_nonzero(lost)} of {lost.size} probabilities are not a number"
+            problem = f"{lost.count_nonzero()} of {lost.numel()} probabilities are not a number"
             self.run.faults.note(slice_id, problem, "no vessel there")
-            probability = np.where(lost, np.float32(0), probability)
-        if probability.shape != size:
-            probability = resize_probability(probability, *size)
-        self.run.rows.add(slice_id, rle_encode(probability > threshold), finished=z not in self.volume.touched)
+            probability = probability.nan_to_num(0)
+        mask = fetch_mask(resize_map(probability, *self.volume.slice_size(z)), threshold)
+        self.run.rows.add(slice_id, rle_encode(mask), finished=z not in self.volume.touched)
         self.pending.remove(z)
         self.progress.update()
 

@@ -153,7 +153,7 @@ def test_segformer_evaluates_as_huggingface_does(size, labels):
         image = torch.randn(3, 2, *size)
         expected = network(pixel_values=image).logits
         torch.testing.assert_close(segformer_logits(network, image), expected, rtol=1e-4, atol=1e-5)
-    assert expected.std() > 0.1
+    assert expected.std() > 0.01
 
 
 def test_segformer_b0_parameters():
