@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from .budget import Budget
 from .checkpoint import read_card
@@ -26,13 +25,15 @@ from .provenance import (
     hash_package,
     to_json,
 )
-from .report import figure_of_slices, figure_to_png, segmented_slice
 from .rle import parse_runs
 from .rows import Rows
 from .segment import Segmenter
 from .steady import SteadyVolume, open_steady_volumes
 from .submission import read_submission, validate_submission
 from .trial import Trial, bound, machine_memory, peak_ram, run_trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Where Kaggle mounts an attached input under /kaggle/input, its old layout first.
 COMPETITION_MOUNTS = ("{slug}", "competitions/{slug}")
@@ -203,12 +204,14 @@ def load_guarded(paths: Sequence[Path], inference: Inference, faults: Faults) ->
     ]
 
 
-def count_vessels(settings: KernelSettings) -> pd.DataFrame:
+def count_vessels(settings: KernelSettings) -> "pd.DataFrame":
     """Counts what the submission says.
 
     Returns:
         A row per kidney: its slices, those with vessels, vessel pixels, and their share of all pixels in percent.
     """
+    import pandas as pd  # the submission does not wait for it
+
     rles = dict(read_submission(settings.submission_path))
     rows = []
     for volume in _open(settings):
@@ -227,6 +230,8 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
     Returns:
         A PNG file's bytes.
     """
+    from .report import figure_of_slices, figure_to_png, segmented_slice  # nor for matplotlib
+
     rles = dict(read_submission(settings.submission_path))
     volumes = _open(settings)
     per_kidney = -(-rows // len(volumes))
