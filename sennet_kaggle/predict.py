@@ -14,6 +14,7 @@ from .axes import mean_over_axes, scaled_length
 from .background import measure_background
 from .checkpoint import load_checkpoint
 from .config import Inference, Preprocessing
+from .distributed import Share, local_rank
 from .errors import InputError
 from .predictor import Predictor, to_probability
 from .probability import save_probability
@@ -81,6 +82,7 @@ def predict_probabilities(
     inference: Inference,
     zs: range | None = None,
     go_on: Callable[[], bool] = lambda: True,
+    share: Share = Share(),  # noqa: B008
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Predicts a kidney.
 
@@ -90,6 +92,7 @@ def predict_probabilities(
         inference: how they are run.
         zs: only these consecutive slices; they come out as they would among all.
         go_on: with axes zyx, whether there is time for another plane (see `mean_over_axes`).
+        share: with axes zyx, this process's share of the work on all slices.
 
     Yields:
         (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the
@@ -98,28 +101,33 @@ def predict_probabilities(
     score = ensemble_score(volume, predictors, inference)
     scale = inference.scale_of(volume.name)
     zs = range(len(volume)) if zs is None else zs
+    reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
     if inference.axes == "z":
-        reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
         first = max(0, zs.start - reach)
         scores = _score_along_z(volume, range(first, min(len(volume), zs.stop + reach)), score, scale)
     else:
         first = 0
-        means = mean_over_axes(volume, _to_numpy(score), scale, inference.scratch_dir, go_on)
+        means = mean_over_axes(volume, _to_numpy(score), scale, inference.scratch_dir, go_on, share, reach)
         scores = map(torch.from_numpy, means)
     for z, score_map in zip(zs, islice(scores, zs.start - first, None), strict=False):
         yield volume.slice_ids[z], to_probability(score_map, inference)
 
 
 def predict_masks(
-    volume: Volume, predictors: Sequence[Predictor], inference: Inference, probability_dir: Path | None = None
+    volume: Volume,
+    predictors: Sequence[Predictor],
+    inference: Inference,
+    probability_dir: Path | None = None,
+    share: Share = Share(),  # noqa: B008
 ) -> Iterator[tuple[str, np.ndarray]]:
     """As `predict_probabilities`, cut at the mean of the members' thresholds: (slice id, (H, W) bool).
 
     Args:
         probability_dir: also keep the kidney's probability there (see `probability.save_probability`).
+        share: which part of the slices.
     """
-    threshold = mean_threshold(predictors)
-    probabilities = predict_probabilities(volume, predictors, inference)
+    threshold, zs = mean_threshold(predictors), share.part(len(volume))
+    probabilities = predict_probabilities(volume, predictors, inference, zs, share=share)
     if probability_dir is not None:
         fetched = ((slice_id, probability.cpu()) for slice_id, probability in probabilities)
         probabilities = save_probability(probability_dir, volume, fetched)
@@ -132,16 +140,24 @@ def predict_rows(
     predictors: Sequence[Predictor],
     inference: Inference,
     probability_dir: Path | None = None,
+    share: Share = Share(),  # noqa: B008
 ) -> Iterator[tuple[str, str]]:
     """Segments kidneys behind a progress bar; arguments as those of `predict_masks`.
 
     Yields:
-        The rows of the submission, (slice id, RLE).
+        The rows of the submission, (slice id, RLE), that are this process's.
+
+    Raises:
+        InputError: the probabilities are to be kept, and several processes have a part of them each.
     """
-    with tqdm(total=sum(map(len, volumes)), unit="slice", desc="segmenting", mininterval=1.0) as progress:
+    if probability_dir is not None and share.world > 1:
+        raise InputError("one process alone can keep probabilities: leave out torchrun or save_probability")
+    total = sum(len(share.part(len(volume))) for volume in volumes)
+    bar = tqdm(total=total, unit="slice", desc="segmenting", mininterval=1.0, disable=share.rank > 0)
+    with bar as progress:
         for volume in volumes:
             progress.set_postfix_str(volume.name)
-            for slice_id, mask in predict_masks(volume, predictors, inference, probability_dir):
+            for slice_id, mask in predict_masks(volume, predictors, inference, probability_dir, share):
                 yield slice_id, rle_encode(mask)
                 progress.update()
 
@@ -155,13 +171,13 @@ def pick_device(device: str) -> torch.device:
     """Turns a device setting into a device.
 
     Args:
-        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        device: "auto" (a GPU where there is one; each process of torchrun takes another), "cpu", "cuda" or "cuda:N".
 
     Raises:
         InputError: an unknown device, or a GPU where there is none.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = f"cuda:{local_rank() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         picked = torch.device(device)
     except RuntimeError as error:
