@@ -269,6 +269,8 @@ def dry_run(
     volume: tuple[str, ...] = (),
     output_dir: Path = Path("dry-run"),
     mount_layout: Literal["new", "old"] = "new",
+    checkpoint: tuple[Path, ...] = (),
+    on_kaggle: bool = False,
 ) -> None:
     """Rehearse the whole submission: build the notebook, run it without network, validate, score, draw.
 
@@ -277,12 +279,14 @@ def dry_run(
         volume: Kidneys of it to use as the test set; those of its test/ folder when not given.
         output_dir: Gets submission.csv, scores.csv, slices.png and the executed notebook.
         mount_layout: Which of Kaggle's two layouts of input folders to rehearse.
+        checkpoint: Checkpoints to attach; the shipped ones when none is named.
+        on_kaggle: Run as on Kaggle: faults are survived, and passes are dropped when the time gets short.
     """
     from .dry_run import open_rehearsal_volumes, rehearse
     from .report import format_table
 
     volumes = open_rehearsal_volumes(data_dir, volume, output_dir / "phantom")
-    submission_path, table, picture_path = rehearse(volumes, output_dir, mount_layout)
+    submission_path, table, picture_path = rehearse(volumes, output_dir, mount_layout, None, checkpoint, on_kaggle)
     print(format_table(table) if table is not None else "no labels, so no score")
     print(f"submission: {submission_path}\npicture:    {picture_path}")
 

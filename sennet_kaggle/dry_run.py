@@ -34,15 +34,17 @@ def rehearse(
     mount_layout: Literal["old", "new"] = "new",
     notebook_path: Path | None = None,
     checkpoint_paths: Sequence[Path] = (),
+    on_kaggle: bool = False,
 ) -> tuple[Path, pd.DataFrame | None, Path]:
     """Runs the built notebook over kidneys as if they were the test set, and scores the submission.
 
     Args:
         volumes: labelled or not; the notebook sees their images only.
-        output_dir: gets `submission.csv`, `sennet.ipynb` (executed), `scores.csv` and `slices.png`.
+        output_dir: gets `submission.csv` and `.json`, `sennet.ipynb` (executed), `scores.csv` and `slices.png`.
         mount_layout: which of Kaggle's layouts the inputs are mounted in.
         notebook_path: the notebook to run; built from the sources when not given.
         checkpoint_paths: what is attached as the checkpoint dataset; the shipped ones when none is given.
+        on_kaggle: let the notebook think so: faults are survived, and the clock runs.
 
     Returns:
         The submission, the table of scores (None without labels), and the picture.
@@ -52,7 +54,13 @@ def rehearse(
     """
     output_dir = output_dir.resolve()
     output_dir.mkdir(parents=True, exist_ok=True)
-    for name in ("submission.csv", "sennet.ipynb", "scores.csv", "slices.png"):  # nothing of an earlier run stays
+    for name in (
+        "submission.csv",
+        "submission.json",
+        "sennet.ipynb",
+        "scores.csv",
+        "slices.png",
+    ):  # nothing of an earlier run stays
         (output_dir / name).unlink(missing_ok=True)
     if notebook_path is None:
         notebook_path = output_dir / "built.ipynb"
@@ -65,11 +73,13 @@ def rehearse(
     # By its path and with -P: the notebook must find the package that it carries, not this one.
     runner = [sys.executable, "-P", str(Path(__file__).with_name("notebook.py"))]
     command = [*runner, str(notebook_path), str(output_dir / "sennet.ipynb")]
-    _run([*prefix, *command, str(kaggle_dir / "working")], "the notebook", {"SENNET_KAGGLE_DIR": kaggle_dir})
+    environment = {"SENNET_KAGGLE_DIR": kaggle_dir} | ({"KAGGLE_KERNEL_RUN_TYPE": "Batch"} if on_kaggle else {})
+    _run([*prefix, *command, str(kaggle_dir / "working")], "the notebook", environment)
     (output_dir / "built.ipynb").unlink(missing_ok=True)
 
     submission_path = output_dir / "submission.csv"
-    os.replace(kaggle_dir / "working" / "submission.csv", submission_path)
+    for path in (submission_path, submission_path.with_suffix(".json")):
+        os.replace(kaggle_dir / "working" / path.name, path)
     refuse(submission_path, validate_submission(submission_path, volumes))
     return submission_path, *score(submission_path, volumes, output_dir)
 

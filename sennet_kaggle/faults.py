@@ -1,6 +1,7 @@
 """What goes wrong on the way: said as it happens and listed at the end, or, in a strict run, the end of it."""
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -26,10 +27,11 @@ class Faults:
 
     Args:
         strict: stop at the first, which is what one wants at home.
+        say: called with each as it happens.
     """
 
-    def __init__(self, strict: bool):
-        self.strict = strict
+    def __init__(self, strict: bool, say: Callable[[str], None] = tqdm.write):
+        self.strict, self._say = strict, say
         self.noted: list[Fault] = []
 
     def note(self, where: str, problem: str | Exception, remedy: str) -> None:
@@ -43,7 +45,7 @@ class Faults:
         fault = Fault(where, problem if isinstance(problem, str) else describe(problem), remedy)
         if fault not in self.noted:
             self.noted.append(fault)
-            tqdm.write(f"FAULT {fault}")
+            self._say(f"FAULT {fault}")
 
     def __str__(self) -> str:
         if not self.noted:
@@ -55,7 +57,7 @@ def describe(error: Exception) -> str:
     """An exception on one line; our own need no name before their message."""
     if isinstance(error, InputError):
         return str(error)
-    return f"{type(error).__name__}: {one_line(error)}"
+    return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
 
 
 def on_kaggle() -> bool:

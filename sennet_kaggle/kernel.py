@@ -1,7 +1,8 @@
 """What the notebook's last cells call: find the inputs, segment every test kidney, write and show the submission."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,23 +73,28 @@ def run_kernel(settings: KernelSettings) -> None:
             leaves no submission, any other the complete one it has.
     """
     strict = not on_kaggle() if settings.strict is None else settings.strict
-    run = _Run(settings, Faults(strict))
+    with _none_left_by_failure(settings.submission_path) if strict else nullcontext():
+        run = _Run(settings, Faults(strict))
+        try:
+            for step in (run.load, run.try_out, run.segment):
+                with run.watch.stage(step.__name__):
+                    step()
+        except Exception as error:
+            if strict or not run.predictors:
+                raise
+            run.faults.note("the run", error, "what was finished until then is kept")
+        with run.watch.stage("finish"):
+            run.finish()
+        run.tell()
+
+
+@contextmanager
+def _none_left_by_failure(path: Path) -> Iterator[None]:
     try:
-        with run.watch.stage("load"):
-            run.load()
-        with run.watch.stage("trial"):
-            run.try_out()
-        with run.watch.stage("segment"):
-            run.segment()
-    except Exception as error:
-        if strict:
-            settings.submission_path.unlink(missing_ok=True)
-        if strict or not run.predictors:
-            raise
-        run.faults.note("the run", error, "what was finished until then is kept")
-    with run.watch.stage("write and check"):
-        run.finish()
-    run.tell()
+        yield
+    except Exception:
+        path.unlink(missing_ok=True)
+        raise
 
 
 class _Run:
@@ -240,12 +246,17 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
         # A long text is a mask with many vessels, and need not be decoded to be found.
         fitting = [z for z in range(len(volume)) if volume.slice_size(z) == volume.size]
         busiest = sorted(fitting, key=lambda z: -len(rles[volume.slice_ids[z]]))
-        slices += [segmented_slice(volume, z, rles) for z in sorted(busiest[:per_kidney])]
+        for z in sorted(busiest[:per_kidney]):
+            with suppress(InputError):  # a kidney without any sound slice, of which the run has spoken
+                slices.append(segmented_slice(volume, z, rles))
+    if not slices:
+        raise InputError("no slice can be read: there is nothing to draw")
     return figure_to_png(figure_of_slices(slices[:rows]))
 
 
 def _open(settings: KernelSettings) -> list[SteadyVolume]:
-    return open_steady_volumes(find_competition(settings), Faults(strict=False))
+    """The kidneys once more, without saying again what the run has said of them."""
+    return open_steady_volumes(find_competition(settings), Faults(strict=False, say=lambda _: None))
 
 
 def find_competition(settings: KernelSettings) -> Path:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import one_line
+from .errors import InputError, one_line
 from .faults import Faults
 from .rle import EMPTY_RLE
 from .submission import write_submission
@@ -27,8 +27,7 @@ class Rows:
         faults: hears of a disk that is full.
 
     Raises:
-        InputError: the folder of `path` is missing.
-        OSError: it cannot be written to: without a place for the submission there is nothing to run for.
+        InputError: it cannot be written: without a place for the submission there is nothing to run for.
     """
 
     def __init__(self, path: Path, slice_ids: Iterable[str], faults: Faults):
@@ -38,7 +37,10 @@ class Rows:
         self.journal_path = path.with_name(f"{path.name}.journal")
         self._journal = None
         self._saved = time.monotonic()
-        write_submission(path, self.rles.items())
+        try:
+            write_submission(path, self.rles.items())
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({one_line(error)}): expected a folder with room") from error
 
     def resume(self, key: str) -> None:
         """Takes over the rows that an earlier run with the same key finished, and opens the journal for more.
@@ -110,10 +112,7 @@ def read_journal(path: Path, key: str) -> list[tuple[str, str]]:
     Returns:
         (slice id, run-length encoding) of each whole line; none where there is no journal of that key.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError:
-        return []
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     whole = [line[9:] for line in lines if line[:9] == _checksum(line[9:])]
     if not whole or json.loads(whole[0]) != key:
         return []

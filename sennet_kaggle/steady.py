@@ -22,7 +22,7 @@ class SteadyVolume(Volume):
     """A volume whose slices can all be read and are of one size and dtype.
 
     A slice that cannot be read is the nearest that can; one of another size or dtype is made to fit. Each is noted
-    as a fault, so that a strict run stops there.
+    as a fault, so that a strict run stops there. Without any sound slice, reading one raises InputError.
     """
 
     faults: Faults = field(default_factory=lambda: Faults(strict=True), repr=False)
@@ -36,7 +36,9 @@ class SteadyVolume(Volume):
             others = sorted(range(len(self)), key=lambda other: abs(other - z))
             readable = (slice_ for slice_ in map(self._read, others) if slice_ is not None)
             slice_ = next(readable, None)
-        return np.zeros(self.size, self.dtype) if slice_ is None else slice_
+        if slice_ is None:
+            raise InputError(f"{self.name} has no slice that can be read")
+        return slice_
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[z] for z in range(len(self)))

@@ -192,3 +192,22 @@ def test_the_three_slices_of_the_visible_test_folder(data_dir, preprocessing, in
     for _, probability in predicted:
         assert probability.shape == (1303, 912) and probability.dtype == torch.float32
         assert 0 < probability.min() < probability.max() < 1
+
+
+@pytest.mark.parametrize("planes", [2, 3, 6, 9])
+def test_cut_short_each_voxel_is_the_mean_over_what_reached_it(planes):
+    """A volume of 3 x 4 x 5 whose score is 1 along z, 2 along y and 3 along x, told to stop after some planes."""
+    asked, along = iter(range(100)), iter((1, 2, 3))
+
+    def score(slices):
+        value = next(along)
+        return (np.full(slice_.shape, value, np.float32) for slice_ in slices)
+
+    maps = list(mean_over_axes([np.zeros((4, 5), np.uint8)] * 3, score, 1.0, None, lambda: next(asked) < planes))
+    if planes == 2:
+        assert len(maps) == 2  # the third slice has nothing
+        return
+    y, x = np.mgrid[:4, :5]
+    reached_y, reached_x = y < planes - 3, x < planes - 3 - 4
+    expected = (1 + 2 * reached_y + 3 * reached_x) / (1 + reached_y + reached_x)
+    np.testing.assert_allclose(maps, np.broadcast_to(expected, (3, 4, 5)), rtol=1e-6)

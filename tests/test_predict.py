@@ -207,3 +207,25 @@ class _Slices(list):
     @property
     def slice_ids(self):
         return [f"k_{z:04d}" for z in range(len(self))]
+
+
+@pytest.mark.parametrize("offsets", [(0,), (-2, 0, 1), (0, 3)])
+@pytest.mark.parametrize("outputs", ["centre", "all"])
+@pytest.mark.parametrize("axes", ["z", "zyx"])
+def test_a_part_comes_out_as_among_all(volume, offsets, outputs, axes):
+    """Any run of slices, with the neighbours it needs."""
+
+    class Weighted(nn.Module):
+        def forward(self, tensor):
+            return tensor * torch.arange(1, tensor.shape[1] + 1).view(1, -1, 1, 1)
+
+    preprocessing = Preprocessing(
+        intensity="eight_bit", region="windows", roi_size=64, offsets=offsets, outputs=outputs, mean=(0.0,), std=(1.0,)
+    )
+    predictors, inference = [create_predictor(Weighted(), preprocessing, 0.5, Inference())], Inference(axes=axes)
+    whole = list(predict_probabilities(volume, predictors, inference))
+    for zs in (range(0, 1), range(2, 4), range(4, 5)):
+        part = list(predict_probabilities(volume, predictors, inference, zs))
+        assert [slice_id for slice_id, _ in part] == volume.slice_ids[zs.start : zs.stop]
+        for z, (_, probability) in zip(zs, part, strict=True):
+            np.testing.assert_array_equal(probability, whole[z][1])

@@ -1,0 +1,69 @@
+"""The kernel under every fault of docs/faults.md: at home it stops, on Kaggle the submission is complete and valid."""
+
+import pytest
+from fault_table import SCENARIOS, TABLE_PATH, Bench, build_bench, line, play, read_rows, run
+
+from sennet_kaggle.errors import InputError
+from sennet_kaggle.faults import Fault, Faults, describe, on_kaggle
+from sennet_kaggle.rle import EMPTY_RLE
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, one_thread) -> Bench:
+    bench = build_bench(tmp_path_factory.mktemp("undisturbed"))
+    assert run(bench, strict=True)[0] == ""
+    rles = read_rows(bench)
+    assert len(rles) == len(set(rles.values())) == 17 and EMPTY_RLE not in rles.values()  # a swapped mask shows
+    return bench
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_fault(name, undisturbed, tmp_path):
+    scenario = SCENARIOS[name]
+    outcome = play(scenario, undisturbed, tmp_path)
+    assert outcome.rows == scenario.rows
+    assert bool(outcome.error) == bool(scenario.stops) and scenario.stops in outcome.error
+    assert scenario.unlike in (None, outcome.unlike)
+    assert bool(outcome.at_home) != (scenario.survives_at_home or scenario.kills)
+    assert "\n" not in outcome.at_home and "Traceback" not in outcome.at_home
+    assert line(scenario, outcome) in TABLE_PATH.read_text().splitlines(), "run python tests/fault_table.py"
+
+
+def test_the_table_has_no_other_lines():
+    assert len([line for line in TABLE_PATH.read_text().splitlines() if line.startswith("| ")]) == 1 + len(SCENARIOS)
+
+
+def test_a_fault_is_said_once_and_listed():
+    said = []
+    faults = Faults(strict=False, say=said.append)
+    assert str(faults) == "no faults"
+    for _ in range(2):
+        faults.note("k_0001", InputError("0001.tif is truncated"), "its neighbour stands in")
+    faults.note("k_0002", MemoryError(), "left empty")
+    assert said == [
+        "FAULT k_0001: 0001.tif is truncated; its neighbour stands in",
+        "FAULT k_0002: MemoryError; left empty",
+    ]
+    assert faults.noted[1] == Fault("k_0002", "MemoryError", "left empty")
+    assert str(faults).splitlines()[0] == "2 FAULT(S) were survived:"
+
+
+def test_a_strict_run_stops_at_the_first():
+    with pytest.raises(InputError, match="k_0001: is 3x4, most slices are 5x6"):
+        Faults(strict=True).note("k_0001", "is 3x4, most slices are 5x6", "resized")
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its name and its traceback
+        Faults(strict=True).note("k", ZeroDivisionError("division by zero"), "left out")
+
+
+def test_an_exception_is_one_line():
+    assert describe(RuntimeError("CUDA error:\n  illegal")) == "RuntimeError: CUDA error: illegal"
+
+
+@pytest.mark.parametrize("name", ["KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_IS_COMPETITION_RERUN"])
+def test_kaggle_is_known_by_its_environment(monkeypatch, name):
+    for variable in ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_IS_COMPETITION_RERUN"):
+        monkeypatch.delenv(variable, raising=False)
+    assert not on_kaggle()
+    monkeypatch.setenv(name, "1")
+    assert on_kaggle()

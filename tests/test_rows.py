@@ -1,0 +1,92 @@
+"""The submission while it grows: complete at once, resumed from a journal in which only whole lines count."""
+
+import pytest
+
+from sennet_kaggle import rows as rows_module
+from sennet_kaggle.errors import InputError
+from sennet_kaggle.faults import Faults
+from sennet_kaggle.rows import Rows, read_journal
+from sennet_kaggle.submission import read_submission
+
+IDS = ["k_0000", "k, upper\n0001", "k_0002"]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "submission.csv"
+
+
+def begin(path, key="key", finished=()) -> Rows:
+    rows = Rows(path, IDS, Faults(strict=True))
+    rows.resume(key)
+    for slice_id in finished:
+        rows.add(slice_id, "1 2 9 3")
+    return rows
+
+
+def test_every_row_is_there_at_once(path):
+    Rows(path, IDS, Faults(strict=True))
+    assert dict(read_submission(path)) == dict.fromkeys(IDS, "1 0")
+
+
+def test_what_was_finished_is_taken_over(path):
+    first = begin(path, finished=IDS[:2])
+    assert dict(read_submission(path)) == dict.fromkeys(IDS, "1 0")  # killed before it was saved
+    second = begin(path)
+    assert second.finished == set(IDS[:2])
+    assert dict(read_submission(path)) == second.rles == first.rles
+    second.add(IDS[2], "5 5")
+    assert begin(path).finished == set(IDS)
+
+
+def test_an_unfinished_row_counts_but_is_tried_again(path):
+    rows = begin(path)
+    rows.add(IDS[0], "1 2", finished=False)
+    rows.save()
+    assert dict(read_submission(path))[IDS[0]] == "1 2"
+    assert begin(path).finished == set()
+
+
+def test_another_key_starts_anew(path):
+    begin(path, "key", IDS[:2])
+    assert begin(path, "another key").finished == set()
+    assert read_journal(path.with_name("submission.csv.journal"), "key") == []
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 3))
+def test_a_line_that_was_cut_does_not_count_and_spoils_no_other(path, cut):
+    begin(path, finished=IDS[:2])
+    journal_path = path.with_name("submission.csv.journal")
+    journal_path.write_bytes(journal_path.read_bytes()[:-cut])
+    rows = begin(path)
+    assert rows.finished == set(IDS[: 2 if cut == 1 else 1])  # the newline alone is no loss
+    rows.add(IDS[2], "5 5")
+    assert begin(path).finished == rows.finished
+
+
+@pytest.mark.parametrize("at", range(0, 100, 7))
+def test_a_damaged_byte_costs_at_most_its_line(path, at):
+    begin(path, finished=IDS)
+    journal_path = path.with_name("submission.csv.journal")
+    content = bytearray(journal_path.read_bytes())
+    content[at] ^= 1
+    journal_path.write_bytes(content)
+    assert len(begin(path).finished) in (0, 2, 3)  # the key's line, a row's, a newline between
+
+
+def test_it_is_saved_while_it_grows(path, monkeypatch):
+    monkeypatch.setattr(rows_module, "_SECONDS_BETWEEN_SAVES", -1.0)
+    begin(path, finished=IDS[:1])
+    assert dict(read_submission(path))[IDS[0]] == "1 2 9 3"
+
+
+def test_the_end_leaves_the_submission_alone(path):
+    rows = begin(path, finished=IDS)
+    rows.save()
+    rows.drop_journal()
+    assert [child.name for child in path.parent.iterdir()] == ["submission.csv"]
+
+
+def test_nowhere_to_write(tmp_path):
+    with pytest.raises(InputError, match="there is no folder .*nowhere"):
+        Rows(tmp_path / "nowhere" / "submission.csv", IDS, Faults(strict=False))

@@ -1,0 +1,69 @@
+"""Kidneys that can always be read."""
+
+import numpy as np
+import pytest
+from conftest import write_tiff
+
+from sennet_kaggle.errors import InputError
+from sennet_kaggle.faults import Faults
+from sennet_kaggle.steady import open_steady_volumes
+
+
+@pytest.fixture
+def kidney(tmp_path, write_kidney):
+    images, _ = write_kidney(tmp_path / "test" / "k", depth=5, labels=False)
+    return tmp_path, images, [tmp_path / "test" / "k" / "images" / f"{z:04d}.tif" for z in range(5)]
+
+
+def open_kidney(data_dir, strict=False):
+    return open_steady_volumes(data_dir, Faults(strict, say=lambda _: None))[0]
+
+
+def test_a_sound_kidney_is_read_as_it_is(kidney):
+    data_dir, images, _ = kidney
+    volume = open_kidney(data_dir, strict=True)
+    np.testing.assert_array_equal(list(volume), images)
+    assert (volume.size, volume.dtype, volume.touched) == ((40, 31), np.uint16, set())
+
+
+@pytest.mark.parametrize(("damaged", "z", "read"), [([0], 0, 1), ([4], 4, 3), ([0, 1, 2], 0, 3), ([1, 2], 2, 3)])
+def test_the_nearest_sound_slice_stands_in(kidney, damaged, z, read):
+    data_dir, images, paths = kidney
+    for each in damaged:
+        paths[each].write_bytes(b"II*\0")
+    volume = open_kidney(data_dir)
+    np.testing.assert_array_equal(volume[z], images[read])
+    assert volume.slice_size(z) == (40, 31)
+    assert len(list(volume)) == 5 and volume.touched == set(damaged)
+    assert len(volume.faults.noted) == len(damaged)
+    with pytest.raises(InputError, match="0.*tif is not a TIFF or is damaged"):
+        list(open_kidney(data_dir, strict=True))
+
+
+def test_another_size_is_made_to_fit(kidney):
+    data_dir, _, paths = kidney
+    write_tiff(paths[2], np.full((20, 60), 500, np.uint16))
+    volume = open_kidney(data_dir)
+    np.testing.assert_array_equal(volume[2], np.full((40, 31), 500))
+    assert volume.slice_size(2) == (20, 60)
+    assert volume.faults.noted[0].problem == "is 20x60, most slices are 40x31"
+
+
+def test_another_depth_keeps_its_contrast(kidney):
+    data_dir, _, paths = kidney
+    write_tiff(paths[2], np.tile(np.array([[0, 255]], np.uint8), (40, 16))[:, :31])
+    assert np.unique(open_kidney(data_dir)[2]).tolist() == [0, 65535]
+
+
+def test_no_sound_slice(kidney):
+    data_dir, _, paths = kidney
+    for path in paths:
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="k has no slice that can be read"):
+        open_kidney(data_dir)[2]
+
+
+def test_no_slices_at_all(tmp_path):
+    (tmp_path / "test" / "k").mkdir(parents=True)
+    with pytest.raises(InputError, match="has no slices: expected <kidney>/images"):
+        open_steady_volumes(tmp_path, Faults(strict=False, say=lambda _: None))
