@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from .budget import Budget, Pace, ladder
 from .config import Inference
+from .distributed import Share
 from .faults import Faults
 from .guard import is_alive
 from .predict import mean_threshold, predict_probabilities
@@ -48,10 +49,15 @@ class Segmenter:
     faults: Faults
     reload_on_cpu: Callable[[], Sequence[Predictor]]
 
-    def segment(self, volumes: Sequence[SteadyVolume]) -> None:
-        """Segments all slices that have not been finished; each kidney has its share of the remaining time."""
+    def segment(self, volumes: Sequence[SteadyVolume], share: Share = Share()) -> None:  # noqa: B008
+        """Segments all slices that have not been finished; each kidney has its part of the remaining time.
+
+        Args:
+            volumes: the kidneys.
+            share: which part of the slices of each.
+        """
         plain = replace(self.inference, axes="z")
-        pending = [self._pending(volume) for volume in volumes]
+        pending = [self._pending(volume, share) for volume in volumes]
         work = [
             len(zs) * sum(self.trial.seconds_per_pass(volume, self.predictors, plain))
             for volume, zs in zip(volumes, pending, strict=True)
@@ -63,8 +69,8 @@ class Segmenter:
                     deadline = self.budget.share(work[index] / sum(work[index:]))
                     _Kidney(self, volume, pending[index], deadline, progress).segment()
 
-    def _pending(self, volume: SteadyVolume) -> list[int]:
-        return [z for z, slice_id in enumerate(volume.slice_ids) if slice_id not in self.rows.finished]
+    def _pending(self, volume: SteadyVolume, share: Share) -> list[int]:
+        return [z for z in share.part(len(volume)) if volume.slice_ids[z] not in self.rows.finished]
 
 
 class _Kidney:

@@ -74,7 +74,8 @@ def run_trial(volume: SteadyVolume, predictors: Sequence[Predictor], inference: 
     costs = []
     for predictor in predictors:
         is_gpu = predictor.device.type == "cuda"
-        count = min(len(volume), plain.batch_size or (LARGEST_BATCH if is_gpu else 1))
+        whole_batch = plain.batch_size or (LARGEST_BATCH if is_gpu else 1)
+        count = min(len(volume), whole_batch if predictor.preprocessing.region == "whole" else 1)
         first = (len(volume) - count) // 2
         score = ensemble_score(volume, [predictor], plain)
         for _ in range(2 if is_gpu else 1):  # a GPU is slow at its first batch
