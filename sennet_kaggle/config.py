@@ -95,7 +95,10 @@ class Inference:
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is float16 on a GPU, bfloat16 on a CPU that has it, else float32."""
+    """Arithmetic of the forward pass; auto is float16 on a GPU and float32 on the CPU, whose bfloat16
+    changed more than a thousandth of the shipped model's masks."""
+    backend: Literal["torch", "openvino"] = "torch"
+    """What runs the model: openvino, an optional package, is faster on CPUs."""
     compile: bool = False
     """Let torch compile the model first, which takes a minute or so and needs a C++ compiler."""
 

@@ -55,12 +55,15 @@ def create_predictor(
     device = pick_device(inference.device)
     precision = inference.precision
     if precision == "auto":
-        precision = "float16" if device.type == "cuda" else "bfloat16" if has_bfloat16() else "float32"
+        precision = "float16" if device.type == "cuda" else "float32"
     model = model.eval().to(device)
-    if not hasattr(model, "segment"):
-        model = model.to(memory_format=torch.channels_last)
-        if inference.compile:
-            model.compile()
+    if hasattr(model, "segment"):
+        return Predictor(model, preprocessing, threshold, device, getattr(torch, precision))
+    if inference.backend == "openvino":
+        return Predictor(_on_openvino(model, device, inference), preprocessing, threshold, device)
+    model = model.to(memory_format=torch.channels_last)
+    if inference.compile:
+        model.compile()
     return Predictor(model, preprocessing, threshold, device, getattr(torch, precision))
 
 
@@ -188,11 +191,6 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
-def has_bfloat16() -> bool:
-    """Whether the CPU multiplies in bfloat16; one that does not is many times slower in it than in float32."""
-    return torch.cpu._is_avx512_bf16_supported()
-
-
 def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
     """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged.
 
@@ -216,6 +214,14 @@ def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: I
         return work_ahead(map(_mean, zip(*streams, strict=True)), _AHEAD)
 
     return score
+
+
+def _on_openvino(model: nn.Module, device: torch.device, inference: Inference) -> nn.Module:
+    from .openvino_model import OpenVinoModel
+
+    if device.type != "cpu":
+        raise InputError(f"backend openvino runs on the CPU, found device {device}: choose device cpu")
+    return OpenVinoModel(model, inference.precision)
 
 
 def _mean(maps: Sequence[torch.Tensor]) -> torch.Tensor:
