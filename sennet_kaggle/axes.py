@@ -1,5 +1,6 @@
 """The mean over the three axes of a volume that is never in memory: its grey values and scores lie on scratch disk."""
 
+import os
 import shutil
 import tempfile
 from collections import deque
@@ -143,11 +144,11 @@ def _scratch(scratch_dir: Path | str | None, shape: tuple[int, int, int], share:
 
 def _store(folder: str, slices: Sequence[np.ndarray], shape: tuple[int, int, int]) -> None:
     """Writes the resized volume, and zeros for its scores."""
-    volume = np.lib.format.open_memmap(f"{folder}/grey.npy", "w+", slices[0].dtype, shape)
+    volume = _open_on_disk(f"{folder}/grey.npy", slices[0].dtype, shape)
     planes = (resize_slice(slice_, *shape[1:]) for slice_ in _alike(slices))
     for z, plane in enumerate(resample_along(planes, len(slices), shape[0])):
         volume[z] = np.rint(plane)
-    np.lib.format.open_memmap(f"{folder}/scores.npy", "w+", np.float16, shape)
+    _open_on_disk(f"{folder}/scores.npy", np.dtype(np.float16), shape)
 
 
 def _divided(total: np.ndarray, z_done: int, y_done: int, x_done: int) -> Iterator[np.ndarray]:
@@ -171,7 +172,7 @@ def _alike(slices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _check_scratch(scratch_dir: Path | str | None, shape: tuple[int, ...]) -> Path:
-    """A memory map on a full disk kills the process, so the room is looked for before."""
+    """The existing folder, after a look at its room."""
     folder = Path(scratch_dir or tempfile.gettempdir())
     if not folder.is_dir():
         raise InputError(f"scratch_dir {folder} is missing: make the folder or name another")
@@ -182,3 +183,16 @@ def _check_scratch(scratch_dir: Path | str | None, shape: tuple[int, ...]) -> Pa
             f"name a folder with more room, or choose axes z"
         )
     return folder
+
+
+def _open_on_disk(path: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """A memory map of zeros whose room is taken at once: writing to one on a full disk would kill the process."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    try:
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+    except OSError as error:
+        raise InputError(
+            f"scratch_dir {Path(path).parent.parent} has no room for {array.nbytes / 1e9:.1f} GB"
+        ) from error
+    return array

@@ -19,6 +19,7 @@ from .faults import Faults, on_kaggle
 from .files import write_whole
 from .guard import GuardedModel
 from .helpers import find_devices, start_helpers, wait_for_helpers
+from .inputs import find_checkpoints, find_competition
 from .predict import load_predictors
 from .predictor import Predictor
 from .provenance import (
@@ -39,9 +40,6 @@ from .trial import Trial, bound, machine_memory, peak_ram, run_trial
 if TYPE_CHECKING:
     import pandas as pd
 
-# Where Kaggle mounts an attached input under /kaggle/input, its old layout first.
-COMPETITION_MOUNTS = ("{slug}", "competitions/{slug}")
-CHECKPOINT_MOUNTS = ("{slug}", "datasets/*/{slug}", "models/*/{slug}/*/*/*")
 # Kaggle ends a notebook after 9 hours; the cells before and after the run need some of the rest.
 _KAGGLE_HOURS = 8.5
 
@@ -132,7 +130,7 @@ class _Run:
             "settings": asdict(settings),
         }
         with self.watch.stage("rows"):
-            data_dir = find_competition(settings)
+            data_dir = find_competition(settings.input_dir, settings.competition)
             self.volumes = open_steady_volumes(data_dir, faults)
             slice_ids = [slice_id for volume in self.volumes for slice_id in volume.slice_ids]
             self.rows = Rows(settings.submission_path, slice_ids, faults)
@@ -157,7 +155,7 @@ class _Run:
     def load(self) -> None:
         """Loads the models and takes over what an earlier run finished."""
         cards = []
-        for path in find_checkpoints(self.settings):
+        for path in find_checkpoints(self.settings.input_dir, self.settings.checkpoint_source):
             try:
                 predictors, card = load_guarded([path], self.inference, self.faults), read_card(path)
             except Exception as error:
@@ -241,7 +239,8 @@ class _Run:
             self.faults.note(path.with_suffix(".json").name, f"cannot be written ({one_line(error)})", "left out")
         timings = ", ".join(f"{stage} {seconds} s" for stage, seconds in self.watch.seconds.items())
         print(f"{timings}; peak RAM {peak_ram() / 1e9:.2f} GB")
-        print(*(f"dropped for lack of time: {words}" for words in self.budget.dropped), sep="\n")
+        for words in self.budget.dropped:
+            print(f"dropped for lack of time: {words}")
         print(self.faults)
         print(f"{path}: {len(self.rows.rles)} rows, one per test slice")
 
@@ -303,52 +302,9 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
 
 def _open(settings: KernelSettings) -> list[SteadyVolume]:
     """The kidneys once more, without saying again what the run has said of them."""
-    return open_steady_volumes(find_competition(settings), Faults(strict=False, say=lambda _: None))
-
-
-def find_competition(settings: KernelSettings) -> Path:
-    """Finds the competition's folder, which holds `test/`, in Kaggle's old or new mount layout.
-
-    Raises:
-        InputError: it is not there; the message lists what is mounted and says what to attach.
-    """
-    test_dirs = _mounted(settings.input_dir, COMPETITION_MOUNTS, settings.competition, "test")
-    if not test_dirs:
-        raise InputError(
-            f"the competition {settings.competition!r} is not attached (no test/ folder of it under "
-            f"{settings.input_dir}): add it as an input of the notebook. Mounted: {_inventory(settings.input_dir)}"
-        )
-    return test_dirs[0].parent
-
-
-def find_checkpoints(settings: KernelSettings) -> list[Path]:
-    """Finds the checkpoint files, in ascending order; raises as `find_competition`."""
-    paths = _mounted(settings.input_dir, CHECKPOINT_MOUNTS, settings.checkpoint_source, "*.safetensors")
-    if not paths:
-        raise InputError(
-            f"no *.safetensors of {settings.checkpoint_source!r} under {settings.input_dir}: add that dataset as "
-            f"an input of the notebook. Mounted: {_inventory(settings.input_dir)}"
-        )
-    return paths
-
-
-def _mounted(input_dir: Path, mounts: Sequence[str], slug: str, wanted: str) -> list[Path]:
-    """What there is of an input in the first layout that has any."""
-    for mount in mounts:
-        found = sorted(input_dir.glob(f"{mount.format(slug=slug)}/{wanted}"))
-        if found:
-            return found
-    return []
-
-
-def _inventory(input_dir: Path) -> str:
-    folders = sorted(
-        str(path.relative_to(input_dir))
-        for depth in ("*", "*/*", "*/*/*")
-        for path in input_dir.glob(depth)
-        if path.is_dir()
+    return open_steady_volumes(
+        find_competition(settings.input_dir, settings.competition), Faults(strict=False, say=lambda _: None)
     )
-    return ", ".join(folders[:20]) or "nothing"
 
 
 def _count_pixels(rle: str) -> int:

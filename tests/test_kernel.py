@@ -8,11 +8,10 @@ from sennet_kaggle import kernel
 from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.inputs import find_checkpoints, find_competition
 from sennet_kaggle.kernel import (
     KernelSettings,
     count_vessels,
-    find_checkpoints,
-    find_competition,
     picture_of_submission,
     run_kernel,
 )
@@ -54,16 +53,19 @@ def mount(settings, write_kidney):
 @pytest.mark.parametrize("checkpoints", CHECKPOINTS)
 def test_every_layout(settings, mount, competition, checkpoints):
     mount(competition, checkpoints)
-    assert find_competition(settings) == settings.input_dir / COMPETITION[competition]
-    assert [path.name for path in find_checkpoints(settings)] == ["a.safetensors", "b.safetensors"]
+    assert find_competition(settings.input_dir, settings.competition) == settings.input_dir / COMPETITION[competition]
+    assert [path.name for path in find_checkpoints(settings.input_dir, settings.checkpoint_source)] == [
+        "a.safetensors",
+        "b.safetensors",
+    ]
 
 
 def test_missing_inputs_say_what_is_mounted(settings, mount):
     with pytest.raises(InputError, match="'blood-vessel-segmentation' is not attached.*Mounted: nothing"):
-        find_competition(settings)
+        find_competition(settings.input_dir, settings.competition)
     mount("new", None)
     with pytest.raises(InputError, match="no .*.safetensors of 'sennet-kaggle-checkpoints'.*Mounted: competitions, "):
-        find_checkpoints(settings)
+        find_checkpoints(settings.input_dir, settings.checkpoint_source)
 
 
 def test_run_counts_and_picture(settings, mount, capsys):

@@ -1,5 +1,6 @@
 """From clone to leaderboard with Kaggle's own client: what it sends is captured, executed, and its result validated."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,8 +13,12 @@ import pytest
 from conftest import REPOSITORY
 from kaggle_stub import CREATE_DATASET, CREATE_DATASET_VERSION, SAVE_KERNEL, SUBMIT, KaggleStub
 
+from sennet_kaggle.checkpoint import Card, save_checkpoint
+from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.dry_run import open_rehearsal_volumes, rehearse
+from sennet_kaggle.models import create_model
 from sennet_kaggle.phantom import Phantom, write_phantom
+from sennet_kaggle.provenance import hash_package
 from sennet_kaggle.submission import read_submission, validate_submission
 from sennet_kaggle.volume import open_volumes
 
@@ -108,16 +113,44 @@ def test_the_pushed_notebook_on_the_visible_test_folder(pushed, data_dir, tmp_pa
     assert ids == [f"kidney_{kidney}_{z:04d}" for kidney in (5, 6) for z in range(3)]
 
 
-def test_the_pushed_notebook_on_a_phantom(pushed, tmp_path):
-    """Deeper than a batch, and not a multiple of one."""
-    write_phantom(tmp_path, "kidney_5", Phantom((21, 128, 96)))
-    volumes = open_volumes(tmp_path, "train")
+def test_the_pushed_notebook_on_a_dummy_test_set(pushed, tmp_path):
+    """As Kaggle's visible one: two kidneys of three slices, one of them of kidney_5's real size."""
+    write_phantom(tmp_path, "kidney_5", Phantom((3, 1330, 1598)), split="test")
+    write_phantom(tmp_path, "kidney_6", Phantom((3, 128, 96)), split="test")
+    volumes = open_volumes(tmp_path, "test")
     submission_path, table, _ = rehearse(
-        volumes, tmp_path / "out", "new", pushed.notebook_path, pushed.checkpoint_paths
+        volumes, tmp_path / "out", "new", pushed.notebook_path, pushed.checkpoint_paths, on_kaggle=True
     )
     assert validate_submission(submission_path, volumes) == []
-    assert len(list(read_submission(submission_path))) == 21
-    assert table is not None and table["vessel_px"].iloc[-1] > 0
+    assert len(list(read_submission(submission_path))) == 6
+    assert table["predicted_px"].iloc[-1] > 0
+    provenance = json.loads(submission_path.with_suffix(".json").read_text())
+    assert provenance["package_sha256"] == hash_package(tmp_path / "out" / "kaggle" / "working" / "sennet_kaggle")
+    assert [checkpoint["sha256"] for checkpoint in provenance["checkpoints"]] == [
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in pushed.checkpoint_paths
+    ]
+    assert provenance["faults"] == provenance["dropped"] == []
+    assert provenance["peak_ram"] <= provenance["memory"]["at_most"]["ram"]
+
+
+@pytest.mark.parametrize("layout", ["old", "new"])
+def test_the_pushed_notebook_at_full_depth(pushed, tmp_path, layout):
+    """As many slices as kidney_5 has, small ones through a small model; one is damaged."""
+    write_phantom(tmp_path, "kidney_5", Phantom((1012, 64, 80)), split="test", with_labels=False)
+    damaged_path = tmp_path / "test" / "kidney_5" / "images" / "0500.tif"
+    damaged_path.write_bytes(damaged_path.read_bytes()[:-1])
+    arguments = {"in_channels": 1, "widths": [4, 8], "bottleneck": 8}
+    card = Card("unet", arguments, Preprocessing(roi_size=64, mean=(0.5,), std=(0.5,)), 0.5)
+    save_checkpoint(tmp_path / "small.safetensors", create_model("unet", **arguments), card)
+    checkpoint_paths = [tmp_path / "small.safetensors"]
+    volumes = open_volumes(tmp_path, "test")
+    submission_path, *_ = rehearse(
+        volumes, tmp_path / "out", layout, pushed.notebook_path, checkpoint_paths, on_kaggle=True
+    )
+    ids = [slice_id for slice_id, _ in read_submission(submission_path)]
+    assert ids == [f"kidney_5_{z:04d}" for z in range(1012)]
+    (fault,) = json.loads(submission_path.with_suffix(".json").read_text())["faults"]
+    assert fault["where"] == "kidney_5_0500" and "truncated" in fault["problem"]
 
 
 def test_an_update_and_a_submission(checkout, stub, tmp_path):
