@@ -83,8 +83,8 @@ settings = KernelSettings(
         average="probability",  # or "logit"
         overlap=0.25,  # windows only, as the next two
         importance="gaussian",
-        sw_batch_size=4,
-        batch_size=4,
+        sw_batch_size=None,  # windows at once; None: chosen from memory
+        batch_size=None,  # whole slices at once
         scale=1.0,  # voxel size over that of training; of single kidneys: scales={{"kidney_6": 63.08 / 50}}
         scratch_dir=None,  # for "zyx"
         device="auto",

@@ -46,6 +46,8 @@ def predict(
 ) -> None:
     """Segment every slice of DATA_DIR/test/*/images and write a submission.
 
+    Several GPUs or processes: torchrun --nproc-per-node N -m sennet_kaggle predict …
+
     Args:
         data_dir: A folder in the competition's layout.
         output: The csv to write.
@@ -54,6 +56,7 @@ def predict(
         save_probability: A folder to keep the probabilities in, 8 bits a pixel, for sweep.
         inference: How the model is run.
     """
+    from .distributed import join_processes
     from .files import shipped_checkpoints
     from .predict import load_predictors, predict_rows
     from .submission import write_submission
@@ -61,8 +64,11 @@ def predict(
 
     volumes = find_volumes(data_dir, volume)
     predictors = load_predictors(checkpoint or shipped_checkpoints(), inference)
-    rows = write_submission(output, predict_rows(volumes, predictors, inference, save_probability))
-    print(f"{output}: {rows} rows")
+    with join_processes() as share:
+        rows = predict_rows(volumes, predictors, inference, save_probability, share)
+        rows = share.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
+        if rows is not None:
+            print(f"{output}: {write_submission(output, rows)} rows")
 
 
 @app.command

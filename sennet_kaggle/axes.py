@@ -5,12 +5,14 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from .distributed import Share
 from .errors import InputError
 from .transforms import resize_probability, resize_slice
 
@@ -28,6 +30,8 @@ def mean_over_axes(
     scale: float,
     scratch_dir: Path | str | None,
     go_on: Callable[[], bool] = lambda: True,
+    share: Share = Share(),  # noqa: B008
+    reach: int = 0,
 ) -> Iterator[np.ndarray]:
     """Scores a volume along z, y and x and averages.
 
@@ -42,6 +46,8 @@ def mean_over_axes(
         scratch_dir: an existing folder; None takes the system's own. Nothing is left there.
         go_on: asked before each plane; once it says no, no more are scored, and each voxel's mean is that over the
             planes which reached it.
+        share: the planes along each axis that this process scores; all of them use the first one's scratch.
+        reach: how many planes beyond these its scores depend on.
 
     Yields:
         D score maps, each (H, W) float32; fewer where not even z was finished.
@@ -49,18 +55,25 @@ def mean_over_axes(
     Raises:
         InputError: no such folder, no room in it, or slices that cannot be stacked.
     """
-    first = slices[0]
-    depth, (height, width) = len(slices), first.shape
+    depth, (height, width) = len(slices), slices[0].shape
     shape = tuple(scaled_length(length, scale) for length in (depth, height, width))
-    with tempfile.TemporaryDirectory(prefix="sennet-", dir=_check_scratch(scratch_dir, shape)) as folder:
-        volume = _open_on_disk(f"{folder}/grey.npy", first.dtype, shape)
-        planes = (resize_slice(slice_, *shape[1:]) for slice_ in _alike(slices))
-        for z, plane in enumerate(resample_along(planes, depth, shape[0])):
-            volume[z] = np.rint(plane)
-        total, done = _open_on_disk(f"{folder}/scores.npy", np.dtype(np.float16), shape), []
+    with _scratch(scratch_dir, shape, share) as folder:
+        if share.rank == 0:
+            _store(folder, slices, shape)
+        share.wait()
+        volume, total = (np.load(f"{folder}/{name}.npy", mmap_mode="r+") for name in ("grey", "scores"))
+        done = []
         for axis, name in enumerate("zyx"):
-            progress = tqdm(planes_along(volume, axis), f"along {name}", shape[axis], leave=False, mininterval=1.0)
-            done.append(add_along(total, axis, score(takewhile(lambda _: go_on(), progress))))
+            part = share.part(shape[axis])
+            shown = range(max(0, part.start - reach), min(shape[axis], part.stop + reach))
+            planes = planes_along(volume, axis, shown)
+            progress = tqdm(planes, f"along {name}", len(shown), leave=False, mininterval=1.0, disable=share.rank > 0)
+            scores = islice(
+                score(takewhile(lambda _: go_on(), progress)), part.start - shown.start, part.stop - shown.start
+            )
+            end = add_along(total, axis, scores, part.start)
+            done.append(shape[axis] if end == part.stop else end)
+            share.wait()
         means = resample_along(_divided(total, *done), shape[0], depth)
         for mean in islice(means, depth if done[0] == shape[0] else done[0] * depth // shape[0]):
             yield resize_probability(mean, height, width)
@@ -71,25 +84,29 @@ def scaled_length(length: int, scale: float) -> int:
     return max(1, round(length * scale))
 
 
-def planes_along(volume: np.ndarray, axis: int) -> Iterator[np.ndarray]:
-    """Reads the planes across an axis of a memory-mapped volume (D, H, W), in order, several at a time."""
+def planes_along(volume: np.ndarray, axis: int, shown: range | None = None) -> Iterator[np.ndarray]:
+    """Reads planes across an axis of a memory-mapped volume (D, H, W), in order, several at a time: these or all."""
     moved = np.moveaxis(volume, axis, 0)
+    moved = moved if shown is None else moved[shown.start : shown.stop]
     for first in range(0, len(moved), BLOCK):
         yield from np.ascontiguousarray(moved[first : first + BLOCK])
 
 
-def add_along(total: np.ndarray, axis: int, scores: Iterable[np.ndarray]) -> int:
+def add_along(total: np.ndarray, axis: int, scores: Iterable[np.ndarray], first: int = 0) -> int:
     """Adds score maps to a memory-mapped volume (D, H, W), as the planes across an axis, several at a time.
 
+    Args:
+        first: the plane that the first map is for.
+
     Returns:
-        How many there were.
+        The plane after the last one.
     """
-    moved, added = np.moveaxis(total, axis, 0), 0
+    moved, end = np.moveaxis(total, axis, 0), first
     scores = (score.astype(total.dtype) for score in scores)
     while block := list(islice(scores, BLOCK)):
-        moved[added : added + len(block)] += np.stack(block)
-        added += len(block)
-    return added
+        moved[end : end + len(block)] += np.stack(block)
+        end += len(block)
+    return end
 
 
 def resample_along(planes: Iterable[np.ndarray], depth: int, new_depth: int) -> Iterator[np.ndarray]:
@@ -112,6 +129,26 @@ def resample_along(planes: Iterable[np.ndarray], depth: int, new_depth: int) -> 
             read += 1
         part = np.float32(position - below)
         yield (1 - part) * kept[0] + part * kept[-1] if below < above else kept[-1]
+
+
+@contextmanager
+def _scratch(scratch_dir: Path | str | None, shape: tuple[int, int, int], share: Share) -> Iterator[str]:
+    """A new folder with room for a volume, made and removed by the first process, for all of them."""
+    if share.rank > 0:
+        yield share.tell("")
+        return
+    share.check_one_machine("axes zyx")
+    with tempfile.TemporaryDirectory(prefix="sennet-", dir=_check_scratch(scratch_dir, shape)) as folder:
+        yield share.tell(folder)
+
+
+def _store(folder: str, slices: Sequence[np.ndarray], shape: tuple[int, int, int]) -> None:
+    """Writes the resized volume, and zeros for its scores."""
+    volume = _open_on_disk(f"{folder}/grey.npy", slices[0].dtype, shape)
+    planes = (resize_slice(slice_, *shape[1:]) for slice_ in _alike(slices))
+    for z, plane in enumerate(resample_along(planes, len(slices), shape[0])):
+        volume[z] = np.rint(plane)
+    _open_on_disk(f"{folder}/scores.npy", np.dtype(np.float16), shape)
 
 
 def _divided(total: np.ndarray, z_done: int, y_done: int, x_done: int) -> Iterator[np.ndarray]:

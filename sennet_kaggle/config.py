@@ -81,10 +81,10 @@ class Inference:
     """Weight of a window's pixels where windows overlap; gaussian trusts its middle (region windows)."""
     skip_background: bool = True
     """Answer 0 for windows that surely lie outside the organ, without running the model (region windows)."""
-    sw_batch_size: int = 4
-    """Windows per forward pass (region windows)."""
-    batch_size: int = 4
-    """Slices per forward pass (region whole)."""
+    sw_batch_size: int | None = None
+    """Windows per forward pass (region windows); None chooses from the GPU's memory, and 1 on the CPU."""
+    batch_size: int | None = None
+    """Slices per forward pass (region whole); None as for sw_batch_size."""
     scale: float = 1.0
     """Resize the volume by this before the model sees it, and the answer back: its voxel size over that of
     training. In-plane for axes z, along all three for zyx."""
@@ -95,7 +95,12 @@ class Inference:
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is float16 on a GPU and float32 on the CPU."""
+    """Arithmetic of the forward pass; auto is float16 on a GPU and float32 on the CPU, whose bfloat16
+    changed more than a thousandth of the shipped model's masks."""
+    backend: Literal["torch", "openvino"] = "torch"
+    """What runs the model: openvino, an optional package, is faster on CPUs."""
+    compile: bool = False
+    """Let torch compile the model first, which takes a minute or so and needs a C++ compiler."""
 
     def scale_of(self, name: str) -> float:
         """The scale of the kidney of that name."""
@@ -107,7 +112,7 @@ class Inference:
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap must lie in 0..1 (1 excluded), got {self.overlap}")
         for name in ("batch_size", "sw_batch_size"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         for scale in (self.scale, *self.scales.values()):
             if not isinstance(scale, int | float) or not 0.1 <= scale <= 10:

@@ -1,8 +1,78 @@
-"""Sums over the processes of a training run, so that several compute what one would with the same batch."""
+"""Several processes that torchrun started: sums over a training batch, shares of a prediction."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from .errors import InputError
+
+Value = TypeVar("Value")
+# A process waits for the slowest, not for one that died: then torchrun ends them all.
+_PATIENCE = timedelta(days=1)
+
+
+class Share(NamedTuple):
+    """Which part of the work is this process's; by default all of it."""
+
+    rank: int = 0
+    world: int = 1
+
+    def part(self, length: int) -> range:
+        """The consecutive items of so many that are this process's."""
+        return range(length * self.rank // self.world, length * (self.rank + 1) // self.world)
+
+    def wait(self) -> None:
+        """Waits until every process has come this far."""
+        if self.world > 1:
+            dist.barrier()
+
+    def tell(self, value: Value) -> Value:
+        """What the first process calls it with."""
+        values = [value]
+        if self.world > 1:
+            dist.broadcast_object_list(values)
+        return values[0]
+
+    def gather_rows(self, rows: Iterable[tuple[str, str]], ids: Iterable[str]) -> Iterable[tuple[str, str]] | None:
+        """Brings the rows of all processes together, in the order of their ids; None in all but the first process."""
+        if self.world == 1:
+            return rows
+        parts = [None] * self.world if self.rank == 0 else None
+        dist.gather_object(list(rows), parts)
+        if parts is None:
+            return None
+        found = dict(chain.from_iterable(parts))
+        return ((id_, found[id_]) for id_ in ids)
+
+    def check_one_machine(self, what: str) -> None:
+        """Raises InputError where the processes are on several machines and do not share memory maps."""
+        if self.world != int(os.environ.get("LOCAL_WORLD_SIZE", self.world)):
+            raise InputError(f"{what} is shared out on one machine only, found several: choose axes z")
+
+
+@contextmanager
+def join_processes() -> Iterator[Share]:
+    """Joins the processes that torchrun has started with this one; alone without torchrun."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["WORLD_SIZE"] == "1":
+        yield Share()
+        return
+    dist.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield Share(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def local_rank() -> int:
+    """The number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def sum_over_processes(total: torch.Tensor) -> torch.Tensor:

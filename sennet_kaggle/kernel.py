@@ -4,19 +4,21 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from .budget import Budget
 from .checkpoint import read_card
 from .config import SHIPPED_INFERENCE, Inference
+from .distributed import Share
 from .errors import InputError, one_line
 from .faults import Faults, on_kaggle
 from .files import write_whole
 from .guard import GuardedModel
+from .helpers import find_devices, start_helpers, wait_for_helpers
 from .inputs import find_checkpoints, find_competition
 from .predict import load_predictors
 from .predictor import Predictor
@@ -28,13 +30,15 @@ from .provenance import (
     hash_package,
     to_json,
 )
-from .report import figure_of_slices, figure_to_png, segmented_slice
 from .rle import parse_runs
 from .rows import Rows
 from .segment import Segmenter
 from .steady import SteadyVolume, open_steady_volumes
 from .submission import read_submission, validate_submission
 from .trial import Trial, bound, machine_memory, peak_ram, run_trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Kaggle ends a notebook after 9 hours; the cells before and after the run need some of the rest.
 _KAGGLE_HOURS = 8.5
@@ -73,7 +77,7 @@ def run_kernel(settings: KernelSettings) -> None:
     with _none_left_by_failure(settings.submission_path) if strict else nullcontext():
         run = _Run(settings, Faults(strict))
         try:
-            for step in (run.load, run.try_out, run.segment):
+            for step in (run.share_out, run.load, run.try_out, run.segment):
                 with run.watch.stage(step.__name__):
                     step()
         except Exception as error:
@@ -94,11 +98,26 @@ def _none_left_by_failure(path: Path) -> Iterator[None]:
         raise
 
 
-class _Run:
-    """The state of a run, and its steps in order."""
+def _help(settings: KernelSettings, share: Share) -> None:
+    """What another process does of a run: it leaves a journal with the rows of its share."""
+    run = _Run(settings, Faults(strict=False), share)
+    for step in (run.load, run.try_out, run.segment):
+        step()
 
-    def __init__(self, settings: KernelSettings, faults: Faults):
-        self.settings, self.faults, self.inference = settings, faults, settings.inference
+
+class _Run:
+    """The state of a run, and its steps in order.
+
+    Args:
+        settings: of the notebook.
+        faults: hears what goes wrong.
+        share: of all slices, where other processes do the rest.
+    """
+
+    def __init__(self, settings: KernelSettings, faults: Faults, share: Share = Share()):  # noqa: B008
+        self.settings, self.faults, self.inference, self.share = settings, faults, settings.inference, share
+        self.helpers: dict[Path, BaseProcess] = {}
+        """Other processes by the journals that they write."""
         hours = settings.time_budget_hours
         if hours is None and on_kaggle():
             hours = _KAGGLE_HOURS
@@ -116,6 +135,22 @@ class _Run:
             slice_ids = [slice_id for volume in self.volumes for slice_id in volume.slice_ids]
             self.rows = Rows(settings.submission_path, slice_ids, faults)
         print(f"competition data: {data_dir}; {settings.submission_path} has its {len(slice_ids)} rows, all empty yet")
+
+    def share_out(self) -> None:
+        """Starts a process for every GPU but the first."""
+        devices = find_devices(self.inference.device)
+        if len(devices) == 1:
+            return
+        settings = replace(self.settings, time_budget_hours=self.budget.seconds / 3600 if self.budget else None)
+        works = []
+        for rank, device in enumerate(devices[1:], 1):
+            path = settings.submission_path.with_name(f"{settings.submission_path.stem}-{rank}.csv")
+            inference = replace(self.inference, device=device)
+            works.append((replace(settings, submission_path=path, inference=inference), Share(rank, len(devices))))
+        paths = [Rows.journal_of(settings.submission_path) for settings, _ in works]
+        self.helpers = dict(zip(paths, start_helpers(_help, works), strict=True))
+        self.inference, self.share = replace(self.inference, device=devices[0]), Share(0, len(devices))
+        print(f"the slices are shared out on {', '.join(devices)}", flush=True)
 
     def load(self) -> None:
         """Loads the models and takes over what an earlier run finished."""
@@ -136,7 +171,8 @@ class _Run:
         print(format_provenance(self.provenance), flush=True)
         files = [(str(path), path.stat()) for volume in self.volumes for path in volume.image_paths]
         inputs = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in files]
-        self.rows.resume(json.dumps([self.provenance["package_sha256"], cards, asdict(self.inference), inputs]))
+        inference = asdict(replace(self.inference, device="auto"))  # any device will do to go on
+        self.rows.resume(json.dumps([self.provenance["package_sha256"], cards, inference, inputs]))
         if self.rows.finished:
             print(f"{len(self.rows.finished)} slices were finished by a run that was stopped")
 
@@ -167,7 +203,16 @@ class _Run:
             return load_guarded(self.checkpoint_paths, inference, self.faults)
 
         parts = (self.predictors, self.inference, self.trial, self.budget, self.rows, self.faults, reload_on_cpu)
-        Segmenter(*parts).segment(self.volumes)
+        segmenter = Segmenter(*parts)
+        if self.inference.axes == "z":
+            segmenter.segment(self.volumes, self.share)
+        else:  # the axes of a kidney are not shared out here
+            segmenter.segment(self.volumes[self.share.rank :: self.share.world])
+        if self.helpers:
+            wait_for_helpers(list(self.helpers.values()), self.budget.share(1), self.faults)
+            for path in self.helpers:
+                self.rows.take_over(path)
+            segmenter.segment(self.volumes)  # what was not finished
 
     def finish(self) -> None:
         """Writes the submission for the last time and checks it."""
@@ -175,6 +220,9 @@ class _Run:
         for problem in validate_submission(self.settings.submission_path, self.volumes):
             self.faults.note(self.settings.submission_path.name, problem, "it is left so")
         self.rows.drop_journal()
+        for path in self.helpers:
+            path.unlink(missing_ok=True)
+            path.with_suffix("").unlink(missing_ok=True)
 
     def tell(self) -> None:
         """Says what was lost and what the run took, here and in the JSON beside the submission."""
@@ -208,12 +256,14 @@ def load_guarded(paths: Sequence[Path], inference: Inference, faults: Faults) ->
     ]
 
 
-def count_vessels(settings: KernelSettings) -> pd.DataFrame:
+def count_vessels(settings: KernelSettings) -> "pd.DataFrame":
     """Counts what the submission says.
 
     Returns:
         A row per kidney: its slices, those with vessels, vessel pixels, and their share of all pixels in percent.
     """
+    import pandas as pd  # the submission does not wait for it
+
     rles = dict(read_submission(settings.submission_path))
     rows = []
     for volume in _open(settings):
@@ -232,6 +282,8 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
     Returns:
         A PNG file's bytes.
     """
+    from .report import figure_of_slices, figure_to_png, segmented_slice  # nor for matplotlib
+
     rles = dict(read_submission(settings.submission_path))
     volumes = _open(settings)
     per_kidney = -(-rows // len(volumes))

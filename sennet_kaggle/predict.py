@@ -1,8 +1,8 @@
 """Slices → probability → mask: kidneys through one model or several, along one axis or three."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import islice, tee
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +10,24 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from .axes import Score, mean_over_axes, scaled_length
+from .axes import mean_over_axes, scaled_length
 from .background import measure_background
 from .checkpoint import load_checkpoint
 from .config import Inference, Preprocessing
+from .distributed import Share, local_rank
 from .errors import InputError
 from .predictor import Predictor, to_probability
 from .probability import save_probability
 from .rle import rle_encode
-from .transforms import measure_intensity, resize_probability, resize_slice
+from .stream import work_ahead
+from .transforms import fetch_mask, measure_intensity, resize_map, resize_slice
 from .volume import Volume
+
+Score = Callable[[Iterable[np.ndarray]], Iterator[torch.Tensor]]
+"""From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32."""
+
+# Slices that wait, prepared, for the model, and score maps that wait for what comes after it.
+_AHEAD = 2
 
 
 def create_predictor(
@@ -48,7 +56,15 @@ def create_predictor(
     precision = inference.precision
     if precision == "auto":
         precision = "float16" if device.type == "cuda" else "float32"
-    return Predictor(model.eval().to(device), preprocessing, threshold, device, getattr(torch, precision))
+    model = model.eval().to(device)
+    if hasattr(model, "segment"):
+        return Predictor(model, preprocessing, threshold, device, getattr(torch, precision))
+    if inference.backend == "openvino":
+        return Predictor(_on_openvino(model, device, inference), preprocessing, threshold, device)
+    model = model.to(memory_format=torch.channels_last)
+    if inference.compile:
+        model.compile()
+    return Predictor(model, preprocessing, threshold, device, getattr(torch, precision))
 
 
 def load_predictors(checkpoint_paths: Sequence[Path | str], inference: Inference) -> list[Predictor]:
@@ -69,7 +85,8 @@ def predict_probabilities(
     inference: Inference,
     zs: range | None = None,
     go_on: Callable[[], bool] = lambda: True,
-) -> Iterator[tuple[str, np.ndarray]]:
+    share: Share = Share(),  # noqa: B008
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Predicts a kidney.
 
     Args:
@@ -78,38 +95,47 @@ def predict_probabilities(
         inference: how they are run.
         zs: only these consecutive slices; they come out as they would among all.
         go_on: with axes zyx, whether there is time for another plane (see `mean_over_axes`).
+        share: with axes zyx, this process's share of the work on all slices.
 
     Yields:
         (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the
-        slice's own size.
+        slice's own size, where the model runs.
     """
     score = ensemble_score(volume, predictors, inference)
     scale = inference.scale_of(volume.name)
     zs = range(len(volume)) if zs is None else zs
+    reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
     if inference.axes == "z":
-        reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
         first = max(0, zs.start - reach)
         scores = _score_along_z(volume, range(first, min(len(volume), zs.stop + reach)), score, scale)
     else:
-        first, scores = 0, mean_over_axes(volume, score, scale, inference.scratch_dir, go_on)
+        first = 0
+        means = mean_over_axes(volume, _to_numpy(score), scale, inference.scratch_dir, go_on, share, reach)
+        scores = map(torch.from_numpy, means)
     for z, score_map in zip(zs, islice(scores, zs.start - first, None), strict=False):
         yield volume.slice_ids[z], to_probability(score_map, inference)
 
 
 def predict_masks(
-    volume: Volume, predictors: Sequence[Predictor], inference: Inference, probability_dir: Path | None = None
+    volume: Volume,
+    predictors: Sequence[Predictor],
+    inference: Inference,
+    probability_dir: Path | None = None,
+    share: Share = Share(),  # noqa: B008
 ) -> Iterator[tuple[str, np.ndarray]]:
     """As `predict_probabilities`, cut at the mean of the members' thresholds: (slice id, (H, W) bool).
 
     Args:
         probability_dir: also keep the kidney's probability there (see `probability.save_probability`).
+        share: which part of the slices.
     """
-    threshold = mean_threshold(predictors)
-    probabilities = predict_probabilities(volume, predictors, inference)
+    threshold, zs = mean_threshold(predictors), share.part(len(volume))
+    probabilities = predict_probabilities(volume, predictors, inference, zs, share=share)
     if probability_dir is not None:
-        probabilities = save_probability(probability_dir, volume, probabilities)
+        fetched = ((slice_id, probability.cpu()) for slice_id, probability in probabilities)
+        probabilities = save_probability(probability_dir, volume, fetched)
     for slice_id, probability in probabilities:
-        yield slice_id, probability > threshold
+        yield slice_id, fetch_mask(probability, threshold)
 
 
 def predict_rows(
@@ -117,16 +143,24 @@ def predict_rows(
     predictors: Sequence[Predictor],
     inference: Inference,
     probability_dir: Path | None = None,
+    share: Share = Share(),  # noqa: B008
 ) -> Iterator[tuple[str, str]]:
     """Segments kidneys behind a progress bar; arguments as those of `predict_masks`.
 
     Yields:
-        The rows of the submission, (slice id, RLE).
+        The rows of the submission, (slice id, RLE), that are this process's.
+
+    Raises:
+        InputError: the probabilities are to be kept, and several processes have a part of them each.
     """
-    with tqdm(total=sum(map(len, volumes)), unit="slice", desc="segmenting", mininterval=1.0) as progress:
+    if probability_dir is not None and share.world > 1:
+        raise InputError("one process alone can keep probabilities: leave out torchrun or save_probability")
+    total = sum(len(share.part(len(volume))) for volume in volumes)
+    bar = tqdm(total=total, unit="slice", desc="segmenting", mininterval=1.0, disable=share.rank > 0)
+    with bar as progress:
         for volume in volumes:
             progress.set_postfix_str(volume.name)
-            for slice_id, mask in predict_masks(volume, predictors, inference, probability_dir):
+            for slice_id, mask in predict_masks(volume, predictors, inference, probability_dir, share):
                 yield slice_id, rle_encode(mask)
                 progress.update()
 
@@ -140,13 +174,13 @@ def pick_device(device: str) -> torch.device:
     """Turns a device setting into a device.
 
     Args:
-        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        device: "auto" (a GPU where there is one; each process of torchrun takes another), "cpu", "cuda" or "cuda:N".
 
     Raises:
         InputError: an unknown device, or a GPU where there is none.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = f"cuda:{local_rank() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         picked = torch.device(device)
     except RuntimeError as error:
@@ -158,35 +192,53 @@ def pick_device(device: str) -> torch.device:
 
 
 def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
-    """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged."""
+    """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged.
+
+    Reading and preparing have a thread of their own, and so has the model; what is done with the scores is done
+    beside them.
+    """
     windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
     background = measure_background(volume) if windows and inference.skip_background else None
-    members = [
-        partial(
-            predictor.score,
-            intensity=measure_intensity(volume, predictor.preprocessing),
-            inference=inference,
-            background=background,
-        )
-        for predictor in predictors
-    ]
+    intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
 
-    def score(slices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        copies = tee(slices, len(members))
-        streams = [member(copy) for member, copy in zip(members, copies, strict=True)]
-        del slices, copies  # else they would hold every slice that has been read
-        return (np.mean(maps, axis=0) for maps in zip(*streams, strict=True))
+    def score(slices: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+        members = zip(predictors, intensities, tee(slices, len(predictors)), strict=True)
+        del slices  # else it would hold every slice that has been read
+        prepared = [p.prepare(each, i, inference, background) for p, i, each in members]
+        cuts = work_ahead(zip(*prepared, strict=True), _AHEAD)
+        streams = [
+            predictor.answer(map(itemgetter(index), each), inference)
+            for index, (predictor, each) in enumerate(zip(predictors, tee(cuts, len(predictors)), strict=True))
+        ]
+        del prepared, cuts
+        return work_ahead(map(_mean, zip(*streams, strict=True)), _AHEAD)
 
     return score
 
 
-def _score_along_z(volume: Volume, zs: range, score: Score, scale: float) -> Iterator[np.ndarray]:
+def _on_openvino(model: nn.Module, device: torch.device, inference: Inference) -> nn.Module:
+    from .openvino_model import OpenVinoModel
+
+    if device.type != "cpu":
+        raise InputError(f"backend openvino runs on the CPU, found device {device}: choose device cpu")
+    return OpenVinoModel(model, inference.precision)
+
+
+def _mean(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(maps).mean(0) if len(maps) > 1 else maps[0]
+
+
+def _to_numpy(score: Score) -> Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]:
+    return lambda slices: (map_.numpy(force=True) for map_ in score(slices))
+
+
+def _score_along_z(volume: Volume, zs: range, score: Score, scale: float) -> Iterator[torch.Tensor]:
     """Scores slices one by one, each resized before and its scores back after: maps (H, W) float32."""
     slices = (volume[z] for z in zs)
     if scale == 1:
         return score(slices)
     resized = (resize_slice(slice_, *(scaled_length(length, scale) for length in slice_.shape)) for slice_ in slices)
-    return (resize_probability(map_, *volume.slice_size(z)) for z, map_ in zip(zs, score(resized), strict=True))
+    return (resize_map(map_, *volume.slice_size(z)) for z, map_ in zip(zs, score(resized), strict=True))
 
 
 def _check_segmenter(preprocessing: Preprocessing, inference: Inference) -> None:

@@ -2,7 +2,8 @@
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, groupby
 from typing import NamedTuple
 
@@ -11,16 +12,10 @@ import torch
 from torch import nn
 
 from .background import is_occupied, occupied_blocks
+from .batching import choose_batch_size, make_batch
 from .config import Inference, Preprocessing
 from .errors import InputError
-from .transforms import (
-    IntensityRange,
-    image_to_tensor,
-    read_stack,
-    resize_probability,
-    slice_to_image,
-    stack_neighbours,
-)
+from .transforms import IntensityRange, image_to_tensor, read_stack, resize_map, slice_to_image, stack_neighbours
 from .windows import Blend, Window, cut_windows, importance_map, plan_windows
 
 # Quarter turns, and whether a left-right flip goes before them.
@@ -32,13 +27,24 @@ VIEWS = {
 _MAX_LOGIT = 30.0
 
 
+class Cut(NamedTuple):
+    """A slice as its model is to see it."""
+
+    size: tuple[int, int]
+    """(H, W) of the slice."""
+    extent: tuple[int, int]
+    """(h, w) of the tensor that the windows were cut from."""
+    windows: list[Window]
+    tensors: list[torch.Tensor]
+    """One per window, (C, h, w) float32 on the model's device."""
+
+
 class Job(NamedTuple):
-    """What the model is to see of one slice."""
+    """One window of one slice."""
 
     z: int
     window: Window
     tensor: torch.Tensor
-    """(C, h, w) float32."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Predictor:
     device: torch.device
     dtype: torch.dtype = torch.float32
     """Arithmetic of the forward pass; other than float32 by autocast."""
+    batch_sizes: dict[torch.Size, int] = field(default_factory=dict, repr=False, compare=False)
+    """Those chosen so far, by the shape of the input."""
 
     def __call__(
         self,
@@ -74,7 +82,9 @@ class Predictor:
         Returns:
             N probability maps, each (H, W) float32 in 0..1.
         """
-        return [to_probability(score, inference) for score in self.score(slices, intensity, inference)]
+        return [
+            to_probability(score, inference).numpy(force=True) for score in self.score(slices, intensity, inference)
+        ]
 
     def predict_slice(
         self,
@@ -91,7 +101,9 @@ class Predictor:
         if hasattr(self.model, "segment"):
             return self([slices[z]], intensity, inference)[0]
         stack = read_stack(slices, z, intensity, self.preprocessing)
-        return to_probability(next(self._score_run([stack], stack.shape[1:], inference, None)), inference)
+        alone = replace(inference, batch_size=1)
+        (score,) = self.answer([self._cut(stack, alone, None)], alone)
+        return to_probability(score, inference).numpy(force=True)
 
     def score(
         self,
@@ -99,7 +111,7 @@ class Predictor:
         intensity: IntensityRange,
         inference: Inference,
         background: np.number | None = None,
-    ) -> Iterator[np.ndarray]:
+    ) -> Iterator[torch.Tensor]:
         """Scores a stream of slices, each read once and in order; what is held does not grow with the stream.
 
         Args:
@@ -110,62 +122,85 @@ class Predictor:
                 shown to the model. None shows it all.
 
         Yields:
-            D score maps, each (H, W) float32.
+            D score maps, each (H, W) float32 on the model's device.
         """
+        return self.answer(self.prepare(slices, intensity, inference, background), inference)
+
+    def prepare(
+        self,
+        slices: Iterable[np.ndarray],
+        intensity: IntensityRange,
+        inference: Inference,
+        background: np.number | None = None,
+    ) -> Iterator[Cut | np.ndarray]:
+        """The first half of `score`, which can run in another thread: what the model is to see of each slice."""
         images = (slice_to_image(slice_, intensity, self.preprocessing) for slice_ in slices)
         if hasattr(self.model, "segment"):
-            yield from (self.model.segment(_to_rgb(image)).astype(np.float32) for image in images)
-            return
+            return map(_to_rgb, images)
         if background is not None:
             background = slice_to_image(np.full((1, 1), background), intensity, self.preprocessing).item()
-        for shape, run in groupby(stack_neighbours(images, self.preprocessing), key=np.shape):
-            yield from self._score_run(run, shape[1:], inference, background)
+        return (self._cut(stack, inference, background) for stack in stack_neighbours(images, self.preprocessing))
 
-    def _score_run(
-        self, stacks: Iterable[np.ndarray], size: tuple[int, int], inference: Inference, background: float | None
-    ) -> Iterator[np.ndarray]:
-        """Scores stacks (C, H, W) of one size; a slice is handed on when no later window can add to it."""
-        whole = self.preprocessing.region == "whole"
-        batch_size = inference.batch_size if whole else inference.sw_batch_size
-        blends = defaultdict(lambda: Blend(*size, "cpu" if whole else self.device))
-        pending: deque[Job] = deque()
-        done = 0
-        for z, stack in enumerate(chain(stacks, (None,))):  # None: the end, where all that is left is handed on
-            jobs = [] if stack is None else self._cut(z, stack, inference, background)
-            pending += jobs
-            # A slice of background flushes the batch, so that a stretch of them keeps nothing waiting.
-            while len(pending) >= batch_size or (pending and not jobs):
-                self._answer([pending.popleft() for _ in range(min(batch_size, len(pending)))], blends, inference)
-            earliest = pending[0].z if pending else z + 1
-            complete = z if stack is None else earliest + min(self.preprocessing.output_offsets)
-            for ready in range(done, complete):
-                blend = blends.pop(ready, None)
-                yield np.full(size, _nothing(inference)) if blend is None else blend.mean(_nothing(inference))
-            done = max(done, complete)
+    def answer(self, cuts: Iterable[Cut | np.ndarray], inference: Inference) -> Iterator[torch.Tensor]:
+        """The second half of `score`: runs the model on what `prepare` yields. A GPU's work is not waited for."""
+        if hasattr(self.model, "segment"):
+            yield from (torch.from_numpy(self.model.segment(image)).float() for image in cuts)
+            return
+        for (size, extent), run in groupby(cuts, key=lambda cut: cut[:2]):
+            for score in self._answer_run(run, extent, inference):
+                yield resize_map(score, *size)
 
-    def _cut(self, z: int, stack: np.ndarray, inference: Inference, background: float | None) -> list[Job]:
+    def _cut(self, stack: np.ndarray, inference: Inference, background: float | None) -> Cut:
         """What the model is to see of a stack (C, H, W): all of it at once, or its windows that are not background."""
-        height, width = stack.shape[1:]
-        tensor = image_to_tensor(stack, self.preprocessing)
+        tensor = image_to_tensor(stack, self.preprocessing, self.device)
+        size, extent = stack.shape[1:], tuple(tensor.shape[1:])
         if self.preprocessing.region == "whole":
-            return [Job(z, (slice(0, height), slice(0, width)), tensor)]
-        windows = plan_windows(height, width, self.preprocessing.roi_size, inference.overlap)
+            return Cut(size, extent, [(slice(0, extent[0]), slice(0, extent[1]))], [tensor])
+        windows = plan_windows(*extent, self.preprocessing.roi_size, inference.overlap)
         if background is not None:
             occupied = occupied_blocks(stack, background)
             windows = [window for window in windows if is_occupied(window, occupied)]
-        return [Job(z, *cut) for cut in zip(windows, cut_windows(tensor.to(self.device), windows), strict=True)]
+        return Cut(size, extent, windows, cut_windows(tensor, windows))
 
-    def _answer(self, jobs: Sequence[Job], blends: Mapping[int, Blend], inference: Inference) -> None:
+    def _answer_run(self, cuts: Iterable[Cut], extent: tuple[int, int], inference: Inference) -> Iterator[torch.Tensor]:
+        """Scores slices of one size; a slice is handed on when no later window can add to it."""
+        blends = defaultdict(lambda: Blend(*extent, self.device))
+        pending: deque[Job] = deque()
+        done = 0
+        for z, cut in enumerate(chain(cuts, (None,))):  # None: the end, where all that is left is handed on
+            jobs = [] if cut is None else [Job(z, *each) for each in zip(cut.windows, cut.tensors, strict=True)]
+            pending += jobs
+            batch_size = self._batch_size(pending[0].tensor, inference) if pending else 1
+            # A slice of background flushes the batch, so that a stretch of them keeps nothing waiting.
+            while len(pending) >= batch_size or (pending and not jobs):
+                batch = [pending.popleft() for _ in range(min(batch_size, len(pending)))]
+                self._answer_batch(batch, batch_size, blends, inference)
+            earliest = pending[0].z if pending else z + 1
+            complete = z if cut is None else earliest + min(self.preprocessing.output_offsets)
+            for ready in range(done, complete):
+                yield (blends.pop(ready, None) or Blend(*extent, self.device)).mean(_nothing(inference))
+            done = max(done, complete)
+
+    def _batch_size(self, tensor: torch.Tensor, inference: Inference) -> int:
+        """The one of the settings, or one that fits inputs (C, h, w) such as this."""
+        whole = self.preprocessing.region == "whole"
+        wanted = inference.batch_size if whole else inference.sw_batch_size
+        if wanted is not None:
+            return wanted
+        if tensor.shape not in self.batch_sizes:
+            run = partial(self._forward, tensor[None], inference)
+            self.batch_sizes[tensor.shape] = choose_batch_size(run, self.device)
+        return self.batch_sizes[tensor.shape]
+
+    def _answer_batch(
+        self, jobs: Sequence[Job], batch_size: int, blends: Mapping[int, Blend], inference: Inference
+    ) -> None:
         """Runs the model on a batch and adds its scores to the slices they are for."""
-        scores = self._forward(torch.stack([job.tensor for job in jobs]).to(self.device), inference)
-        for job, maps in zip(jobs, scores, strict=True):
+        kind = "constant" if self.preprocessing.region == "whole" else inference.importance
+        scores = self._forward(make_batch([job.tensor for job in jobs], batch_size), inference)
+        importance = importance_map(*scores.shape[2:], kind, self.device)
+        for job, maps in zip(jobs, scores[: len(jobs)], strict=True):
             for offset, score in zip(self.preprocessing.output_offsets, maps, strict=True):
-                kind = inference.importance
-                if self.preprocessing.region == "whole":
-                    height, width = (axis.stop for axis in job.window)
-                    score = torch.from_numpy(resize_probability(score.cpu().numpy(), height, width))
-                    kind = "constant"
-                importance = importance_map(*score.shape, kind).to(score.device)
                 blends[job.z + offset].add(score, job.window, importance)
 
     def _forward(self, tensor: torch.Tensor, inference: Inference) -> torch.Tensor:
@@ -175,6 +210,7 @@ class Predictor:
 
     def _forward_view(self, tensor: torch.Tensor, turns: int, flip: bool, inference: Inference) -> torch.Tensor:
         view = torch.rot90(tensor.flip(-1) if flip else tensor, turns, (-2, -1))
+        view = view.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
             logits = self.model(view)
         logits = self._outputs(torch.rot90(logits, -turns, (-2, -1)).float())
@@ -193,14 +229,14 @@ class Predictor:
         return logits
 
 
-def to_probability(score: np.ndarray, inference: Inference) -> np.ndarray:
+def to_probability(score: torch.Tensor, inference: Inference) -> torch.Tensor:
     """Turns a mean score (H, W) float32 into a probability (H, W) float32 in 0..1."""
-    return score if inference.average == "probability" else 1 / (1 + np.exp(-score))
+    return score if inference.average == "probability" else score.sigmoid()
 
 
-def _nothing(inference: Inference) -> np.float32:
+def _nothing(inference: Inference) -> float:
     """The score of what is surely no vessel."""
-    return np.float32(0 if inference.average == "probability" else -_MAX_LOGIT)
+    return 0.0 if inference.average == "probability" else -_MAX_LOGIT
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:

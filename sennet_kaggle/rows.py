@@ -34,7 +34,8 @@ class Rows:
         self.path, self.faults = path, faults
         self.rles = dict.fromkeys(slice_ids, EMPTY_RLE)
         self.finished: set[str] = set()
-        self.journal_path = path.with_name(f"{path.name}.journal")
+        self.key = ""
+        self.journal_path = self.journal_of(path)
         self._journal = None
         self._saved = time.monotonic()
         try:
@@ -42,12 +43,18 @@ class Rows:
         except OSError as error:
             raise InputError(f"cannot write {path} ({one_line(error)}): expected a folder with room") from error
 
+    @staticmethod
+    def journal_of(path: Path) -> Path:
+        """Where the journal of a submission lies."""
+        return path.with_name(f"{path.name}.journal")
+
     def resume(self, key: str) -> None:
         """Takes over the rows that an earlier run with the same key finished, and opens the journal for more.
 
         Args:
             key: all that the rows depend on.
         """
+        self.key = key
         found = {slice_id: rle for slice_id, rle in read_journal(self.journal_path, key) if slice_id in self.rles}
         self.rles |= found
         self.finished |= found.keys()
@@ -78,6 +85,12 @@ class Rows:
                     self._journal_failed(error)
         if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
             self.save()
+
+    def take_over(self, journal_path: Path) -> None:
+        """Adds what another process with the same key has finished."""
+        for slice_id, rle in read_journal(journal_path, self.key):
+            if slice_id in self.rles and slice_id not in self.finished:
+                self.add(slice_id, rle)
 
     def save(self) -> None:
         """Writes the submission as it is now; where the disk is full the journal makes room for it."""

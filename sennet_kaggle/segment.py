@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-import numpy as np
+import torch
 from tqdm import tqdm
 
 from .budget import Budget, Pace, ladder
 from .config import Inference
+from .distributed import Share
 from .faults import Faults
 from .guard import is_alive
 from .predict import mean_threshold, predict_probabilities
@@ -17,7 +18,7 @@ from .predictor import Predictor
 from .rle import rle_encode
 from .rows import Rows
 from .steady import SteadyVolume
-from .transforms import resize_probability
+from .transforms import fetch_mask, resize_map
 from .trial import Trial, axes_factor
 
 # Slices after which the pace is looked at again.
@@ -48,10 +49,15 @@ class Segmenter:
     faults: Faults
     reload_on_cpu: Callable[[], Sequence[Predictor]]
 
-    def segment(self, volumes: Sequence[SteadyVolume]) -> None:
-        """Segments all slices that have not been finished; each kidney has its share of the remaining time."""
+    def segment(self, volumes: Sequence[SteadyVolume], share: Share = Share()) -> None:  # noqa: B008
+        """Segments all slices that have not been finished; each kidney has its part of the remaining time.
+
+        Args:
+            volumes: the kidneys.
+            share: which part of the slices of each.
+        """
         plain = replace(self.inference, axes="z")
-        pending = [self._pending(volume) for volume in volumes]
+        pending = [self._pending(volume, share) for volume in volumes]
         work = [
             len(zs) * sum(self.trial.seconds_per_pass(volume, self.predictors, plain))
             for volume, zs in zip(volumes, pending, strict=True)
@@ -63,8 +69,8 @@ class Segmenter:
                     deadline = self.budget.share(work[index] / sum(work[index:]))
                     _Kidney(self, volume, pending[index], deadline, progress).segment()
 
-    def _pending(self, volume: SteadyVolume) -> list[int]:
-        return [z for z, slice_id in enumerate(volume.slice_ids) if slice_id not in self.rows.finished]
+    def _pending(self, volume: SteadyVolume, share: Share) -> list[int]:
+        return [z for z in share.part(len(volume)) if volume.slice_ids[z] not in self.rows.finished]
 
 
 class _Kidney:
@@ -117,17 +123,16 @@ class _Kidney:
             self._leave_axes()
         return done
 
-    def _finish(self, z: int, probability: np.ndarray, threshold: float) -> None:
-        slice_id, size = self.volume.slice_ids[z], self.volume.slice_size(z)
-        lost = np.isnan(probability)
+    def _finish(self, z: int, probability: torch.Tensor, threshold: float) -> None:
+        slice_id = self.volume.slice_ids[z]
+        lost = probability.isnan()
         if lost.any():
             self.volume.touched.add(z)
-            problem = f"{np.count_nonzero(lost)} of {lost.size} probabilities are not a number"
+            problem = f"{lost.count_nonzero()} of {lost.numel()} probabilities are not a number"
             self.run.faults.note(slice_id, problem, "no vessel there")
-            probability = np.where(lost, np.float32(0), probability)
-        if probability.shape != size:
-            probability = resize_probability(probability, *size)
-        self.run.rows.add(slice_id, rle_encode(probability > threshold), finished=z not in self.volume.touched)
+            probability = probability.nan_to_num(0)
+        mask = fetch_mask(resize_map(probability, *self.volume.slice_size(z)), threshold)
+        self.run.rows.add(slice_id, rle_encode(mask), finished=z not in self.volume.touched)
         self.pending.remove(z)
         self.progress.update()
 

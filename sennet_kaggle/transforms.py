@@ -1,8 +1,10 @@
 """Slice → image → tensor, the same in training and inference; probability and mask back and forth in size."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, groupby, islice, repeat
 
 import cv2
@@ -113,21 +115,30 @@ def read_stack(
     return next(islice(stack_neighbours(images, preprocessing), z - first, None))
 
 
-def image_to_tensor(image: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
+def image_to_tensor(
+    image: np.ndarray, preprocessing: Preprocessing, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """Makes the model's input of an image, or of a stack of images.
 
     Args:
         image: (H, W) float32 of `slice_to_image`, or (C, H, W) float32 of `stack_neighbours`.
         preprocessing: the settings of the model.
+        device: where the resizing is done; the copy to a GPU is not waited for.
 
     Returns:
-        (C, h, w) float32, each channel less its mean, over its std; h and w as of `resize_image`.
+        (C, h, w) float32 there, each channel less its mean, over its std; h and w as of `resize_image`.
     """
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    return (resize_image(image, preprocessing) - mean) / std
+    mean, std = _normalisation(preprocessing, device)
+    return (resize_image(image, preprocessing, device) - mean) / std
 
 
-def resize_image(image: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
+@lru_cache(maxsize=8)
+def _normalisation(preprocessing: Preprocessing, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and std (C or 1, 1, 1), kept where they are needed."""
+    return tuple(torch.tensor(v, device=device).view(-1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+
+
+def resize_image(image: np.ndarray, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> torch.Tensor:
     """Brings an image to the size that the model sees; one of that size already stays as it is.
 
     With region "whole" it is resized, bilinearly with antialiasing (a triangle filter as wide as the
@@ -137,11 +148,14 @@ def resize_image(image: np.ndarray, preprocessing: Preprocessing) -> torch.Tenso
     Args:
         image: (H, W) or (C, H, W) float32.
         preprocessing: the settings of the model.
+        device: as for `image_to_tensor`.
 
     Returns:
         (1 or C, h, w) float32; h and w are roi_size, or with region "windows" H and W.
     """
     tensor = torch.from_numpy(np.ascontiguousarray(image)).view(-1, *image.shape[-2:])
+    if torch.device(device).type == "cuda":
+        tensor = tensor.pin_memory().to(device, non_blocking=True)  # only pinned memory is copied while others work
     if preprocessing.region == "windows":
         return tensor
     size = (preprocessing.roi_size, preprocessing.roi_size)
@@ -181,6 +195,49 @@ def resize_slice(slice_: np.ndarray, height: int, width: int) -> np.ndarray:
     grey = torch.from_numpy(slice_.astype(np.float32))[None, None]
     resized = F.interpolate(grey, (height, width), mode="bilinear", antialias=True)[0, 0]
     return resized.round().numpy().astype(slice_.dtype)
+
+
+def resize_map(map_: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """As `resize_probability`, where the map is; on the CPU by OpenCV, which is several times as fast there.
+
+    Args:
+        map_: (h, w) float32.
+
+    Returns:
+        (height, width) float32 on the same device; the map itself when it has that size.
+    """
+    if map_.shape == (height, width):
+        return map_
+    if map_.device.type == "cpu":
+        return torch.from_numpy(resize_probability(map_.numpy(), height, width))
+    return F.interpolate(map_[None, None], (height, width), mode="bilinear")[0, 0]
+
+
+def fetch_mask(probability: torch.Tensor, threshold: float) -> np.ndarray:
+    """Cuts a map at a threshold where it is; from a GPU only the mask comes back, eight pixels in a byte.
+
+    Args:
+        probability: (H, W) float32.
+
+    Returns:
+        (H, W) bool; not a number is not above.
+    """
+    mask = probability > threshold
+    if mask.device.type == "cpu":
+        return mask.numpy()
+    return unpack_bits(pack_bits(mask).cpu().numpy(), mask.shape)
+
+
+def pack_bits(mask: torch.Tensor) -> torch.Tensor:
+    """Does on any device what np.packbits does: bool of any shape → (ceil(size / 8),) uint8."""
+    bits = F.pad(mask.flatten().to(torch.uint8), (0, -mask.numel() % 8)).view(-1, 8)
+    places = 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=mask.device)
+    return (bits * places).sum(1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The mask of a shape that `pack_bits` packed."""
+    return np.unpackbits(packed, count=math.prod(shape)).view(np.bool_).reshape(shape)
 
 
 def resize_probability(probability: np.ndarray, height: int, width: int) -> np.ndarray:

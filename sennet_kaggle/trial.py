@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from .axes import BLOCK, BYTES_PER_VOXEL, scaled_length
+from .batching import LARGEST_BATCH
 from .config import Inference
 from .predict import ensemble_score
 from .predictor import Predictor
@@ -72,13 +73,15 @@ def run_trial(volume: SteadyVolume, predictors: Sequence[Predictor], inference: 
     before, plain = peak_ram(), replace(inference, tta="none", axes="z")
     costs = []
     for predictor in predictors:
-        count = min(len(volume), plain.batch_size if predictor.preprocessing.region == "whole" else 1)
+        is_gpu = predictor.device.type == "cuda"
+        whole_batch = plain.batch_size or (LARGEST_BATCH if is_gpu else 1)
+        count = min(len(volume), whole_batch if predictor.preprocessing.region == "whole" else 1)
         first = (len(volume) - count) // 2
         score = ensemble_score(volume, [predictor], plain)
-        for _ in range(2 if predictor.device.type == "cuda" else 1):  # a GPU is slow at its first batch
+        for _ in range(2 if is_gpu else 1):  # a GPU is slow at its first batch
             started = time.monotonic()
-            for _ in score(volume[z] for z in range(first, first + count)):
-                pass
+            for map_ in score(volume[z] for z in range(first, first + count)):
+                map_.cpu()  # which waits for the GPU
             seconds = time.monotonic() - started
         costs.append(seconds / count / shown_pixels(predictor, plain, *scaled_shape(volume, plain)[1:]))
     gpu = max(torch.cuda.max_memory_reserved(p.device) if p.device.type == "cuda" else 0 for p in predictors)

@@ -29,23 +29,24 @@ def plan_windows(height: int, width: int, roi_size: int, overlap: float) -> list
 
 
 @lru_cache(maxsize=8)
-def importance_map(height: int, width: int, kind: str) -> torch.Tensor:
+def importance_map(height: int, width: int, kind: str, device: torch.device | str = "cpu") -> torch.Tensor:
     """Weight of a window's pixels.
 
     Args:
         height, width: of the window.
         kind: "constant" (1 everywhere), or "gaussian" with a sigma of 1/8 of the side, as in nnU-Net
             (Isensee 2021), and never under 0.001, so that no pixel is without weight.
+        device: where it is kept.
 
     Returns:
         (height, width) float32, at most 1.
     """
     if kind == "constant":
-        return torch.ones(height, width)
+        return torch.ones(height, width, device=device)
     rows, columns = (
         torch.exp(-0.5 * ((torch.arange(size) - (size - 1) / 2) / (size / 8)) ** 2) for size in (height, width)
     )
-    return (rows[:, None] * columns).clamp(min=1e-3)
+    return (rows[:, None] * columns).clamp(min=1e-3).to(device)
 
 
 def cut_windows(tensor: torch.Tensor, windows: list[Window]) -> list[torch.Tensor]:
@@ -86,10 +87,9 @@ class Blend:
         total += score[:height, :width].double() * importance
         weight += importance
 
-    def mean(self, uncovered: float) -> np.ndarray:
+    def mean(self, uncovered: float) -> torch.Tensor:
         """Returns (H, W) float32, `uncovered` where no window has been."""
-        mean = torch.where(self.weight > 0, self.total / self.weight, uncovered)
-        return mean.float().cpu().numpy()
+        return torch.where(self.weight > 0, self.total / self.weight, uncovered).float()
 
 
 def _spread(length: int, roi_size: int, overlap: float) -> list[slice]:

@@ -190,7 +190,7 @@ def test_the_three_slices_of_the_visible_test_folder(data_dir, preprocessing, in
     predicted = list(predict_probabilities(kidney, [create_predictor(model, preprocessing, 0.5, inference)], inference))
     assert [slice_id for slice_id, _ in predicted] == kidney.slice_ids
     for _, probability in predicted:
-        assert probability.shape == (1303, 912) and probability.dtype == np.float32
+        assert probability.shape == (1303, 912) and probability.dtype == torch.float32
         assert 0 < probability.min() < probability.max() < 1
 
 

@@ -196,6 +196,15 @@ def test_help_needs_no_heavy_library():
     assert result.stdout.endswith("[]\n")
 
 
+def test_the_kernel_needs_no_library_of_tables_or_pictures_to_start():
+    program = (
+        "import sys, sennet_kaggle.kernel\n"
+        "print([m for m in ('pandas', 'matplotlib', 'transformers', 'timm', 'skimage') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
 def test_stats(folder, capsys):
     assert main(["stats", "--data-dir", "data"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,7 +1,10 @@
 """Finding the inputs in both of Kaggle's mount layouts, or saying what is missing."""
 
+import dataclasses
+
 import pytest
 
+from sennet_kaggle import kernel
 from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.errors import InputError
@@ -86,3 +89,31 @@ def test_a_kidney_of_no_readable_slice_leaves_no_submission(settings, mount):
     with pytest.raises(InputError, match="0006.tif"):
         run_kernel(settings)
     assert not settings.submission_path.exists()
+
+
+@pytest.mark.parametrize("axes", ["z", "zyx"])
+@pytest.mark.parametrize("fault", [None, "killed"])
+def test_several_devices_share_the_slices_and_a_lost_one_costs_no_row(settings, mount, monkeypatch, capfd, axes, fault):
+    """Two processes on the CPU in the place of two GPUs; the second may die before it has done anything."""
+    mount("new", "new")
+    settings = dataclasses.replace(settings, strict=False, inference=dataclasses.replace(settings.inference, axes=axes))
+    run_kernel(settings)
+    alone = settings.submission_path.read_bytes()
+    monkeypatch.setattr(kernel, "find_devices", lambda device: ["cpu", "cpu"])
+    start = kernel.start_helpers
+
+    def start_and_kill(*arguments):
+        processes = start(*arguments)
+        processes[0].kill()
+        return processes
+
+    if fault:
+        monkeypatch.setattr(kernel, "start_helpers", start_and_kill)
+    capfd.readouterr()
+    run_kernel(settings)
+    output = capfd.readouterr().out
+    assert settings.submission_path.read_bytes() == alone, output
+    assert ("helper 1: ended with exit code -9" in output) == bool(fault)
+    assert ("no faults" in output.splitlines()[-2]) == (not fault)
+    left = sorted(path.name for path in settings.submission_path.parent.iterdir())
+    assert left == ["input", "submission.csv", "submission.json"]

@@ -17,6 +17,7 @@ from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import MODELS, create_model
 from sennet_kaggle.models.sam import SamVessels
 from sennet_kaggle.models.segformer import load_pretrained
+from sennet_kaggle.models.segformer_pass import segformer_logits
 from sennet_kaggle.models.weights import load_weights_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -150,6 +151,26 @@ def test_unet_parameters():
 def test_segformer_variants_have_the_published_sizes(variant, millions):
     with torch.device("meta"):
         assert count_parameters(create_model("segformer", variant=variant)) / 1e6 == pytest.approx(millions, abs=0.15)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 95), (33, 128)])
+@pytest.mark.parametrize("labels", [1, 2])
+def test_segformer_evaluates_as_huggingface_does(size, labels):
+    """Random weights and statistics, so that no part of the decoder is neutral."""
+    torch.manual_seed(0)
+    network = create_model("segformer", in_channels=2, **SMALL["segformer"]).network
+    network.decode_head.classifier = nn.Conv2d(16, labels, 1)
+    norm = network.decode_head.batch_norm
+    for values in (norm.weight, norm.bias, *(linear.proj.bias for linear in network.decode_head.linear_c)):
+        nn.init.normal_(values)
+    nn.init.normal_(norm.running_mean, std=0.01)
+    nn.init.uniform_(norm.running_var, 1e-4, 1e-3)
+    network.eval()
+    with torch.inference_mode():
+        image = torch.randn(3, 2, *size)
+        expected = network(pixel_values=image).logits
+        torch.testing.assert_close(segformer_logits(network, image), expected, rtol=1e-4, atol=1e-5)
+    assert expected.std() > 0.01
 
 
 def test_segformer_b0_parameters():

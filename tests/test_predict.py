@@ -122,7 +122,8 @@ def test_an_old_checkpoint_gives_the_same_masks_as_before_windows(data_dir, tmp_
         del card["preprocessing"][later]
     save_file(tensors, tmp_path / "old.safetensors", {"sennet_kaggle": json.dumps(card)})
     volume = open_volume(data_dir / "test" / "kidney_6")
-    predictors = load_predictors([tmp_path / "old.safetensors"], Inference(device="cpu"))
+    inference = Inference(device="cpu", precision="float32")
+    predictors = load_predictors([tmp_path / "old.safetensors"], inference)
     model, settings = predictors[0].model, predictors[0].preprocessing
     intensity = measure_intensity(volume, settings)
     images = torch.stack([torch.from_numpy(slice_to_image(slice_, intensity, settings))[None] for slice_ in volume])
@@ -131,7 +132,7 @@ def test_an_old_checkpoint_gives_the_same_masks_as_before_windows(data_dir, tmp_
     with torch.inference_mode():
         maps = model((resized - mean) / std).sigmoid()[:, 0].numpy()
     expected = [resize_probability(map_, *images.shape[-2:]) for map_ in maps]
-    found = [probability for _, probability in predict_probabilities(volume, predictors, Inference(device="cpu"))]
+    found = [probability for _, probability in predict_probabilities(volume, predictors, inference)]
     np.testing.assert_array_equal(found, expected)
 
 

@@ -174,10 +174,10 @@ def test_slices_are_read_once_in_order_and_not_far_ahead(region, outputs):
 
 
 def test_batches_cross_slices_and_change_nothing():
-    """4 windows a slice, 3 slices: 12 windows."""
+    """4 windows a slice, 3 slices: 12 windows; the last batch is filled up, so that all are of one shape."""
     slices = random_slices(3, (100, 100))
     scores = {}
-    for size, batches in ((1, [1] * 12), (5, [5, 5, 2]), (64, [12])):
+    for size, batches in ((1, [1] * 12), (None, [1] * 12), (5, [5, 5, 5]), (64, [64])):
         inference = Inference(sw_batch_size=size, **LOGITS)
         predictor = predictor_of(first_channel, inference)
         scores[size] = list(predictor.score(slices, EIGHT_BIT, inference))
@@ -189,7 +189,7 @@ def test_leaving_out_the_background_changes_nothing_but_the_work():
     """A phantom kidney and a model that finds bright walls: the same masks from a fifth less windows."""
     slices = [slice_ for slice_, _ in phantom_slices(Phantom(shape=(3, 384, 320)))]
     preprocessing = Preprocessing(region="windows", roi_size=32, mean=(0.0,), std=(1.0,))
-    inference = Inference(device="cpu", sw_batch_size=64, importance="constant", overlap=0)
+    inference = Inference(device="cpu", sw_batch_size=1, importance="constant", overlap=0)
     shown, probabilities = [], []
     for background in (None, measure_background(slices)):
         walls = Model(lambda image: 50 * (nn.functional.avg_pool2d(image, 3, 1, 1) - 0.8))
@@ -215,7 +215,7 @@ def test_a_stretch_of_background_is_not_shown_and_holds_nothing_back():
     for z, score in enumerate(stream):
         assert len(read) <= z + 3
         assert (score == 0).all() == (z > 0)
-    assert predictor.model.shown == [(1, 1, 64, 64)]
+    assert predictor.model.shown == [(4, 1, 64, 64)]  # one window, and what fills the batch
 
 
 @pytest.mark.parametrize("region", ["whole", "windows"])

@@ -2,19 +2,24 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sennet_kaggle.config import IMAGENET_STD, Preprocessing
 from sennet_kaggle.transforms import (
     IntensityRange,
+    fetch_mask,
     image_to_tensor,
     mask_to_target,
     measure_intensity,
+    pack_bits,
     read_stack,
     resize_image,
+    resize_map,
     resize_probability,
     resize_slice,
     slice_to_image,
     stack_neighbours,
+    unpack_bits,
 )
 from sennet_kaggle.volume import open_volume
 
@@ -156,3 +161,25 @@ def test_image_mask_and_probability_stay_aligned():
         assert back.shape == (300, 200)
         weight = back / back.sum()
         assert abs((weight * y).sum() - 90) < 0.5 and abs((weight * x).sum() - 140) < 0.5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 8), (61, 95)])
+def test_a_mask_travels_in_bits(size):
+    """What a GPU does, on the CPU; the probability 0.5 itself is below, and so is what is not a number."""
+    probability = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    probability[0, 0] = 0.5
+    probability[-1, -1] = float("nan")
+    mask = fetch_mask(probability, 0.5)
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, probability.numpy() > 0.5)
+    packed = pack_bits(torch.from_numpy(mask)).numpy()
+    np.testing.assert_array_equal(packed, np.packbits(mask))
+    np.testing.assert_array_equal(unpack_bits(packed, size), mask)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (97, 127), (20, 31)])
+def test_opencv_and_torch_resize_a_map_alike(size):
+    """The CPU's way and the GPU's."""
+    map_ = torch.rand(64, 48, generator=torch.Generator().manual_seed(0))
+    torch_way = F.interpolate(map_[None, None], size, mode="bilinear")[0, 0]
+    torch.testing.assert_close(resize_map(map_, *size), torch_way, rtol=0, atol=1e-4 if size != (64, 48) else 0)

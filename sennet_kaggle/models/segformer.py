@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
+from .segformer_pass import segformer_logits
 from .weights import load_weights_file
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,10 @@ class Segformer(nn.Module):
         Returns:
             (N, 1, h, w), of the image's dtype.
         """
-        logits = self.network(pixel_values=image).logits  # (N, 1, h/4, w/4)
+        if self.training:
+            logits = self.network(pixel_values=image).logits  # (N, 1, h/4, w/4)
+        else:
+            logits = segformer_logits(self.network, image)  # the same, some 3 times as fast on a CPU
         return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
 

@@ -1,0 +1,309 @@
+"""Speed and memory of a prediction, end to end, against the bare forward pass and against the report's own way.
+
+    python benchmarks/speed.py [SECTION ...]
+
+Sections: models, host, parts, scaling, memory, start (default: all, some minutes). Prints Markdown tables. Slices are
+the real ones of $SENNET_DATA_DIR (default ../shared/data) again and again, or a phantom's. Contenders take turns in
+one process and the median of the rounds counts; memory is measured in a process per contender. Where other work
+shares the machine, threads wait for one another and the clock says little: run it with OMP_NUM_THREADS=1 and read the
+column "on the cores".
+
+The report's way: cv2's default read, HuggingFace's processor, batch 1, float32, two-class logits brought to the
+slice's size by torch, argmax, the usual run-length encoding, one slice after another.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from itertools import cycle, islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from sennet_kaggle.checkpoint import load_checkpoint  # noqa: E402
+from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
+from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
+from sennet_kaggle.metrics import surface_dice_of_slices  # noqa: E402
+from sennet_kaggle.models import create_model  # noqa: E402
+from sennet_kaggle.phantom import Phantom, write_phantom  # noqa: E402
+from sennet_kaggle.predict import create_predictor, predict_rows  # noqa: E402
+from sennet_kaggle.predictor import Predictor  # noqa: E402
+from sennet_kaggle.rle import rle_encode  # noqa: E402
+from sennet_kaggle.submission import write_submission  # noqa: E402
+from sennet_kaggle.transforms import image_to_tensor, measure_intensity, slice_to_image  # noqa: E402
+from sennet_kaggle.volume import Volume, find_volumes, open_volumes  # noqa: E402
+
+DATA_DIR = Path(os.environ.get("SENNET_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
+WHOLE = Preprocessing()
+# Name, arguments, preprocessing, slices per round: the report's U-Net takes seconds for one on a CPU.
+MODELS = {
+    "SegFormer-B0 at 512": ("segformer", {"variant": "b0"}, WHOLE, 32),
+    "the report's U-Net at 512": ("unet", {}, WHOLE, 2),
+    "the shipped model": (None, None, None, 16),
+}
+OPTIONS = {"ours": Inference()}
+if find_spec("openvino"):
+    OPTIONS["ours, OpenVINO"] = Inference(backend="openvino", device="cpu")
+ROUNDS = 3
+CPU_SECONDS: dict[str, float] = {}
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["measure"]:
+        print(measure_memory(*sys.argv[2:]))
+        return
+    sections = {"models": models, "host": host, "parts": parts, "scaling": scaling, "memory": memory, "start": start}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{device}; bfloat16 in hardware: {torch.cpu._is_avx512_bf16_supported()}; load {os.getloadavg()[0]:.1f}")
+    for name in sys.argv[1:] or sections:
+        print(f"\n## {name}\n", flush=True)
+        sections[name]()
+
+
+def models() -> None:
+    """Slices per second of each model each way, and as a ratio to the bare forward pass and to the report's way."""
+    print("| | ms per slice | on the cores | slices per s | of the bare forward | times the report's way |")
+    print("|---|---|---|---|---|---|")
+    for name, (_, _, _, count) in MODELS.items():
+        predictor = build(name, Inference())
+        contenders = {
+            "bare forward on resident tensors": bare_forward(predictor, count),
+            **{what: end_to_end(build(name, inference), count, inference) for what, inference in OPTIONS.items()},
+        }
+        if predictor.preprocessing.region == "whole":
+            contenders["the report's way"] = reports_way(name, count)
+        times, cpu = rounds(contenders), CPU_SECONDS
+        bare, report = times["bare forward on resident tensors"], times.get("the report's way")
+        for what, seconds in times.items():
+            ratio = f"{report / seconds:.2f}" if report else ""
+            print(
+                f"| {name}, {what} | {1000 * seconds / count:.1f} | {1000 * cpu[what] / count:.1f} "
+                f"| {count / seconds:.2f} | {bare / seconds:.1%} "
+                f"| {ratio} |",
+                flush=True,
+            )
+
+
+def host() -> None:
+    """Everything but the model: a model that answers at once, on 32 slices."""
+    volume, inference = slices(32), Inference(device="cpu")
+
+    class Nothing(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image[:, :1] - 2  # what is bright, about as much as vessels are
+
+    predictor = create_predictor(Nothing(), WHOLE, 0.5, inference)
+    run = run_prediction(volume, predictor, inference)
+    run()
+    started, cpu = time.perf_counter(), time.process_time()
+    run()
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    print("| host work outside the model, 512 | ms per slice |\n|---|---|")
+    print(f"| by the clock | {1000 * seconds / 32:.2f} |\n| on the cores | {1000 * cpu / 32:.2f} |")
+
+
+def parts() -> None:
+    """Single steps against the least that they could cost."""
+    volume = slices(8)
+    grey, mask = volume[0], volume_mask()
+    image = slice_to_image(grey, measure_intensity([grey], WHOLE), WHOLE)
+    probability = np.random.default_rng(0).random((512, 512), dtype=np.float32)
+    times = rounds(
+        {
+            "raw read() of a slice": lambda: volume.image_paths[0].read_bytes(),
+            "read_grey": lambda: volume[0],
+            "one pass over a slice (sum)": lambda: grey.sum(),
+            "slice → image": lambda: slice_to_image(grey, measure_intensity_once(), WHOLE),
+            "image → tensor 512 x 512": lambda: image_to_tensor(image, WHOLE),
+            "probability → the slice's size": lambda: cv2.resize(probability, grey.shape[::-1]),
+            "one pass over a mask": lambda: np.count_nonzero(mask),
+            "RLE": lambda: rle_encode(mask),
+            "Surface Dice of two slices": lambda: surface_dice_of_slices([mask, mask], [mask, mask]),
+        },
+        count=9,
+    )
+    print("| step | ms |\n|---|---|")
+    for what, seconds in times.items():
+        print(f"| {what} | {1000 * seconds:.3f} |")
+
+
+def scaling() -> None:
+    """Ten times the slices, ten times the time."""
+    name, inference = "the shipped model", Inference()
+    predictor = build(name, inference)
+    few, many = (run_prediction(slices(count), predictor, inference) for count in (6, 60))
+    times = rounds({"6 slices": few, "60 slices": many})
+    print("| | seconds |\n|---|---|")
+    print(*(f"| {what} | {seconds:.2f} |" for what, seconds in times.items()), sep="\n")
+    print(f"| the second over the first | {times['60 slices'] / times['6 slices']:.2f} |")
+
+
+def memory() -> None:
+    """Peak memory of a process beyond one that has only loaded the model, by slices."""
+    print("| | peak RSS, MiB | more than the model alone, MiB |\n|---|---|---|")
+    alone = child("0", "ours")
+    print(f"| SegFormer-B0 loaded | {alone:.0f} | |")
+    for count in ("32", "253", "1012"):
+        peak = child(count, "tiny" if count != "32" else "ours")
+        what = "SegFormer-B0" if count == "32" else "a U-Net of 8 channels"
+        print(f"| {what}, {count} slices at 512 | {peak:.0f} | {peak - alone:.0f} |", flush=True)
+
+
+def start() -> None:
+    """Seconds until a process has started."""
+    programs = {
+        "python": "pass",
+        "import sennet_kaggle": "import sennet_kaggle",
+        "--help": "import sys; from sennet_kaggle.__main__ import main; sys.argv[1:] = ['--help']\ntry: main()\n"
+        "except SystemExit: pass",
+        "import torch": "import torch",
+        "import sennet_kaggle.kernel": "import sennet_kaggle.kernel",
+    }
+
+    def run(program: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, check=True)
+
+    print("| start-up | seconds |\n|---|---|")
+    for what, seconds in rounds({what: run(program) for what, program in programs.items()}).items():
+        print(f"| {what} | {seconds:.2f} |")
+
+
+def build(name: str, inference: Inference) -> Predictor:
+    model_name, arguments, preprocessing, _ = MODELS[name]
+    if model_name is None:
+        model, card = load_checkpoint(shipped_checkpoints()[0])
+        return create_predictor(model, card.preprocessing, card.threshold, inference)
+    torch.manual_seed(0)
+    return create_predictor(create_model(model_name, **arguments), preprocessing, 0.5, inference)
+
+
+@cache
+def source_paths() -> list[Path]:
+    if DATA_DIR.is_dir():
+        volumes = [*open_volumes(DATA_DIR, "train"), *open_volumes(DATA_DIR, "test")]
+        return [path for volume in volumes for path in volume.image_paths]
+    folder = Path(tempfile.mkdtemp(prefix="sennet-phantom-"))
+    write_phantom(folder, "phantom", Phantom((8, 1303, 912)), split="test", with_labels=False)
+    return list(find_volumes(folder)[0].image_paths)
+
+
+def slices(count: int) -> Volume:
+    """A kidney of so many slices: those that there are, again and again, under names of their own."""
+    folder = Path(tempfile.mkdtemp(prefix="sennet-speed-"))
+    paths = []
+    for z, path in enumerate(islice(cycle(source_paths()), count)):
+        paths.append(folder / f"{z:04d}.tif")
+        paths[-1].symlink_to(path)
+    return Volume("kidney", tuple(paths))
+
+
+@cache
+def measure_intensity_once():
+    return measure_intensity(slices(1), WHOLE)
+
+
+def volume_mask() -> np.ndarray:
+    if DATA_DIR.is_dir():
+        return open_volumes(DATA_DIR, "train")[0].label(5)
+    return np.random.default_rng(0).random((1303, 912)) > 0.99
+
+
+def run_prediction(volume: Volume, predictor: Predictor, inference: Inference) -> Callable[[], object]:
+    """From the files of a kidney to submission.csv."""
+    path = Path(tempfile.mkdtemp(prefix="sennet-speed-")) / "submission.csv"
+    return lambda: write_submission(path, predict_rows([volume], [predictor], inference))
+
+
+def end_to_end(predictor: Predictor, count: int, inference: Inference) -> Callable[[], object]:
+    return run_prediction(slices(count), predictor, inference)
+
+
+def bare_forward(predictor: Predictor, count: int) -> Callable[[], object]:
+    """The model on the very batches that it is shown, which are there already."""
+    shown, volume, inference = [], slices(count), Inference()
+    hook = predictor.model.register_forward_pre_hook(lambda _, arguments: shown.append(arguments[0].clone()))
+    list(predictor.score(volume, measure_intensity(volume, predictor.preprocessing), inference))
+    hook.remove()
+
+    def run() -> None:
+        device = predictor.device.type
+        with torch.inference_mode(), torch.autocast(device, predictor.dtype, predictor.dtype != torch.float32):
+            for batch in shown:
+                predictor.model(batch)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def reports_way(name: str, count: int) -> Callable[[], object]:
+    from transformers import SegformerImageProcessor
+
+    processor = SegformerImageProcessor(size={"height": 512, "width": 512}, do_reduce_labels=False)
+    predictor, paths = build(name, Inference(precision="float32")), slices(count).image_paths
+    model, device = predictor.model.to(memory_format=torch.contiguous_format), predictor.device
+    network = getattr(model, "network", None)
+
+    def segment(path: Path) -> str:
+        image = cv2.imread(str(path))
+        pixels = processor(images=image, return_tensors="pt")["pixel_values"].to(device)
+        with torch.no_grad():
+            logits = model(pixels) if network is None else network(pixel_values=pixels).logits
+            both = torch.cat((torch.zeros_like(logits), logits), dim=1)  # the same weights as two classes
+            mask = F.interpolate(both, image.shape[:2], mode="bilinear", align_corners=False).argmax(1)[0]
+        return usual_encode(mask.cpu().numpy())
+
+    return lambda: [segment(path) for path in paths]
+
+
+def usual_encode(mask: np.ndarray) -> str:
+    """As in most of the competition's notebooks."""
+    pixels = np.concatenate([[0], mask.flatten(), [0]])
+    runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
+    runs[1::2] -= runs[::2]
+    return " ".join(str(x) for x in runs)
+
+
+def rounds(contenders: dict[str, Callable[[], object]], count: int = ROUNDS) -> dict[str, float]:
+    """Median seconds, turn about; one more round before, not counted. Those on the cores go to CPU_SECONDS."""
+    seconds = {what: [] for what in contenders}
+    for round_ in range(count + 1):
+        for what, run in contenders.items():
+            started = time.perf_counter(), time.process_time()
+            run()
+            if round_:
+                seconds[what].append((time.perf_counter() - started[0], time.process_time() - started[1]))
+    medians = {what: np.median(each, axis=0).tolist() for what, each in seconds.items()}
+    CPU_SECONDS.update({what: cpu for what, (_, cpu) in medians.items()})
+    return {what: clock for what, (clock, _) in medians.items()}
+
+
+def child(*arguments: str) -> float:
+    command = [sys.executable, __file__, "measure", *arguments]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def measure_memory(count: str, which: str) -> float:
+    """Peak RSS in MiB of this process after so many slices."""
+    predictor = build("SegFormer-B0 at 512", Inference())
+    if which == "tiny":
+        predictor = create_predictor(create_model("unet", widths=[8], bottleneck=8), WHOLE, 0.5, Inference())
+    if int(count):
+        end_to_end(predictor, int(count), Inference())()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

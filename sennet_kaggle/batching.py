@@ -1,0 +1,42 @@
+"""How many inputs go through a model at once, and inputs → a batch of exactly that many."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+LARGEST_BATCH = 16
+_SHARE_OF_MEMORY = 0.5
+
+
+def choose_batch_size(run: Callable[[], object], device: torch.device) -> int:
+    """Chooses from memory: on a GPU as many inputs as fill half of it, a power of two, 16 at most.
+
+    On a CPU one: its caches hold the features of one input, and the second makes both slower.
+
+    Args:
+        run: passes one input through the model on that device.
+        device: its whole memory counts, not what happens to be free, so that equal GPUs choose alike.
+    """
+    if device.type == "cpu":
+        return 1
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    needed = max(1, torch.cuda.max_memory_allocated(device) - before)
+    fitting = int(_SHARE_OF_MEMORY * torch.cuda.get_device_properties(device).total_memory / needed)
+    return 2 ** (min(max(fitting, 1), LARGEST_BATCH).bit_length() - 1)
+
+
+def make_batch(tensors: Sequence[torch.Tensor], batch_size: int) -> torch.Tensor:
+    """Stacks inputs; the last one is repeated where they are too few.
+
+    A batch is always of one shape, so nothing is compiled or allocated anew for a tail, and what a model says of
+    an input does not depend on how many others there were.
+
+    Args:
+        tensors: at most `batch_size`, each (C, h, w).
+
+    Returns:
+        (batch_size, C, h, w).
+    """
+    return torch.stack([*tensors, *[tensors[-1]] * (batch_size - len(tensors))])

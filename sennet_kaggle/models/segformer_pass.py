@@ -1,0 +1,81 @@
+"""SegFormer's forward pass at evaluation: HuggingFace's weights, the same function, without its copies."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def segformer_logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """Does what HuggingFace's SegformerForSemanticSegmentation does in evaluation mode.
+
+    Tokens stay in the order (N, h, w, C) throughout, so that a linear layer, a norm and a channels-last
+    convolution all read them as they lie.
+
+    Args:
+        network: of that class.
+        image: (N, C, h, w) float.
+
+    Returns:
+        Logits (N, labels, h/4, w/4).
+    """
+    encoder = network.segformer.encoder
+    features, levels = image, []
+    for embedding, blocks, norm in zip(encoder.patch_embeddings, encoder.block, encoder.layer_norm, strict=True):
+        tokens = embedding.layer_norm(_to_tokens(embedding.proj(features)))
+        for block in blocks:
+            tokens = tokens + _attend(block.attention, block.layer_norm_1(tokens))
+            tokens = tokens + _mix(block.mlp, block.layer_norm_2(tokens))
+        levels.append(norm(tokens))
+        features = _to_map(levels[-1])
+    return _decode(network.decode_head, levels)
+
+
+def _attend(attention: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Attention of every token (N, h, w, C) to a map that a strided convolution has reduced."""
+    layer = attention.self
+    reduced = tokens
+    if layer.sr_ratio > 1:
+        reduced = layer.layer_norm(_to_tokens(layer.sr(_to_map(tokens))))
+    query, key, value = (
+        project(states).flatten(1, 2).unflatten(-1, (layer.num_attention_heads, -1)).transpose(1, 2)
+        for project, states in ((layer.query, tokens), (layer.key, reduced), (layer.value, reduced))
+    )  # (N, heads, tokens, C/heads)
+    context = F.scaled_dot_product_attention(query, key, value)
+    return attention.output.dense(context.transpose(1, 2).reshape(tokens.shape))
+
+
+def _mix(mlp: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    hidden = _to_tokens(mlp.dwconv.dwconv(_to_map(mlp.dense1(tokens))))
+    return mlp.dense2(mlp.intermediate_act_fn(hidden))
+
+
+def _decode(head: nn.Module, levels: list[torch.Tensor]) -> torch.Tensor:
+    """The all-MLP decoder with its linear layers multiplied out.
+
+    Each level is projected, brought to the first one's size, concatenated, fused by a 1x1 convolution and
+    normalised. All of that is linear, and bilinear weights add up to 1: a level can go through one small
+    matrix at its own size, and the sum of the levels is what the fusion would have given.
+    """
+    norm = head.batch_norm
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    total = norm.bias - norm.running_mean * scale
+    parts = head.linear_fuse.weight.flatten(1).chunk(len(levels), dim=1)[::-1]  # the deepest level comes first there
+    for tokens, linear, part in zip(levels, head.linear_c, parts, strict=True):
+        part = scale[:, None] * part
+        projected = F.linear(tokens, part @ linear.proj.weight, part @ linear.proj.bias)
+        if tokens is not levels[0]:
+            size = levels[0].shape[1:3]
+            projected = _to_tokens(F.interpolate(_to_map(projected), size, mode="bilinear", align_corners=False))
+        total = projected + total
+    weight, bias = head.classifier.weight.flatten(1), head.classifier.bias
+    return _to_map(F.linear(head.activation(total), weight, bias))
+
+
+def _to_tokens(features: torch.Tensor) -> torch.Tensor:
+    """(N, C, h, w) → (N, h, w, C), a view."""
+    return features.permute(0, 2, 3, 1)
+
+
+def _to_map(tokens: torch.Tensor) -> torch.Tensor:
+    """(N, h, w, C) → (N, C, h, w), a view in channels-last order."""
+    return tokens.permute(0, 3, 1, 2)

@@ -1,0 +1,34 @@
+"""The stages of the road side by side: an iterator that works ahead in a thread of its own."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+_END = object()
+
+
+def work_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
+    """Gives the items of a stream in their order, while a thread makes the next ones.
+
+    What is heavy on the road (reading, torch, OpenCV, numpy) leaves the other threads free to run. An exception
+    comes out at its item's place. When the stream is left early, the item in the making is waited for and the
+    rest is not begun.
+
+    Args:
+        items: consumed in that thread alone.
+        ahead: how many finished items may wait to be taken, at least 1.
+    """
+    source = iter(items)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="work_ahead")
+    try:
+        pending = deque(thread.submit(next, source, _END) for _ in range(ahead))
+        while (item := pending.popleft().result()) is not _END:
+            pending.append(thread.submit(next, source, _END))
+            yield item
+            del item  # else it would be held while the next one is waited for
+    finally:
+        thread.shutdown(cancel_futures=True)
+        if hasattr(source, "close"):
+            source.close()
