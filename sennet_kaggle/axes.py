@@ -61,7 +61,9 @@ def mean_over_axes(
         if share.rank == 0:
             _store(folder, slices, shape)
         share.wait()
-        volume, total = (np.load(f"{folder}/{name}.npy", mmap_mode="r+") for name in ("grey", "scores"))
+        volume, total = (
+            np.load(f"{folder}/{name}.npy", mmap_mode="r+", allow_pickle=False) for name in ("grey", "scores")
+        )
         done = []
         for axis, name in enumerate("zyx"):
             part = share.part(shape[axis])
