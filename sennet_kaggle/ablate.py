@@ -48,8 +48,7 @@ class Variant:
 
 # Grey values over 255 take up a tenth of 0..1, so light and noise vary that much less.
 _EIGHT_BIT = {"preprocessing": {"intensity": "eight_bit", "mean": (0.35,), "std": (0.05,)}, "light": 0.05}
-# As many pixels per epoch as in windows of 320.
-_WHOLE = {"preprocessing": {"region": "whole", "roi_size": 512}, "window_size": None, "epoch_slices": 60}
+_WHOLE = {"preprocessing": {"region": "whole", "roi_size": 512}, "window_size": None}
 VARIANTS = {
     AS_SHIPPED: Variant(),
     "8 bit, no range per kidney": Variant({**_EIGHT_BIT, "noise": 0.015}),

@@ -58,7 +58,8 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
     output_dir = Path(output_dir)
     accelerator = create_accelerator(training, output_dir)
     set_seed(training.seed)
-    model = create_model(training.model, **_model_arguments(training)).to(memory_format=torch.channels_last)
+    model = create_model(training.model, **_model_arguments(training))
+    model = model.to(memory_format=memory_format(accelerator.device))
     train_set, held_out = split(training, data_dir, cache_dir or output_dir / "cache")
     criterion = create_criterion(training.loss, **_loss_arguments(training, train_set))
     accelerator.print(_describe(train_set, held_out))
@@ -87,6 +88,12 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
     if accelerator.is_main_process:
         draw(output_dir, output_dir / CHECKPOINT_NAME, output_dir / HISTORY_NAME, held_out or train_set)
     return output_dir / CHECKPOINT_NAME
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Channels last, but on CPUs without AVX-512: oneDNN's weight gradients take 3 to 5 times as long in it there."""
+    fast = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return torch.channels_last if fast else torch.contiguous_format
 
 
 def train_one_epoch(
@@ -125,7 +132,7 @@ def train_one_epoch(
             images, targets = (tensor.to(accelerator.device, non_blocking=True) for tensor in next(pairs))
             last = own is step[-1][0]
             with contextlib.nullcontext() if last else accelerator.no_sync(model):
-                logits = model(images.contiguous(memory_format=torch.channels_last))
+                logits = model(images.contiguous(memory_format=memory_format(accelerator.device)))
                 pass_loss = criterion(logits, targets) * share
                 _check_finite(pass_loss, logits, train_set, own, number)
                 accelerator.backward(pass_loss)
