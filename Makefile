@@ -10,8 +10,9 @@ env: .venv/ready
 dry-run: .venv/ready
 	@$(RUN) -m sennet_kaggle dry-run $(ARGS)
 
+# One process of tests per core, so one thread in each.
 test: .venv/ready browser
-	@$(RUN) -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: .venv/ready
 	@$(RUN) -m ruff check .

@@ -17,15 +17,15 @@ from .config import EXPERIMENTS, FOLDS, SHIPPED, SHIPPED_INFERENCE, THRESHOLDS, 
 from .errors import InputError
 from .files import replacing, write_whole
 from .metrics import dice_coefficient
-from .predict import load_predictors
+from .predict import load_predictors, predict_slices
 from .report import markdown_table
 from .score import KidneyScorer, Scores, kidney_of
 from .sweep import find_plateau
 from .train import fit
-from .transforms import measure_intensity
 from .volume import Volume, open_volumes
 
 LEARNED, TEST = "kidney_1_dense", "kidney_2"
+_SLICES = len(sum(FOLDS, ()))
 AS_SHIPPED = "as shipped"
 _MEASURES = {
     "dice_mean": "Dice, mean",
@@ -175,15 +175,17 @@ def judge(
 
 def answer(path: Path, kidneys: Mapping[str, Volume], fold: int, inference: Inference) -> Answers:
     """What a model says of the slices that a fold holds out and of the labelled ones of the test kidney."""
-    (predictor,) = load_predictors([path], inference)
-    wanted = {f"{LEARNED}_{stem}" for stem in FOLDS[fold]}
+    predictors = load_predictors([path], inference)
+    held_out = _ids(fold)
     answers = {}
     for volume in kidneys.values():
-        intensity = measure_intensity(volume, predictor.preprocessing)
-        for z, slice_id in enumerate(volume.slice_ids):
-            if volume.is_labelled(z) and (volume.name == TEST or slice_id in wanted):
-                probability = predictor.predict_slice(volume, z, intensity, inference)
-                answers[slice_id] = volume.label(z), np.asarray(probability, np.float16)
+        zs = [
+            z
+            for z, slice_id in enumerate(volume.slice_ids)
+            if volume.is_labelled(z) and (volume.name == TEST or slice_id in held_out)
+        ]
+        for z, probability in predict_slices(volume, zs, predictors, inference):
+            answers[volume.slice_ids[z]] = volume.label(z), np.asarray(probability, np.float16)
     return answers
 
 
@@ -204,13 +206,13 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int
         rows.append([name, len(learned), f"{group['threshold'].iloc[0]:g}", *cells])
     folds = table[(table["variant"] == AS_SHIPPED) & (table["seed"] == seeds[0]) & (table["kidney"] == LEARNED)]
     fold_rows = [
-        [row["fold"], ", ".join(FOLDS[row["fold"]] if row["fold"] != "all" else ["all 11"]), *_cells(row)]
+        [row["fold"], ", ".join(FOLDS[row["fold"]] if row["fold"] != "all" else [f"all {_SLICES}"]), *_cells(row)]
         for _, row in folds.iterrows()
     ]
     command = shlex.join(["python", "-m", "sennet_kaggle", *sys.argv[1:]])
     return (
-        f"Fold 0: learned from {11 - len(FOLDS[0])} slices of {LEARNED}, judged on {', '.join(FOLDS[0])}, which chose "
-        f"the threshold, and on the slices of {TEST}, which chose nothing. {base.epochs} epochs of "
+        f"Fold 0: learned from {_SLICES - len(FOLDS[0])} slices of {LEARNED}, judged on {', '.join(FOLDS[0])}, which "
+        f"chose the threshold, and on the slices of {TEST}, which chose nothing. {base.epochs} epochs of "
         f"{base.epoch_slices} windows; mean ± standard deviation where there are several seeds.\n\n"
         + markdown_table(header, rows)
         + f"\nCross-validation, as shipped, seed {seeds[0]}:\n\n"
@@ -234,10 +236,14 @@ def _answer_once(
 
 def _training_of(run: Run, overrides: Mapping[str, Any]) -> Training:
     training = changed(changed(EXPERIMENTS[SHIPPED], VARIANTS[run.variant].changes, run.variant), overrides, "*")
-    held_out = tuple(f"{LEARNED}_{stem}" for stem in FOLDS[run.fold])
     return dataclasses.replace(
-        training, seed=run.seed, held_out_slices=held_out, evaluate_every=training.epochs, workers=0
+        training, seed=run.seed, held_out_slices=_ids(run.fold), evaluate_every=training.epochs, workers=0
     )
+
+
+def _ids(fold: int) -> tuple[str, ...]:
+    """The slices that a fold holds out."""
+    return tuple(f"{LEARNED}_{stem}" for stem in FOLDS[fold])
 
 
 def _row(name: str, fold: int | str, seed: int, kidney: str, threshold: float, answers: Answers) -> dict[str, Any]:

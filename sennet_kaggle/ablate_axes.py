@@ -96,7 +96,7 @@ def write_axes(rows: list[list[str]]) -> str:
     shape = " x ".join(map(str, TEST.shape))
     return (
         f"Neighbours, axes and scale, on a synthetic kidney of {shape} voxels with less contrast and another vessel "
-        f"tree than the one that the last two models learned from (the shipped ones have learned from no synthetic "
+        f"tree than the one that the last two models learned from (what is shipped has learned from no synthetic "
         f"kidney at all). Surface Dice is the competition's:\n\n"
         + markdown_table(["model", "scale", "axes and views", "Surface Dice", "Dice, pooled"], rows)
     )

@@ -165,6 +165,19 @@ def predict_rows(
                 progress.update()
 
 
+def predict_slices(
+    volume: Volume, zs: Iterable[int], predictors: Sequence[Predictor], inference: Inference
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Predicts single slices of a kidney, reading these and their neighbours alone.
+
+    Yields:
+        (z, probability); the probability is (H, W) float32 in 0..1, the mean over the predictors.
+    """
+    members = [(predictor, measure_intensity(volume, predictor.preprocessing)) for predictor in predictors]
+    for z in zs:
+        yield z, np.mean([one.predict_slice(volume, z, each, inference) for one, each in members], axis=0)
+
+
 def mean_threshold(predictors: Sequence[Predictor]) -> float:
     """The threshold of an ensemble."""
     return sum(predictor.threshold for predictor in predictors) / len(predictors)
@@ -194,8 +207,9 @@ def pick_device(device: str) -> torch.device:
 def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
     """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged.
 
-    Reading and preparing have a thread of their own, and so has the model; what is done with the scores is done
-    beside them.
+    Reading and preparing have a thread of their own; so has the model on a GPU. On a CPU it runs in the calling
+    thread, and there alone: OpenMP keeps a team of threads for every thread that computes, and once these are more
+    than the cores, each wait within the model is put to sleep and woken, which costs a third of its speed.
     """
     windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
     background = measure_background(volume) if windows and inference.skip_background else None
@@ -211,7 +225,8 @@ def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: I
             for index, (predictor, each) in enumerate(zip(predictors, tee(cuts, len(predictors)), strict=True))
         ]
         del prepared, cuts
-        return work_ahead(map(_mean, zip(*streams, strict=True)), _AHEAD)
+        means = map(_mean, zip(*streams, strict=True))
+        return means if predictors[0].device.type == "cpu" else work_ahead(means, _AHEAD)
 
     return score
 

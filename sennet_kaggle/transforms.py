@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from .config import Preprocessing
 
@@ -128,8 +129,11 @@ def image_to_tensor(
     Returns:
         (C, h, w) float32 there, each channel less its mean, over its std; h and w as of `resize_image`.
     """
+    resized = resize_image(image, preprocessing, device)
     mean, std = _normalisation(preprocessing, device)
-    return (resize_image(image, preprocessing, device) - mean) / std
+    if resized.is_cuda:
+        return (resized - mean) / std
+    return torch.from_numpy((resized.numpy() - mean.numpy()) / std.numpy())  # numpy: see `ensemble_score`
 
 
 @lru_cache(maxsize=8)
@@ -153,13 +157,21 @@ def resize_image(image: np.ndarray, preprocessing: Preprocessing, device: torch.
     Returns:
         (1 or C, h, w) float32; h and w are roi_size, or with region "windows" H and W.
     """
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).view(-1, *image.shape[-2:])
-    if torch.device(device).type == "cuda":
+    stack, size = np.ascontiguousarray(image).reshape(-1, *image.shape[-2:]), preprocessing.roi_size
+    whole, on_gpu = preprocessing.region == "whole", torch.device(device).type == "cuda"
+    if whole and not on_gpu:
+        stack = np.stack([_resample(channel, size, size) for channel in stack])
+    tensor = torch.from_numpy(stack)
+    if on_gpu:
         tensor = tensor.pin_memory().to(device, non_blocking=True)  # only pinned memory is copied while others work
-    if preprocessing.region == "windows":
-        return tensor
-    size = (preprocessing.roi_size, preprocessing.roi_size)
-    return F.interpolate(tensor[None], size, mode="bilinear", antialias=True)[0]
+    if whole and on_gpu:
+        tensor = F.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0]
+    return tensor
+
+
+def _resample(grey: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H, W) → (height, width), both float32, bilinearly with antialiasing; PIL is as fast as torch, in one thread."""
+    return np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def mask_to_target(mask: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
@@ -192,9 +204,7 @@ def resize_slice(slice_: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     if slice_.shape == (height, width):
         return slice_
-    grey = torch.from_numpy(slice_.astype(np.float32))[None, None]
-    resized = F.interpolate(grey, (height, width), mode="bilinear", antialias=True)[0, 0]
-    return resized.round().numpy().astype(slice_.dtype)
+    return np.rint(_resample(slice_.astype(np.float32), height, width)).astype(slice_.dtype)
 
 
 def resize_map(map_: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -222,9 +232,9 @@ def fetch_mask(probability: torch.Tensor, threshold: float) -> np.ndarray:
     Returns:
         (H, W) bool; not a number is not above.
     """
+    if probability.device.type == "cpu":
+        return probability.numpy() > threshold
     mask = probability > threshold
-    if mask.device.type == "cpu":
-        return mask.numpy()
     return unpack_bits(pack_bits(mask).cpu().numpy(), mask.shape)
 
 
