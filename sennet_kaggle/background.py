@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from .transforms import sampled_zs
 
@@ -32,7 +30,7 @@ def measure_background(slices: Sequence[np.ndarray]) -> np.number:
         The grey value in the dtype of the slices; minus infinity where nothing is safe to say.
     """
     sampled = [slices[z] for z in sampled_zs(len(slices))]
-    means = [_pool(slice_[None].astype(np.float32), F.avg_pool2d)[0] for slice_ in sampled]
+    means = [_block_means(slice_[None].astype(np.float32))[0] for slice_ in sampled]
     values = np.concatenate([block.ravel() for block in means])
     level, _ = cv2.threshold(values.astype(np.uint16), 0, 1, cv2.THRESH_OTSU)
     bright = values > level
@@ -53,7 +51,7 @@ def occupied_blocks(stack: np.ndarray, background: float) -> np.ndarray:
     Returns:
         (ceil(H/8), ceil(W/8)) bool.
     """
-    occupied = (_pool(stack, F.avg_pool2d) > background) & (_pool(stack, F.max_pool2d) > stack.min())
+    occupied = (_block_means(stack) > background) & (_reduce_blocks(stack, np.maximum) > stack.min())
     return occupied.any(axis=0)
 
 
@@ -66,6 +64,12 @@ def is_occupied(window: tuple[slice, slice], occupied: np.ndarray) -> bool:
     return bool(occupied[rows, columns].any())
 
 
-def _pool(stack: np.ndarray, pool) -> np.ndarray:
+def _block_means(stack: np.ndarray) -> np.ndarray:
+    rows, columns = (np.minimum(BLOCK, length - np.arange(0, length, BLOCK)) for length in stack.shape[1:])
+    return _reduce_blocks(stack, np.add) / np.outer(rows, columns).astype(np.float32)
+
+
+def _reduce_blocks(stack: np.ndarray, ufunc: np.ufunc) -> np.ndarray:
     """(C, H, W) → (C, ceil(H/8), ceil(W/8)); blocks at the end are cut off where the stack ends."""
-    return pool(torch.from_numpy(np.ascontiguousarray(stack))[None], BLOCK, ceil_mode=True)[0].numpy()
+    rows, columns = (np.arange(0, length, BLOCK) for length in stack.shape[1:])
+    return ufunc.reduceat(ufunc.reduceat(stack, rows, axis=1), columns, axis=2)

@@ -39,4 +39,6 @@ def make_batch(tensors: Sequence[torch.Tensor], batch_size: int) -> torch.Tensor
     Returns:
         (batch_size, C, h, w).
     """
+    if batch_size == 1:
+        return tensors[0][None]
     return torch.stack([*tensors, *[tensors[-1]] * (batch_size - len(tensors))])

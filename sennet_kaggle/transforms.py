@@ -94,7 +94,8 @@ def stack_neighbours(images: Iterable[np.ndarray], preprocessing: Preprocessing)
             image = window[-1] if image is None else image
             window.extend([image] if window else [image] * (before + 1))
             if len(window) == window.maxlen:
-                yield np.stack([window[before + offset] for offset in offsets])
+                stack = [window[before + offset] for offset in offsets]
+                yield np.stack(stack) if len(stack) > 1 else stack[0][None]
 
 
 def read_stack(
@@ -133,7 +134,9 @@ def image_to_tensor(
     mean, std = _normalisation(preprocessing, device)
     if resized.is_cuda:
         return (resized - mean) / std
-    return torch.from_numpy((resized.numpy() - mean.numpy()) / std.numpy())  # numpy: see `ensemble_score`
+    normalised = resized.numpy() - mean.numpy()  # numpy: see `ensemble_score`
+    normalised /= std.numpy()
+    return torch.from_numpy(normalised)
 
 
 @lru_cache(maxsize=8)

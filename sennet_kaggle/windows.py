@@ -61,8 +61,9 @@ def cut_windows(tensor: torch.Tensor, windows: list[Window]) -> list[torch.Tenso
     height, width = tensor.shape[-2:]
     below = max([0, *(rows.stop - height for rows, _ in windows)])
     right = max([0, *(columns.stop - width for _, columns in windows)])
-    padded = F.pad(tensor, (0, right, 0, below), mode="replicate") if below or right else tensor
-    return [padded[:, rows, columns] for rows, columns in windows]
+    if below or right:
+        tensor = _repeat_border(tensor, below, right)
+    return [tensor[:, rows, columns] for rows, columns in windows]
 
 
 class Blend:
@@ -76,20 +77,43 @@ class Blend:
     """
 
     def __init__(self, height: int, width: int, device: torch.device | str = "cpu"):
-        self.total = torch.zeros(height, width, dtype=torch.float64, device=device)
-        self.weight = torch.zeros_like(self.total)
+        self.size, self.device = (height, width), device
+        self.whole: torch.Tensor | None = None
+        """The first window's scores where it covers the slice: as long as it is alone there is nothing to sum."""
+        self.sums: tuple[torch.Tensor, torch.Tensor] | None = None
+        """Of scores times weights, and of weights."""
 
     def add(self, score: torch.Tensor, window: Window, importance: torch.Tensor) -> None:
         """Adds a window's scores (h, w) float32 with the weights (h, w) float32; what lies beyond the slice is cut."""
-        total, weight = self.total[window], self.weight[window]
-        height, width = total.shape
-        importance = importance[:height, :width]
-        total += score[:height, :width].double() * importance
-        weight += importance
+        height, width = (min(axis.stop, length) - axis.start for axis, length in zip(window, self.size, strict=True))
+        score, importance = score[:height, :width], importance[:height, :width]
+        if self.sums is None and self.whole is None and (height, width) == self.size:
+            self.whole, self.importance = score, importance
+            return
+        if self.sums is None:
+            self.sums = tuple(torch.zeros(self.size, dtype=torch.float64, device=self.device) for _ in range(2))
+            if self.whole is not None:
+                self._sum(self.whole, (slice(None), slice(None)), self.importance)
+        self._sum(score, window, importance)
 
     def mean(self, uncovered: float) -> torch.Tensor:
         """Returns (H, W) float32, `uncovered` where no window has been."""
-        return torch.where(self.weight > 0, self.total / self.weight, uncovered).float()
+        if self.sums is None:
+            return torch.full(self.size, uncovered, device=self.device) if self.whole is None else self.whole
+        total, weight = self.sums
+        return torch.where(weight > 0, total / weight, uncovered).float()
+
+    def _sum(self, score: torch.Tensor, window: Window, importance: torch.Tensor) -> None:
+        total, weight = self.sums
+        total[window] += score.double() * importance
+        weight[window] += importance
+
+
+def _repeat_border(tensor: torch.Tensor, below: int, right: int) -> torch.Tensor:
+    """Pads (C, H, W) with its last row and column."""
+    if tensor.is_cuda:
+        return F.pad(tensor, (0, right, 0, below), mode="replicate")
+    return torch.from_numpy(np.pad(tensor.numpy(), ((0, 0), (0, below), (0, right)), "edge"))  # see `ensemble_score`
 
 
 def _spread(length: int, roi_size: int, overlap: float) -> list[slice]:
