@@ -396,7 +396,7 @@ def test_four_real_slices_are_learned_by_heart(data_dir, tmp_path):
         epochs=60,
         learning_rate=5e-3,
         schedule="one_cycle",
-        precision="bfloat16",
+        precision="float32",
         workers=0,
     )
     path = fit(training, tmp_path, tmp_path / "out")
