@@ -17,14 +17,17 @@ from .config import EXPERIMENTS, FOLDS, SHIPPED, SHIPPED_INFERENCE, THRESHOLDS, 
 from .errors import InputError
 from .files import replacing, write_whole
 from .metrics import dice_coefficient
-from .predict import load_predictors, predict_slices
+from .predict import load_predictors
 from .report import markdown_table
-from .score import KidneyScorer, Scores, kidney_of
+from .score import KidneyScorer, Scores
 from .sweep import find_plateau
 from .train import fit
+from .transforms import IntensityRange, measure_intensity
 from .volume import Volume, open_volumes
 
 LEARNED, TEST = "kidney_1_dense", "kidney_2"
+STRETCHED, CONTRAST = "kidney_1_dense, stretched", 1.25
+"""Its held-out slices with this times the contrast: kidneys differ as slices of one kidney do not."""
 _SLICES = len(sum(FOLDS, ()))
 AS_SHIPPED = "as shipped"
 _MEASURES = {
@@ -72,6 +75,8 @@ class Run(NamedTuple):
 
 Answers = dict[str, tuple[np.ndarray, np.ndarray]]
 """Label (H, W) bool and probability (H, W) float16, by slice id."""
+KidneyAnswers = dict[str, Answers]
+"""By LEARNED, STRETCHED and TEST."""
 
 
 def ablate(
@@ -107,7 +112,7 @@ def ablate(
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         checkpoints[run] = fit(training, data_dir, run_dir, output_dir / "cache")
     print("judging", flush=True)
-    answered: dict[tuple[Run, str], Answers] = {}
+    answered: dict[tuple[Run, str], KidneyAnswers] = {}
     table = pd.DataFrame([row for name in VARIANTS for row in judge(name, checkpoints, kidneys, seeds, answered)])
     with replacing(output_dir / "results.csv") as temporary_path:
         table.to_csv(temporary_path, index=False, lineterminator="\n")
@@ -135,14 +140,14 @@ def judge(
     checkpoints: Mapping[Run, Path],
     kidneys: Mapping[str, Volume],
     seeds: Sequence[int],
-    answered: dict[tuple[Run, str], Answers],
+    answered: dict[tuple[Run, str], KidneyAnswers],
 ) -> list[dict[str, Any]]:
     """Scores a variant on slices that its models have not learned from.
 
     Args:
         name: a key of VARIANTS.
         checkpoints: of all runs.
-        kidneys: LEARNED and TEST.
+        kidneys: LEARNED and TEST, opened.
         seeds: all of them.
         answered: what models have said for other variants; grows.
 
@@ -156,36 +161,36 @@ def judge(
     if variant.members > 1:
         in_fold = [run for run in checkpoints if run.variant == trained and run.fold == 0]
         groups = [[in_fold[i - member] for member in range(variant.members)] for i in range(len(in_fold))]
-    held_out, test = {}, {}
-    for group in groups:
-        members = [_answer_once(answered, run, checkpoints, kidneys, variant.inference) for run in group]
-        answers = {one: (members[0][one][0], np.mean([each[one][1] for each in members], axis=0)) for one in members[0]}
-        held_out[group[0]] = {one: pair for one, pair in answers.items() if kidney_of(one) == LEARNED}
-        test[group[0]] = {one: pair for one, pair in answers.items() if kidney_of(one) == TEST}
-    threshold = choose_threshold(held_out.values())
-    rows = []
-    for run in held_out:
-        for kidney, answers in ((LEARNED, held_out[run]), (TEST, test[run])):
-            rows.append(_row(name, run.fold, run.seed, kidney, threshold, answers))
+    answers = {
+        group[0]: _together([_answer_once(answered, run, checkpoints, kidneys, variant.inference) for run in group])
+        for group in groups
+    }
+    threshold = choose_threshold(each[LEARNED] for each in answers.values())
+    rows = [
+        _row(name, run.fold, run.seed, kidney, threshold, each[kidney])
+        for run, each in answers.items()
+        for kidney in (LEARNED, STRETCHED, TEST)
+    ]
     if name == AS_SHIPPED:
-        folds = {one: pair for run, each in held_out.items() if run.seed == seeds[0] for one, pair in each.items()}
+        first = [each for run, each in answers.items() if run.seed == seeds[0]]
+        folds = {slice_id: pair for each in first for slice_id, pair in each[LEARNED].items()}
         rows.append(_row(name, "all", seeds[0], LEARNED, threshold, dict(sorted(folds.items()))))
     return rows
 
 
-def answer(path: Path, kidneys: Mapping[str, Volume], fold: int, inference: Inference) -> Answers:
-    """What a model says of the slices that a fold holds out and of the labelled ones of the test kidney."""
-    predictors = load_predictors([path], inference)
-    held_out = _ids(fold)
+def answer(path: Path, kidneys: Mapping[str, Volume], fold: int, inference: Inference) -> KidneyAnswers:
+    """What a model says of the slices that a fold holds out, as they are and stretched, and of the test kidney's."""
+    (predictor,) = load_predictors([path], inference)
     answers = {}
-    for volume in kidneys.values():
-        zs = [
-            z
+    for name, contrast in ((LEARNED, 1.0), (STRETCHED, CONTRAST), (TEST, 1.0)):
+        volume = kidneys[TEST if name == TEST else LEARNED]
+        low, high = dataclasses.astuple(measure_intensity(volume, predictor.preprocessing))
+        intensity = IntensityRange(low, low + (high - low) / contrast)
+        answers[name] = {
+            slice_id: (volume.label(z), predictor.predict_slice(volume, z, intensity, inference).astype(np.float16))
             for z, slice_id in enumerate(volume.slice_ids)
-            if volume.is_labelled(z) and (volume.name == TEST or slice_id in held_out)
-        ]
-        for z, probability in predict_slices(volume, zs, predictors, inference):
-            answers[volume.slice_ids[z]] = volume.label(z), np.asarray(probability, np.float16)
+            if volume.is_labelled(z) and (name == TEST or slice_id in _ids(fold))
+        }
     return answers
 
 
@@ -198,11 +203,14 @@ def choose_threshold(answers: Iterable[Answers]) -> float:
 
 def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int]) -> str:
     """The ablation as Markdown."""
-    header = ["", "seeds", "threshold", *_MEASURES.values(), *(f"{TEST}: {title}" for title in _MEASURES.values())]
+    header = ["", "seeds", "threshold", *_MEASURES.values(), "stretched: Dice, mean"]
+    header += [f"{TEST}: {title}" for title in _MEASURES.values()]
     rows = []
     for name, group in table[table["fold"] == 0].groupby("variant", sort=False):
-        learned, test = (group[group["kidney"] == kidney] for kidney in (LEARNED, TEST))
-        cells = [_mean_and_spread(part[measure]) for part in (learned, test) for measure in _MEASURES]
+        learned, stretched, test = (group[group["kidney"] == kidney] for kidney in (LEARNED, STRETCHED, TEST))
+        cells = [_mean_and_spread(learned[measure]) for measure in _MEASURES]
+        cells += [_mean_and_spread(stretched["dice_mean"])]
+        cells += [_mean_and_spread(test[measure]) for measure in _MEASURES]
         rows.append([name, len(learned), f"{group['threshold'].iloc[0]:g}", *cells])
     folds = table[(table["variant"] == AS_SHIPPED) & (table["seed"] == seeds[0]) & (table["kidney"] == LEARNED)]
     fold_rows = [
@@ -213,7 +221,8 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int
     return (
         f"Fold 0: learned from {_SLICES - len(FOLDS[0])} slices of {LEARNED}, judged on {', '.join(FOLDS[0])}, which "
         f"chose the threshold, and on the slices of {TEST}, which chose nothing. {base.epochs} epochs of "
-        f"{base.epoch_slices} windows; mean ± standard deviation where there are several seeds.\n\n"
+        f"{base.epoch_slices} windows; mean ± standard deviation where there are several seeds. Stretched: the same "
+        f"held-out slices with {CONTRAST:g} times the contrast, as another kidney might have.\n\n"
         + markdown_table(header, rows)
         + f"\nCross-validation, as shipped, seed {seeds[0]}:\n\n"
         + markdown_table(["fold", "held out", *_MEASURES.values()], fold_rows)
@@ -221,13 +230,24 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int
     )
 
 
+def _together(members: Sequence[KidneyAnswers]) -> KidneyAnswers:
+    """The mean of what several models say."""
+    return {
+        kidney: {
+            slice_id: (mask_gt, np.mean([each[kidney][slice_id][1] for each in members], axis=0))
+            for slice_id, (mask_gt, _) in answers.items()
+        }
+        for kidney, answers in members[0].items()
+    }
+
+
 def _answer_once(
-    answered: dict[tuple[Run, str], Answers],
+    answered: dict[tuple[Run, str], KidneyAnswers],
     run: Run,
     checkpoints: Mapping[Run, Path],
     kidneys: Mapping[str, Volume],
     inference: Inference,
-) -> Answers:
+) -> KidneyAnswers:
     key = run, repr(inference)
     if key not in answered:
         answered[key] = answer(checkpoints[run], kidneys, run.fold, inference)

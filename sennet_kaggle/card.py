@@ -13,10 +13,11 @@ from .config import SHIPPED_INFERENCE
 from .errors import InputError
 from .files import write_whole
 from .metrics import dice_coefficient
-from .predict import load_predictors, mean_threshold, predict_slices
+from .predict import load_predictors, mean_threshold
 from .predictor import Predictor
 from .report import SegmentedSlice, figure_of_slices, figure_to_png, markdown_table
 from .score import KidneyScorer
+from .transforms import measure_intensity
 from .volume import Volume, open_volume
 
 _TIMED_SLICES = 5
@@ -68,9 +69,13 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
 
 def segment(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor]) -> dict[int, np.ndarray]:
     """Masks (H, W) bool of single slices, by z: the mean of the models at the mean of their thresholds."""
+    intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
+    members = list(zip(predictors, intensities, strict=True))
     threshold = mean_threshold(predictors)
-    probabilities = predict_slices(volume, zs, predictors, SHIPPED_INFERENCE)
-    return {z: probability > threshold for z, probability in probabilities}
+    return {
+        z: np.mean([one.predict_slice(volume, z, each, SHIPPED_INFERENCE) for one, each in members], axis=0) > threshold
+        for z in zs
+    }
 
 
 def _facts(cards: Mapping[Path, Card], predictors: Sequence[Predictor]) -> list[list[Any]]:

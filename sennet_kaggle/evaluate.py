@@ -1,5 +1,6 @@
 """A model on held-out slices at their own size: Dice, the threshold, pictures."""
 
+import copy
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -26,7 +27,7 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
     """Segments slices at their own size with every threshold.
 
     Args:
-        model: put into evaluation mode.
+        model: stays as it is; a copy answers.
         held_out: at least one slice.
         training: preprocessing and precision.
 
@@ -34,7 +35,8 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
         held_out_dice_soft, of the probabilities; held_out_dice, of the masks at the best threshold;
         threshold, which that was. Both are pooled over the slices.
     """
-    predictor = create_predictor(model, training.preprocessing, 0.5, Inference(precision=training.precision))
+    inference = Inference(precision=training.precision)
+    predictor = create_predictor(copy.deepcopy(model), training.preprocessing, 0.5, inference)
     counts = np.zeros((len(THRESHOLDS), 3), dtype=np.int64)
     overlap, sizes = 0.0, 0.0
     for (volume, z), probability in zip(held_out.slices.values(), _predict(predictor, held_out), strict=True):

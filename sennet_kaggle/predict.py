@@ -165,19 +165,6 @@ def predict_rows(
                 progress.update()
 
 
-def predict_slices(
-    volume: Volume, zs: Iterable[int], predictors: Sequence[Predictor], inference: Inference
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Predicts single slices of a kidney, reading these and their neighbours alone.
-
-    Yields:
-        (z, probability); the probability is (H, W) float32 in 0..1, the mean over the predictors.
-    """
-    members = [(predictor, measure_intensity(volume, predictor.preprocessing)) for predictor in predictors]
-    for z in zs:
-        yield z, np.mean([one.predict_slice(volume, z, each, inference) for one, each in members], axis=0)
-
-
 def mean_threshold(predictors: Sequence[Predictor]) -> float:
     """The threshold of an ensemble."""
     return sum(predictor.threshold for predictor in predictors) / len(predictors)

@@ -78,8 +78,8 @@ class Blend:
 
     def __init__(self, height: int, width: int, device: torch.device | str = "cpu"):
         self.size, self.device = (height, width), device
-        self.whole: torch.Tensor | None = None
-        """The first window's scores where it covers the slice: as long as it is alone there is nothing to sum."""
+        self.alone: tuple[torch.Tensor, torch.Tensor] | None = None
+        """Scores and weights of the first window where it covers the slice: until a second comes nothing is summed."""
         self.sums: tuple[torch.Tensor, torch.Tensor] | None = None
         """Of scores times weights, and of weights."""
 
@@ -87,23 +87,23 @@ class Blend:
         """Adds a window's scores (h, w) float32 with the weights (h, w) float32; what lies beyond the slice is cut."""
         height, width = (min(axis.stop, length) - axis.start for axis, length in zip(window, self.size, strict=True))
         score, importance = score[:height, :width], importance[:height, :width]
-        if self.sums is None and self.whole is None and (height, width) == self.size:
-            self.whole, self.importance = score, importance
+        if self.sums is None and self.alone is None and (height, width) == self.size:
+            self.alone = score, importance
             return
         if self.sums is None:
             self.sums = tuple(torch.zeros(self.size, dtype=torch.float64, device=self.device) for _ in range(2))
-            if self.whole is not None:
-                self._sum(self.whole, (slice(None), slice(None)), self.importance)
-        self._sum(score, window, importance)
+            if self.alone is not None:
+                self._sum((slice(None), slice(None)), *self.alone)
+        self._sum(window, score, importance)
 
     def mean(self, uncovered: float) -> torch.Tensor:
         """Returns (H, W) float32, `uncovered` where no window has been."""
         if self.sums is None:
-            return torch.full(self.size, uncovered, device=self.device) if self.whole is None else self.whole
+            return torch.full(self.size, uncovered, device=self.device) if self.alone is None else self.alone[0]
         total, weight = self.sums
         return torch.where(weight > 0, total / weight, uncovered).float()
 
-    def _sum(self, score: torch.Tensor, window: Window, importance: torch.Tensor) -> None:
+    def _sum(self, window: Window, score: torch.Tensor, importance: torch.Tensor) -> None:
         total, weight = self.sums
         total[window] += score.double() * importance
         weight[window] += importance

@@ -93,6 +93,7 @@ def test_ablation(kidneys, tmp_path, monkeypatch):
         write_tiff(label, np.full((40, 31), 255, np.uint8))
     ablate(kidneys, tmp_path / "out", (0, 1), TINY)  # trains nothing anew
     other = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert {*table["kidney"]} == {"kidney_1_dense", "kidney_1_dense, stretched", "kidney_2"}
     is_test = table["kidney"] == "kidney_2"
     pd.testing.assert_frame_equal(other[~is_test], table[~is_test])
     pd.testing.assert_series_equal(other["threshold"], table["threshold"])
@@ -105,10 +106,16 @@ def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
     checkpoint = fit(runs[run], kidneys, tmp_path / "out")
     volumes = {volume.name: volume for volume in open_volumes(kidneys, "train")}
     answers = module.answer(checkpoint, volumes, 1, VARIANTS["as shipped"].inference)
-    assert answers.keys() == {
-        *(f"kidney_1_dense_{stem}" for stem in FOLDS[1]),
-        *("kidney_2_0153", "kidney_2_0742"),
+    held_out = {f"kidney_1_dense_{stem}" for stem in FOLDS[1]}
+    assert {kidney: {*each} for kidney, each in answers.items()} == {
+        "kidney_1_dense": held_out,
+        "kidney_1_dense, stretched": held_out,
+        "kidney_2": {"kidney_2_0153", "kidney_2_0742"},
     }
+    plain, stretched = answers["kidney_1_dense"], answers["kidney_1_dense, stretched"]
+    for slice_id in held_out:
+        np.testing.assert_array_equal(plain[slice_id][0], stretched[slice_id][0])
+        assert (plain[slice_id][1] != stretched[slice_id][1]).any()
     first = {Run("as shipped", fold, seed): checkpoint for fold, seed in ((0, 0), (0, 1), (1, 0), (2, 0))}
     rows = judge("as shipped", first, volumes, (0, 1), {})
     assert [(row["fold"], row["seed"]) for row in rows if row["kidney"] == "kidney_1_dense"] == [

@@ -89,7 +89,7 @@ def test_only_kidneys_that_are_used_are_cached(volume, tmp_path, write_kidney):
     assert {path.name.split("-")[0] for path in (tmp_path / "cache").glob("*.npy")} == {"k"}
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_loader_workers_map_the_cache(volume, tmp_path, context):
     dataset = SliceDataset([volume], PREPROCESSING, augment=True, cache_dir=tmp_path)

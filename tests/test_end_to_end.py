@@ -12,6 +12,7 @@ from sennet_kaggle.dry_run import network_prefix, open_rehearsal_volumes, rehear
 from sennet_kaggle.submission import read_submission, validate_submission
 
 
+@pytest.mark.slow
 def test_the_visible_test_folder(data_dir, tmp_path):
     """In Kaggle's new mount layout; test_push.py has the old one."""
     volumes = open_rehearsal_volumes(data_dir, (), tmp_path)
@@ -46,6 +47,7 @@ def test_without_data_a_phantom_is_used(tmp_path, capfd, monkeypatch):
     capfd.readouterr()
 
 
+@pytest.mark.slow
 def test_a_failing_notebook_is_one_line(tmp_path, write_kidney, capfd):
     write_kidney(tmp_path / "test" / "kidney_5", labels=False)
     path = tmp_path / "test" / "kidney_5" / "images" / "0001.tif"

@@ -105,6 +105,7 @@ def test_the_dataset_that_kaggle_gets(pushed):
     assert sorted(file["token"] for file in pushed.dataset["files"]) == sorted(shipped)
 
 
+@pytest.mark.slow
 def test_the_pushed_notebook_on_the_visible_test_folder(pushed, data_dir, tmp_path):
     volumes = open_rehearsal_volumes(data_dir, (), tmp_path)
     submission_path, *_ = rehearse(volumes, tmp_path, "old", pushed.notebook_path, pushed.checkpoint_paths)
@@ -133,6 +134,7 @@ def test_the_pushed_notebook_on_a_dummy_test_set(pushed, tmp_path):
     assert provenance["peak_ram"] <= provenance["memory"]["at_most"]["ram"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["old", "new"])
 def test_the_pushed_notebook_at_full_depth(pushed, tmp_path, layout):
     """As many slices as kidney_5 has, small ones through a small model; one is damaged."""

@@ -42,7 +42,7 @@ def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("axes", ["z", "zyx"])
+@pytest.mark.parametrize("axes", ["z", pytest.param("zyx", marks=pytest.mark.slow)])
 def test_two_processes_write_what_one_writes(folder, capsys, axes):
     two = start(*PREDICT, "--axes", axes, "--output", "two.csv")
     assert main([*PREDICT, "--axes", axes, "--output", "one.csv"]) == 0

@@ -165,6 +165,7 @@ def run_python(arguments, folder):
     )
 
 
+@pytest.mark.slow
 def test_kill_9(kidneys, tmp_path, monkeypatch):
     """A real process with reading workers, dead in the third epoch; the same command goes on."""
     monkeypatch.chdir(tmp_path)
@@ -176,6 +177,7 @@ def test_kill_9(kidneys, tmp_path, monkeypatch):
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(kidneys, tmp_path, monkeypatch):
     """torchrun with two CPU processes (gloo): BatchNorm, Dice and the mean loss are those of the whole batch."""
     monkeypatch.chdir(tmp_path)

@@ -82,3 +82,12 @@ def test_the_blend_is_a_weighted_mean():
     blended.add(torch.full((1, 2), 1.0), (slice(0, 1), slice(0, 2)), torch.tensor([[1.0, 1.0]]))
     blended.add(torch.full((1, 2), 3.0), (slice(0, 1), slice(1, 3)), torch.tensor([[3.0, 1.0]]))
     np.testing.assert_array_equal(blended.mean(uncovered=-7), [[1, 2.5, 3, -7]])
+
+
+def test_two_answers_for_a_whole_slice_are_averaged():
+    """As from neighbouring slices; the first alone is taken as it is, beyond the slice it is cut."""
+    blended, window = Blend(2, 3), (slice(0, 32), slice(0, 32))
+    blended.add(torch.full((32, 32), 1.0), window, torch.full((32, 32), 2.0))
+    np.testing.assert_array_equal(blended.mean(uncovered=-7), np.full((2, 3), 1.0))
+    blended.add(torch.full((32, 32), 4.0), window, torch.ones(32, 32))
+    np.testing.assert_array_equal(blended.mean(uncovered=-7), np.full((2, 3), 2.0))
