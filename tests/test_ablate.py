@@ -74,6 +74,7 @@ def test_the_threshold_is_the_middle_of_the_plateau():
     assert choose_threshold([answers]) == pytest.approx(0.45)
 
 
+@pytest.mark.slow
 def test_ablation(kidneys, tmp_path, monkeypatch):
     """From folders to tables; kidney_2's labels change its own scores and no threshold."""
     chosen = ("as shipped", "without variation", "used without flips", "two seeds averaged")

@@ -70,6 +70,7 @@ def test_the_list(capsys):
     assert format_experiments().splitlines() == lines
 
 
+@pytest.mark.slow
 def test_comparison(kidneys, tmp_path, capsys):
     chosen = {"experiments": ("unet-bce", "segformer-ce-dice"), "test_volume": "b", "seeds": (0, 1), "overrides": SMALL}
     path = compare(kidneys, tmp_path / "out", **chosen)
