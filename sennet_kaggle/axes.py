@@ -19,8 +19,9 @@ from .transforms import resize_probability, resize_slice
 Score = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 """From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32."""
 
-# Planes read and written at once: along the last axis a cache line holds 32 grey values, each of another plane.
-BLOCK = 16
+# Planes are read and written several at a time: along the last axis a cache line holds 32 grey values, each of another
+# plane, and a page 2,048. As many as fill this, so that the memory in use is the same whatever a plane's size.
+BLOCK_BYTES = 16 * 2**20
 BYTES_PER_VOXEL = 4  # uint16 grey value and float16 score
 
 
@@ -35,9 +36,9 @@ def mean_over_axes(
 ) -> Iterator[np.ndarray]:
     """Scores a volume along z, y and x and averages.
 
-    The memory in use follows the largest plane of the three, not the volume: two blocks of 16 planes of uint16, two
-    of float16, and what `score` itself holds of a few planes. The memory maps take 4 bytes per voxel of scratch
-    disk, which the system keeps in memory as long as nothing else needs it.
+    The memory in use does not follow the volume: two blocks of 16 MiB of grey values, two of scores, and what `score`
+    itself holds of a few planes. The memory maps take 4 bytes per voxel of scratch disk, which the system keeps in
+    memory as long as nothing else needs it.
 
     Args:
         slices: D grey slices of one size and dtype, read once and in order; a Volume reads each on access.
@@ -90,8 +91,9 @@ def planes_along(volume: np.ndarray, axis: int, shown: range | None = None) -> I
     """Reads planes across an axis of a memory-mapped volume (D, H, W), in order, several at a time: these or all."""
     moved = np.moveaxis(volume, axis, 0)
     moved = moved if shown is None else moved[shown.start : shown.stop]
-    for first in range(0, len(moved), BLOCK):
-        yield from np.ascontiguousarray(moved[first : first + BLOCK])
+    count = _block_length(moved)
+    for first in range(0, len(moved), count):
+        yield from np.ascontiguousarray(moved[first : first + count])
 
 
 def add_along(total: np.ndarray, axis: int, scores: Iterable[np.ndarray], first: int = 0) -> int:
@@ -105,10 +107,16 @@ def add_along(total: np.ndarray, axis: int, scores: Iterable[np.ndarray], first:
     """
     moved, end = np.moveaxis(total, axis, 0), first
     scores = (score.astype(total.dtype) for score in scores)
-    while block := list(islice(scores, BLOCK)):
+    count = _block_length(moved)
+    while block := list(islice(scores, count)):
         moved[end : end + len(block)] += np.stack(block)
         end += len(block)
     return end
+
+
+def _block_length(planes: np.ndarray) -> int:
+    """How many planes of (N, H, W) make a block."""
+    return max(1, BLOCK_BYTES // max(1, planes[:1].nbytes))
 
 
 def resample_along(planes: Iterable[np.ndarray], depth: int, new_depth: int) -> Iterator[np.ndarray]:

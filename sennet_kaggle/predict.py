@@ -1,7 +1,7 @@
 """Slices → probability → mask: kidneys through one model or several, along one axis or three."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, tee
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .errors import InputError
 from .predictor import Predictor, to_probability
 from .probability import save_probability
 from .rle import rle_encode
-from .stream import work_ahead
+from .stream import fan_out, work_ahead
 from .transforms import fetch_mask, measure_intensity, resize_map, resize_slice
 from .volume import Volume
 
@@ -203,13 +203,13 @@ def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: I
     intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
 
     def score(slices: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
-        members = zip(predictors, intensities, tee(slices, len(predictors)), strict=True)
+        members = zip(predictors, intensities, fan_out(slices, len(predictors)), strict=True)
         del slices  # else it would hold every slice that has been read
         prepared = [p.prepare(each, i, inference, background) for p, i, each in members]
         cuts = work_ahead(zip(*prepared, strict=True), _AHEAD)
         streams = [
             predictor.answer(map(itemgetter(index), each), inference)
-            for index, (predictor, each) in enumerate(zip(predictors, tee(cuts, len(predictors)), strict=True))
+            for index, (predictor, each) in enumerate(zip(predictors, fan_out(cuts, len(predictors)), strict=True))
         ]
         del prepared, cuts
         means = map(_mean, zip(*streams, strict=True))

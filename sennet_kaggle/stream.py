@@ -32,3 +32,28 @@ def work_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
         thread.shutdown(cancel_futures=True)
         if hasattr(source, "close"):
             source.close()
+
+
+def fan_out(items: Iterable[Item], count: int) -> list[Iterator[Item]]:
+    """One stream for several takers; an item is held until the slowest has taken it, and no longer.
+
+    `itertools.tee` would hold 57: it drops items by the block.
+
+    Args:
+        items: consumed as fast as the fastest asks.
+        count: takers, all of one thread.
+    """
+    source, queues = iter(items), [deque() for _ in range(count)]
+
+    def take(queue: deque[Item]) -> Iterator[Item]:
+        while True:
+            if not queue:
+                item = next(source, _END)
+                for each in queues:
+                    each.append(item)
+                del item
+            if queue[0] is _END:
+                return
+            yield queue.popleft()
+
+    return [take(queue) for queue in queues]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from .axes import BLOCK, BYTES_PER_VOXEL, scaled_length
+from .axes import BLOCK_BYTES, BYTES_PER_VOXEL, scaled_length
 from .batching import LARGEST_BATCH
 from .config import Inference
 from .predict import ensemble_score
@@ -97,7 +97,8 @@ def bound(trial: Trial, volumes: Sequence[SteadyVolume], inference: Inference) -
         shapes = [scaled_shape(volume, inference) for volume in volumes]
         plane = max(depth * max(size) for depth, *size in shapes)
         largest = max(height * width for _, height, width in shapes)
-        ram += int(2 * BLOCK * BYTES_PER_VOXEL * max(plane, largest) + trial.ram_growth * plane / largest)
+        block = max(BLOCK_BYTES, BYTES_PER_VOXEL * max(plane, largest))
+        ram += 4 * block + int(trial.ram_growth * plane / largest)
         scratch = BYTES_PER_VOXEL * max(depth * height * width for depth, height, width in shapes)
     return Memory(ram, int(_GPU_SHARE * trial.gpu), scratch)
 

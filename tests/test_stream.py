@@ -1,11 +1,12 @@
-"""A stream whose items are made in another thread: the same items, the same errors, and not too many of them."""
+"""Streams made in another thread or for several takers: the same items, the same errors, and not too many held."""
 
 import threading
 import time
+import weakref
 
 import pytest
 
-from sennet_kaggle.stream import work_ahead
+from sennet_kaggle.stream import fan_out, work_ahead
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 7])
@@ -55,3 +56,44 @@ def test_leaving_early_closes_the_source_and_ends_the_thread():
     assert next(stream) == 0 and threading.active_count() == running + 1
     stream.close()
     assert closed == [True] and threading.active_count() == running
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_taker_gets_every_item(count):
+    takers = fan_out(iter([0, None, 2]), count)
+    assert list(zip(*takers, strict=True)) == [(item,) * count for item in (0, None, 2)]
+    assert [list(taker) for taker in fan_out(range(4), count)] == [[0, 1, 2, 3]] * count
+    assert [list(taker) for taker in fan_out([], count)] == [[]] * count
+
+
+@pytest.mark.parametrize("lag", [0, 5])
+def test_an_item_is_held_until_the_slowest_has_taken_it(lag):
+    class Slice:
+        pass
+
+    alive = weakref.WeakSet()
+
+    def source():
+        for _ in range(100):
+            alive.add(item := Slice())
+            yield item
+            del item
+
+    fast, slow = fan_out(source(), 2)
+    for _ in range(lag):
+        next(fast)
+    for _ in range(90):
+        next(fast)
+        next(slow)
+        assert len(alive) <= lag + 1
+
+
+def test_an_exception_reaches_the_taker_that_asked():
+    def broken():
+        yield 1
+        raise ValueError("slice 2 is damaged")
+
+    first, second = fan_out(broken(), 2)
+    assert (next(first), next(second)) == (1, 1)
+    with pytest.raises(ValueError, match="slice 2 is damaged"):
+        next(first)
