@@ -209,11 +209,11 @@ class Predictor:
         return sum(self._forward_view(tensor, *view, inference) for view in views) / len(views)
 
     def _forward_view(self, tensor: torch.Tensor, turns: int, flip: bool, inference: Inference) -> torch.Tensor:
-        view = torch.rot90(tensor.flip(-1) if flip else tensor, turns, (-2, -1))
+        view = _turn(tensor.flip(-1) if flip else tensor, turns)
         view = view.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
             logits = self.model(view)
-        logits = self._outputs(torch.rot90(logits, -turns, (-2, -1)).float())
+        logits = self._outputs(_turn(logits, -turns).float())
         logits = logits.flip(-1) if flip else logits
         return logits.sigmoid() if inference.average == "probability" else logits.clamp(-_MAX_LOGIT, _MAX_LOGIT)
 
@@ -232,6 +232,11 @@ class Predictor:
 def to_probability(score: torch.Tensor, inference: Inference) -> torch.Tensor:
     """Turns a mean score (H, W) float32 into a probability (H, W) float32 in 0..1."""
     return score if inference.average == "probability" else score.sigmoid()
+
+
+def _turn(tensor: torch.Tensor, turns: int) -> torch.Tensor:
+    """Quarter turns of (N, C, h, w); none is no copy."""
+    return torch.rot90(tensor, turns, (-2, -1)) if turns else tensor
 
 
 def _nothing(inference: Inference) -> float:

