@@ -175,7 +175,7 @@ def resize_image(image: np.ndarray, preprocessing: Preprocessing, device: torch.
 def _resample(grey: np.ndarray, height: int, width: int) -> np.ndarray:
     """(H, W) → (height, width), both float32, bilinearly with antialiasing.
 
-    One sparse product per axis, in one thread: 5 times as fast as PIL and torch, which give the same to 1e-7.
+    One sparse product per axis, in one thread: 5 times as fast as PIL (1303 x 912 to 512 x 512), equal to 2e-7.
     """
     rows = _resampling_matrix(grey.shape[0], height) @ grey
     return cv2.transpose(_resampling_matrix(grey.shape[1], width) @ cv2.transpose(rows))
