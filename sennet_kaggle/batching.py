@@ -1,17 +1,18 @@
-"""How many inputs go through a model at once, and inputs → a batch of exactly that many."""
+"""How many inputs go through a model at once: as a batch on a GPU, each on a core of its own on a CPU."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 
 LARGEST_BATCH = 16
+MOST_LANES = 8
 _SHARE_OF_MEMORY = 0.5
 
 
 def choose_batch_size(run: Callable[[], object], device: torch.device) -> int:
     """Chooses from memory: on a GPU as many inputs as fill half of it, a power of two, 16 at most.
 
-    On a CPU one: its caches hold the features of one input, and the second makes both slower.
+    On a CPU one: its caches hold the features of one input, and the second makes both slower. See `choose_lanes`.
 
     Args:
         run: passes one input through the model on that device.
@@ -42,3 +43,18 @@ def make_batch(tensors: Sequence[torch.Tensor], batch_size: int) -> torch.Tensor
     if batch_size == 1:
         return tensors[0][None]
     return torch.stack([*tensors, *[tensors[-1]] * (batch_size - len(tensors))])
+
+
+def choose_lanes(device: torch.device) -> int:
+    """How many batches go through a model side by side, each in a thread of its own: one on a GPU, which does that.
+
+    On a CPU as many as torch has threads, 8 at most. A core that has an input to itself waits for no other, as it
+    does within every layer where cores share one, and what else there is to do takes its turn in between.
+    """
+    return 1 if device.type == "cuda" else min(torch.get_num_threads(), MOST_LANES)
+
+
+def compute_on(threads: int) -> None:
+    """Makes torch compute on so many threads where it is called from this one."""
+    torch.get_num_threads()  # torch settles this when a thread first asks, which would undo the next line later
+    torch.set_num_threads(threads)

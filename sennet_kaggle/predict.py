@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from .axes import mean_over_axes, scaled_length
 from .background import measure_background
+from .batching import choose_lanes
 from .checkpoint import load_checkpoint
 from .config import Inference, Preprocessing
 from .distributed import Share, local_rank
@@ -56,15 +57,15 @@ def create_predictor(
     precision = inference.precision
     if precision == "auto":
         precision = "float16" if device.type == "cuda" else "float32"
-    model = model.eval().to(device)
+    model, lanes = model.eval().to(device), choose_lanes(device)
     if hasattr(model, "segment"):
         return Predictor(model, preprocessing, threshold, device, getattr(torch, precision))
     if inference.backend == "openvino":
-        return Predictor(_on_openvino(model, device, inference), preprocessing, threshold, device)
+        return Predictor(_on_openvino(model, device, inference, lanes), preprocessing, threshold, device, lanes=lanes)
     model = model.to(memory_format=torch.channels_last)
     if inference.compile:
         model.compile()
-    return Predictor(model, preprocessing, threshold, device, getattr(torch, precision))
+    return Predictor(model, preprocessing, threshold, device, getattr(torch, precision), lanes)
 
 
 def load_predictors(checkpoint_paths: Sequence[Path | str], inference: Inference) -> list[Predictor]:
@@ -194,9 +195,9 @@ def pick_device(device: str) -> torch.device:
 def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
     """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged.
 
-    Reading and preparing have a thread of their own; so has the model on a GPU. On a CPU it runs in the calling
-    thread, and there alone: OpenMP keeps a team of threads for every thread that computes, and once these are more
-    than the cores, each wait within the model is put to sleep and woken, which costs a third of its speed.
+    Reading and preparing have a thread of their own; so has the model on a GPU, and on a CPU it has one per core (see
+    `choose_lanes`). No other thread computes with torch while they do: OpenMP keeps a team of threads for every
+    thread that computes, and once these are more than the cores they wait for one another.
     """
     windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
     background = measure_background(volume) if windows and inference.skip_background else None
@@ -218,12 +219,12 @@ def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: I
     return score
 
 
-def _on_openvino(model: nn.Module, device: torch.device, inference: Inference) -> nn.Module:
+def _on_openvino(model: nn.Module, device: torch.device, inference: Inference, lanes: int) -> nn.Module:
     from .openvino_model import OpenVinoModel
 
     if device.type != "cpu":
         raise InputError(f"backend openvino runs on the CPU, found device {device}: choose device cpu")
-    return OpenVinoModel(model, inference.precision)
+    return OpenVinoModel(model, inference.precision, lanes)
 
 
 def _mean(maps: Sequence[torch.Tensor]) -> torch.Tensor:

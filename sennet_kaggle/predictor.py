@@ -1,10 +1,10 @@
 """Slices → scores: every model behind one seam, over whole slices or over windows of them, in batches."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from .background import is_occupied, occupied_blocks
-from .batching import choose_batch_size, make_batch
+from .batching import choose_batch_size, compute_on, make_batch
 from .config import Inference, Preprocessing
 from .errors import InputError
+from .stream import map_in_lanes
 from .transforms import IntensityRange, image_to_tensor, read_stack, resize_map, slice_to_image, stack_neighbours
 from .windows import Blend, Window, cut_windows, importance_map, plan_windows
 
@@ -47,6 +48,16 @@ class Job(NamedTuple):
     tensor: torch.Tensor
 
 
+class Batch(NamedTuple):
+    """Windows that go through the model together."""
+
+    jobs: list[Job]
+    """None where slices of background, or the last ones, are only to be handed on."""
+    size: int
+    complete: int
+    """Slices, from the first on, that no later batch adds to."""
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A model ready to turn slices into scores: the seam behind which all models stand.
@@ -63,6 +74,8 @@ class Predictor:
     device: torch.device
     dtype: torch.dtype = torch.float32
     """Arithmetic of the forward pass; other than float32 by autocast."""
+    lanes: int = 1
+    """Batches that go through the model at once, each in a thread of its own with its share of the cores."""
     batch_sizes: dict[torch.Size, int] = field(default_factory=dict, repr=False, compare=False)
     """Those chosen so far, by the shape of the input."""
 
@@ -102,7 +115,9 @@ class Predictor:
             return self([slices[z]], intensity, inference)[0]
         stack = read_stack(slices, z, intensity, self.preprocessing)
         alone = replace(inference, batch_size=1)
-        (score,) = self.answer([self._cut(stack, alone, None)], alone)
+        cut = self._cut(stack, alone, None)
+        predictor = self if len(cut.windows) > 1 else replace(self, lanes=1)  # all cores for the one window
+        (score,) = predictor.answer([cut], alone)
         return to_probability(score, inference).numpy(force=True)
 
     def score(
@@ -164,22 +179,50 @@ class Predictor:
 
     def _answer_run(self, cuts: Iterable[Cut], extent: tuple[int, int], inference: Inference) -> Iterator[torch.Tensor]:
         """Scores slices of one size; a slice is handed on when no later window can add to it."""
+        kind = "constant" if self.preprocessing.region == "whole" else inference.importance
         blends = defaultdict(lambda: Blend(*extent, self.device))
-        pending: deque[Job] = deque()
         done = 0
-        for z, cut in enumerate(chain(cuts, (None,))):  # None: the end, where all that is left is handed on
-            jobs = [] if cut is None else [Job(z, *each) for each in zip(cut.windows, cut.tensors, strict=True)]
-            pending += jobs
-            batch_size = self._batch_size(pending[0].tensor, inference) if pending else 1
-            # A slice of background flushes the batch, so that a stretch of them keeps nothing waiting.
-            while len(pending) >= batch_size or (pending and not jobs):
-                batch = [pending.popleft() for _ in range(min(batch_size, len(pending)))]
-                self._answer_batch(batch, batch_size, blends, inference)
-            earliest = pending[0].z if pending else z + 1
-            complete = z if cut is None else earliest + min(self.preprocessing.output_offsets)
-            for ready in range(done, complete):
+        for batch, scores in self._run_batches(self._batches(cuts, inference), inference):
+            for job, maps in zip(batch.jobs, scores, strict=True):
+                importance = importance_map(*maps.shape[1:], kind, self.device)
+                for offset, score in zip(self.preprocessing.output_offsets, maps, strict=True):
+                    blends[job.z + offset].add(score, job.window, importance)
+            for ready in range(done, batch.complete):
                 yield (blends.pop(ready, None) or Blend(*extent, self.device)).mean(_nothing(inference))
-            done = max(done, complete)
+            done = max(done, batch.complete)
+
+    def _batches(self, cuts: Iterable[Cut], inference: Inference) -> Iterator[Batch]:
+        """The windows in the order of their slices; only the last batch is not full, and one before background."""
+        pending: deque[Job] = deque()
+        size, seen, reach = 1, 0, min(self.preprocessing.output_offsets)
+        for cut in cuts:
+            pending += [Job(seen, *each) for each in zip(cut.windows, cut.tensors, strict=True)]
+            seen += 1
+            size = self._batch_size(pending[0].tensor, inference) if pending else size
+            # A slice of background flushes the batch, so that a stretch of them keeps nothing waiting.
+            while len(pending) >= size or (pending and not cut.windows):
+                jobs = [pending.popleft() for _ in range(min(size, len(pending)))]
+                yield Batch(jobs, size, reach + (pending[0].z if pending else seen))
+            if not cut.windows:
+                yield Batch([], size, reach + seen)
+        yield Batch(list(pending), size, seen)
+
+    def _run_batches(
+        self, batches: Iterable[Batch], inference: Inference
+    ) -> Iterator[tuple[Batch, Sequence[torch.Tensor]]]:
+        """Each batch with the scores of its windows, (outputs, h, w) float32 each."""
+
+        def run(batch: Batch) -> tuple[Batch, Sequence[torch.Tensor]]:
+            if not batch.jobs:
+                return batch, []
+            scores = self._forward(make_batch([job.tensor for job in batch.jobs], batch.size), inference)
+            return batch, scores[: len(batch.jobs)]
+
+        threads = torch.get_num_threads()
+        try:
+            yield from map_in_lanes(run, batches, self.lanes, partial(compute_on, max(1, threads // self.lanes)))
+        finally:
+            torch.set_num_threads(threads)  # what a lane sets becomes that of threads which start later
 
     def _batch_size(self, tensor: torch.Tensor, inference: Inference) -> int:
         """The one of the settings, or one that fits inputs (C, h, w) such as this."""
@@ -191,17 +234,6 @@ class Predictor:
             run = partial(self._forward, tensor[None], inference)
             self.batch_sizes[tensor.shape] = choose_batch_size(run, self.device)
         return self.batch_sizes[tensor.shape]
-
-    def _answer_batch(
-        self, jobs: Sequence[Job], batch_size: int, blends: Mapping[int, Blend], inference: Inference
-    ) -> None:
-        """Runs the model on a batch and adds its scores to the slices they are for."""
-        kind = "constant" if self.preprocessing.region == "whole" else inference.importance
-        scores = self._forward(make_batch([job.tensor for job in jobs], batch_size), inference)
-        importance = importance_map(*scores.shape[2:], kind, self.device)
-        for job, maps in zip(jobs, scores[: len(jobs)], strict=True):
-            for offset, score in zip(self.preprocessing.output_offsets, maps, strict=True):
-                blends[job.z + offset].add(score, job.window, importance)
 
     def _forward(self, tensor: torch.Tensor, inference: Inference) -> torch.Tensor:
         """Runs the model on all views of a batch: (N, C, h, w) → scores (N, outputs, h, w) float32."""

@@ -1,11 +1,12 @@
-"""The stages of the road side by side: an iterator that works ahead in a thread of its own."""
+"""The stages of the road side by side: streams that are made in threads of their own, in order all the same."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 _END = object()
 
 
@@ -32,6 +33,37 @@ def work_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
         thread.shutdown(cancel_futures=True)
         if hasattr(source, "close"):
             source.close()
+
+
+def map_in_lanes(
+    function: Callable[[Item], Result], items: Iterable[Item], lanes: int, at_start: Callable[[], object] | None = None
+) -> Iterator[Result]:
+    """As `map`, with as many calls at once as there are lanes, each of which is a thread; with one lane it is `map`.
+
+    The results keep the order of the items, which the calling thread takes, and exceptions come out at their place.
+    At most one item more than lanes is under way or waits to be handed on. When the stream is left early, what is
+    under way is waited for.
+
+    Args:
+        function: leaves other threads free to run while it works.
+        lanes: at least 1.
+        at_start: called once in each thread before it works.
+    """
+    if lanes == 1:
+        yield from map(function, items)
+        return
+    threads = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=at_start)
+    try:
+        pending = deque()
+        for item in items:
+            pending.append(threads.submit(function, item))
+            del item
+            if len(pending) > lanes:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def fan_out(items: Iterable[Item], count: int) -> list[Iterator[Item]]:

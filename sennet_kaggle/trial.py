@@ -63,7 +63,7 @@ class Trial:
 
 
 def run_trial(volume: SteadyVolume, predictors: Sequence[Predictor], inference: Inference) -> Trial:
-    """Runs a batch of slices from the middle of a volume through each model, one view along z.
+    """Runs a batch of slices per lane, from the middle of a volume, through each model, one view along z.
 
     Args:
         volume: the one with the largest slices.
@@ -75,7 +75,8 @@ def run_trial(volume: SteadyVolume, predictors: Sequence[Predictor], inference: 
     for predictor in predictors:
         is_gpu = predictor.device.type == "cuda"
         whole_batch = plain.batch_size or (LARGEST_BATCH if is_gpu else 1)
-        count = min(len(volume), whole_batch if predictor.preprocessing.region == "whole" else 1)
+        batch = whole_batch if predictor.preprocessing.region == "whole" else 1
+        count = min(len(volume), batch * predictor.lanes)
         first = (len(volume) - count) // 2
         score = ensemble_score(volume, [predictor], plain)
         for _ in range(2 if is_gpu else 1):  # a GPU is slow at its first batch

@@ -1,5 +1,10 @@
 """Every model behind one seam: windows, neighbours, views and precision, on predictors whose answer is known."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -154,10 +159,11 @@ def test_a_model_of_one_output_cannot_answer_for_all():
         predictor(random_slices(1), EIGHT_BIT, inference)
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 3])
 @pytest.mark.parametrize("region", ["whole", "windows"])
 @pytest.mark.parametrize("outputs", ["centre", "all"])
-def test_slices_are_read_once_in_order_and_not_far_ahead(region, outputs):
-    """When slice z is handed on, what has been read is z, the offsets' reach, and what fills a batch."""
+def test_slices_are_read_once_in_order_and_not_far_ahead(region, outputs, lanes):
+    """When slice z is handed on, what has been read is z, the offsets' reach, and what fills a batch in each lane."""
     read = []
 
     def slices():
@@ -166,10 +172,10 @@ def test_slices_are_read_once_in_order_and_not_far_ahead(region, outputs):
             yield np.full((8, 8), z, np.uint8) + np.eye(8, dtype=np.uint8)
 
     inference = Inference(batch_size=2, sw_batch_size=2, **LOGITS)
-    predictor = predictor_of(lambda t: t, inference, region, offsets=(-1, 0, 1), outputs=outputs)
+    predictor = replace(predictor_of(lambda t: t, inference, region, offsets=(-1, 0, 1), outputs=outputs), lanes=lanes)
     predictor.model.function = (lambda t: t[:, 1:2]) if outputs == "centre" else (lambda t: t)
     for z, _ in enumerate(predictor.score(slices(), EIGHT_BIT, inference)):
-        assert len(read) <= z + 1 + 2 + 2
+        assert len(read) <= z + 1 + 2 + 2 * (lanes if lanes == 1 else lanes + 1)
     assert read == list(range(40))
 
 
@@ -183,6 +189,58 @@ def test_batches_cross_slices_and_change_nothing():
         scores[size] = list(predictor.score(slices, EIGHT_BIT, inference))
         assert [shape[0] for shape in predictor.model.shown] == batches
         np.testing.assert_array_equal(scores[size], scores[1])
+
+
+@pytest.mark.parametrize("region", ["whole", "windows"])
+def test_lanes_change_nothing(region):
+    """As many batches at once as there are lanes, each in one thread of its own on its share of the cores."""
+    slices, threads, most, busy = random_slices(12, (100, 100)), set(), [], []
+    lock, inference = threading.Lock(), Inference(sw_batch_size=1, **LOGITS)
+    cores = torch.get_num_threads()
+
+    def slow(tensor):
+        with lock:
+            busy.append(True)
+            most.append(len(busy))
+            threads.add((threading.get_ident(), torch.get_num_threads()))
+        time.sleep(0.005)
+        with lock:
+            busy.pop()
+        return first_channel(tensor)
+
+    scores = {}
+    for lanes in (1, 3):
+        threads.clear(), most.clear()
+        predictor = replace(predictor_of(slow, inference, region), lanes=lanes)
+        scores[lanes] = list(predictor.score(slices, EIGHT_BIT, inference))
+        assert len(threads) == max(most) == lanes
+        assert {count for _, count in threads} == {cores if lanes == 1 else max(1, cores // 3)}
+        assert torch.get_num_threads() == cores and most_threads_of_a_new_one() == cores
+    np.testing.assert_array_equal(scores[1], scores[3])
+
+
+def most_threads_of_a_new_one():
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(torch.get_num_threads).result()
+
+
+@pytest.mark.parametrize("region", ["whole", "windows"])
+def test_a_failure_in_a_lane_comes_out(region):
+    def fail(tensor):
+        raise RuntimeError("out of memory")
+
+    predictor = replace(predictor_of(fail, Inference(**LOGITS), region), lanes=2)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(predictor.score(random_slices(9), EIGHT_BIT, Inference(**LOGITS)))
+
+
+def test_one_slice_alone_has_all_cores():
+    seen, inference = [], Inference(**LOGITS)
+    predictor = replace(
+        predictor_of(lambda t: seen.append(threading.get_ident()) or t[:, :1], inference, "whole"), lanes=2
+    )
+    predictor.predict_slice(random_slices(3), 1, EIGHT_BIT, inference)
+    assert seen == [threading.get_ident()]
 
 
 def test_leaving_out_the_background_changes_nothing_but_the_work():

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from sennet_kaggle.stream import fan_out, work_ahead
+from sennet_kaggle.stream import fan_out, map_in_lanes, work_ahead
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 7])
@@ -56,6 +56,54 @@ def test_leaving_early_closes_the_source_and_ends_the_thread():
     assert next(stream) == 0 and threading.active_count() == running + 1
     stream.close()
     assert closed == [True] and threading.active_count() == running
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+def test_lanes_map_in_order(lanes):
+    def late(n):
+        time.sleep(0.002 * (n % 3))  # later ones are done before earlier ones
+        return n * n
+
+    assert list(map_in_lanes(late, range(20), lanes)) == [n * n for n in range(20)]
+    assert list(map_in_lanes(late, [], lanes)) == []
+
+
+@pytest.mark.parametrize("lanes", [2, 4])
+def test_lanes_work_at_once_each_begun_once_and_take_few_items(lanes):
+    together, begun, taken = threading.Barrier(lanes), [], []
+
+    def items():
+        for n in range(6 * lanes):
+            taken.append(n)
+            yield n
+
+    def meet(n):
+        together.wait(timeout=20)  # passes only if all lanes work at the same time
+        return n, threading.get_ident()
+
+    stream, threads = map_in_lanes(meet, items(), lanes, lambda: begun.append(threading.get_ident())), set()
+    for place, (n, thread) in enumerate(stream):
+        threads.add(thread)
+        assert n == place and len(taken) <= place + 1 + lanes
+    assert len(threads) == lanes and sorted(begun) == sorted(threads) and threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_lanes_exception_comes_out_at_its_place(lanes):
+    running = threading.active_count()
+    stream = map_in_lanes(lambda n: 10 // (3 - n), range(9), lanes)
+    assert [next(stream) for _ in range(3)] == [3, 5, 10]
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+    assert threading.active_count() == running
+
+
+def test_leaving_lanes_early_ends_them():
+    running = threading.active_count()
+    stream = map_in_lanes(str, range(1000), 3)
+    assert next(stream) == "0" and threading.active_count() > running
+    stream.close()
+    assert threading.active_count() == running
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

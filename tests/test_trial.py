@@ -1,5 +1,7 @@
 """What a run needs, and whether the machine has it."""
 
+from dataclasses import replace
+
 import pytest
 from torch import nn
 
@@ -46,6 +48,15 @@ def test_the_trial_measures_every_model(volume):
     assert len(trial.seconds_per_pixel) == 2 and min(trial.seconds_per_pixel) > 0
     assert 0 <= trial.ram_growth < trial.ram <= peak_ram() and trial.gpu == 0
     assert len(trial.seconds_per_pass(volume, predictors, Inference())) == 2
+
+
+@pytest.mark.parametrize("region", ["whole", "windows"])
+def test_the_trial_fills_every_lane(volume, region):
+    shown = []
+    seeing = replace(predictor(region), lanes=3)
+    seeing.model.register_forward_hook(lambda model, inputs, _: shown.append(inputs[0]))
+    run_trial(volume, [seeing], Inference(device="cpu", overlap=0))
+    assert len(shown) == 3 * (1 if region == "whole" else 6)
 
 
 def test_scratch_is_for_three_axes_only(volume):

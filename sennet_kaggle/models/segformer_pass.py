@@ -23,8 +23,8 @@ def segformer_logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
     for embedding, blocks, norm in zip(encoder.patch_embeddings, encoder.block, encoder.layer_norm, strict=True):
         tokens = embedding.layer_norm(_to_tokens(embedding.proj(features)))
         for block in blocks:
-            tokens = tokens + _attend(block.attention, block.layer_norm_1(tokens))
-            tokens = tokens + _mix(block.mlp, block.layer_norm_2(tokens))
+            tokens = _attend(block.attention, block.layer_norm_1(tokens)).add_(tokens)
+            tokens = _mix(block.mlp, block.layer_norm_2(tokens)).add_(tokens)
         levels.append(norm(tokens))
         features = _to_map(levels[-1])
     return _decode(network.decode_head, levels)
@@ -54,21 +54,27 @@ def _decode(head: nn.Module, levels: list[torch.Tensor]) -> torch.Tensor:
 
     Each level is projected, brought to the first one's size, concatenated, fused by a 1x1 convolution and
     normalised. All of that is linear, and bilinear weights add up to 1: a level can go through one small
-    matrix at its own size, and the sum of the levels is what the fusion would have given.
+    matrix at its own size, and the sum of the levels is what the fusion would have given. That sum is by far the
+    largest tensor of the pass: there is one of it, and what follows happens in its place.
     """
     norm = head.batch_norm
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    total = norm.bias - norm.running_mean * scale
+    shift = norm.bias - norm.running_mean * scale
     parts = head.linear_fuse.weight.flatten(1).chunk(len(levels), dim=1)[::-1]  # the deepest level comes first there
     for tokens, linear, part in zip(levels, head.linear_c, parts, strict=True):
         part = scale[:, None] * part
-        projected = F.linear(tokens, part @ linear.proj.weight, part @ linear.proj.bias)
-        if tokens is not levels[0]:
-            size = levels[0].shape[1:3]
-            projected = _to_tokens(F.interpolate(_to_map(projected), size, mode="bilinear", align_corners=False))
-        total = projected + total
-    weight, bias = head.classifier.weight.flatten(1), head.classifier.bias
-    return _to_map(F.linear(head.activation(total), weight, bias))
+        weight, bias = part @ linear.proj.weight, part @ linear.proj.bias
+        if tokens is levels[0]:
+            total = _mix_channels(tokens, weight, bias + shift)
+        else:
+            projected = _mix_channels(tokens, weight, bias)
+            total += F.interpolate(projected, total.shape[2:], mode="bilinear", align_corners=False)
+    return F.conv2d(F.relu_(total), head.classifier.weight, head.classifier.bias)
+
+
+def _mix_channels(tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """A linear layer on tokens (N, h, w, C), as the convolution that it is: (N, outputs, h, w)."""
+    return F.conv2d(_to_map(tokens), weight[..., None, None], bias)
 
 
 def _to_tokens(features: torch.Tensor) -> torch.Tensor:
