@@ -30,7 +30,7 @@ def measure_background(slices: Sequence[np.ndarray]) -> np.number:
         The grey value in the dtype of the slices; minus infinity where nothing is safe to say.
     """
     sampled = [slices[z] for z in sampled_zs(len(slices))]
-    means = [_block_means(slice_[None].astype(np.float32))[0] for slice_ in sampled]
+    means = [_block_means(slice_[None])[0] for slice_ in sampled]
     values = np.concatenate([block.ravel() for block in means])
     level, _ = cv2.threshold(values.astype(np.uint16), 0, 1, cv2.THRESH_OTSU)
     bright = values > level
@@ -45,7 +45,7 @@ def occupied_blocks(stack: np.ndarray, background: float) -> np.ndarray:
     """Marks the blocks that may show the organ: not background, and not constant at the stack's darkest value.
 
     Args:
-        stack: (C, H, W) float32.
+        stack: (C, H, W) uint8, uint16 or float32.
         background: what `measure_background` found, as a value of the stack.
 
     Returns:
@@ -66,10 +66,10 @@ def is_occupied(window: tuple[slice, slice], occupied: np.ndarray) -> bool:
 
 def _block_means(stack: np.ndarray) -> np.ndarray:
     rows, columns = (np.minimum(BLOCK, length - np.arange(0, length, BLOCK)) for length in stack.shape[1:])
-    return _reduce_blocks(stack, np.add) / np.outer(rows, columns).astype(np.float32)
+    return _reduce_blocks(stack, np.add, np.float32) / np.outer(rows, columns).astype(np.float32)
 
 
-def _reduce_blocks(stack: np.ndarray, ufunc: np.ufunc) -> np.ndarray:
+def _reduce_blocks(stack: np.ndarray, ufunc: np.ufunc, dtype: type | None = None) -> np.ndarray:
     """(C, H, W) → (C, ceil(H/8), ceil(W/8)); blocks at the end are cut off where the stack ends."""
     rows, columns = (np.arange(0, length, BLOCK) for length in stack.shape[1:])
-    return ufunc.reduceat(ufunc.reduceat(stack, rows, axis=1), columns, axis=2)
+    return ufunc.reduceat(ufunc.reduceat(stack, rows, axis=1, dtype=dtype), columns, axis=2, dtype=dtype)

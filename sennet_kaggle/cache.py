@@ -20,7 +20,7 @@ from tqdm import tqdm
 from .config import Preprocessing
 from .errors import InputError
 from .files import replacing
-from .transforms import IntensityRange, mask_to_target, measure_intensity, read_stack, resize_image
+from .transforms import IntensityRange, mask_to_target, measure_intensity, read_stack, resize_image, slice_to_image
 from .volume import Volume
 
 # Part of the key: raise it whenever a pair would come out otherwise than before.
@@ -114,9 +114,9 @@ def read_pair(
     Raises:
         InputError: as `Volume.label`.
     """
-    image = resize_image(read_stack(volume, z, intensity, preprocessing), preprocessing)
+    stack = resize_image(read_stack(volume, z, preprocessing), preprocessing)
     target = mask_to_target(volume.label(z), preprocessing)
-    return image.numpy(), target[0].numpy() == 1
+    return slice_to_image(stack, intensity, preprocessing), target[0].numpy() == 1
 
 
 def _build(

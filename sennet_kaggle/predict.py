@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from .allocator import keep_freed_memory
 from .axes import mean_over_axes, scaled_length
 from .background import measure_background
 from .batching import choose_lanes
@@ -58,6 +59,8 @@ def create_predictor(
     if precision == "auto":
         precision = "float16" if device.type == "cuda" else "float32"
     model, lanes = model.eval().to(device), choose_lanes(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if hasattr(model, "segment"):
         return Predictor(model, preprocessing, threshold, device, getattr(torch, precision))
     if inference.backend == "openvino":

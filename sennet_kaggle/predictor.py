@@ -16,7 +16,15 @@ from .batching import choose_batch_size, compute_on, make_batch
 from .config import Inference, Preprocessing
 from .errors import InputError
 from .stream import map_in_lanes
-from .transforms import IntensityRange, image_to_tensor, read_stack, resize_map, slice_to_image, stack_neighbours
+from .transforms import (
+    IntensityRange,
+    grey_levels,
+    image_to_tensor,
+    read_stack,
+    resize_map,
+    slice_to_image,
+    stack_neighbours,
+)
 from .windows import Blend, Window, cut_windows, importance_map, plan_windows
 
 # Quarter turns, and whether a left-right flip goes before them.
@@ -113,9 +121,9 @@ class Predictor:
         """
         if hasattr(self.model, "segment"):
             return self([slices[z]], intensity, inference)[0]
-        stack = read_stack(slices, z, intensity, self.preprocessing)
+        stack = read_stack(slices, z, self.preprocessing)
         alone = replace(inference, batch_size=1)
-        cut = self._cut(stack, alone, None)
+        cut = self._cut(stack, intensity, alone, None)
         predictor = self if len(cut.windows) > 1 else replace(self, lanes=1)  # all cores for the one window
         (score,) = predictor.answer([cut], alone)
         return to_probability(score, inference).numpy(force=True)
@@ -149,12 +157,14 @@ class Predictor:
         background: np.number | None = None,
     ) -> Iterator[Cut | np.ndarray]:
         """The first half of `score`, which can run in another thread: what the model is to see of each slice."""
-        images = (slice_to_image(slice_, intensity, self.preprocessing) for slice_ in slices)
         if hasattr(self.model, "segment"):
-            return map(_to_rgb, images)
+            return (_to_rgb(slice_to_image(slice_, intensity, self.preprocessing)) for slice_ in slices)
+        grey = (grey_levels(slice_, self.preprocessing) for slice_ in slices)
         if background is not None:
-            background = slice_to_image(np.full((1, 1), background), intensity, self.preprocessing).item()
-        return (self._cut(stack, inference, background) for stack in stack_neighbours(images, self.preprocessing))
+            background = grey_levels(background, self.preprocessing)
+        return (
+            self._cut(stack, intensity, inference, background) for stack in stack_neighbours(grey, self.preprocessing)
+        )
 
     def answer(self, cuts: Iterable[Cut | np.ndarray], inference: Inference) -> Iterator[torch.Tensor]:
         """The second half of `score`: runs the model on what `prepare` yields. A GPU's work is not waited for."""
@@ -165,9 +175,11 @@ class Predictor:
             for score in self._answer_run(run, extent, inference):
                 yield resize_map(score, *size)
 
-    def _cut(self, stack: np.ndarray, inference: Inference, background: float | None) -> Cut:
+    def _cut(
+        self, stack: np.ndarray, intensity: IntensityRange, inference: Inference, background: np.number | None
+    ) -> Cut:
         """What the model is to see of a stack (C, H, W): all of it at once, or its windows that are not background."""
-        tensor = image_to_tensor(stack, self.preprocessing, self.device)
+        tensor = image_to_tensor(stack, self.preprocessing, self.device, intensity)
         size, extent = stack.shape[1:], tuple(tensor.shape[1:])
         if self.preprocessing.region == "whole":
             return Cut(size, extent, [(slice(0, extent[0]), slice(0, extent[1]))], [tensor])
@@ -238,7 +250,8 @@ class Predictor:
     def _forward(self, tensor: torch.Tensor, inference: Inference) -> torch.Tensor:
         """Runs the model on all views of a batch: (N, C, h, w) → scores (N, outputs, h, w) float32."""
         views = VIEWS[inference.tta]
-        return sum(self._forward_view(tensor, *view, inference) for view in views) / len(views)
+        first, *others = (self._forward_view(tensor, *view, inference) for view in views)
+        return sum(others, first) / len(views) if others else first
 
     def _forward_view(self, tensor: torch.Tensor, turns: int, flip: bool, inference: Inference) -> torch.Tensor:
         view = _turn(tensor.flip(-1) if flip else tensor, turns)

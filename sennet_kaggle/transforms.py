@@ -27,6 +27,10 @@ class IntensityRange:
     high: float
 
 
+IMAGE_RANGE = IntensityRange(0.0, 1.0)
+"""What becomes 0 and 1 of an image: its values have been scaled."""
+
+
 def measure_intensity(slices: Sequence[np.ndarray], preprocessing: Preprocessing) -> IntensityRange:
     """Finds the grey values of a volume that become 0 and 1.
 
@@ -53,99 +57,145 @@ def sampled_zs(depth: int) -> list[int]:
     return np.unique(np.linspace(0, depth - 1, _SAMPLED_SLICES).round().astype(int)).tolist()
 
 
+def grey_levels(slice_: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Drops what the model is not to see of grey values.
+
+    Args:
+        slice_: uint8 or uint16 of any shape.
+        preprocessing: the settings of the model.
+
+    Returns:
+        The slice itself; with intensity "eight_bit", 16-bit values without their low byte, uint8, as in
+        cv2.imread's default.
+    """
+    if preprocessing.intensity == "eight_bit" and slice_.dtype == np.uint16:
+        return (slice_ >> 8).astype(np.uint8)
+    return slice_
+
+
 def slice_to_image(slice_: np.ndarray, intensity: IntensityRange, preprocessing: Preprocessing) -> np.ndarray:
     """Turns grey values into an image.
 
     Args:
-        slice_: (H, W) uint8 or uint16.
+        slice_: (H, W) or (C, H, W), uint8 or uint16, or such values resized, float32.
         intensity: what `measure_intensity` found for the slice's volume.
-        preprocessing: the settings of the model; with "eight_bit", 16-bit values lose their low byte, as
-            in cv2.imread's default.
+        preprocessing: the settings of the model.
 
     Returns:
-        (H, W) float32: 0 at `intensity.low`, 1 at `intensity.high`, not clipped.
+        Float32 of that shape: 0 at `intensity.low`, 1 at `intensity.high`, not clipped.
     """
-    if preprocessing.intensity == "eight_bit" and slice_.dtype == np.uint16:
-        slice_ = slice_ >> 8
-    image = slice_.astype(np.float32)
+    image = grey_levels(slice_, preprocessing).astype(np.float32)
     image -= intensity.low
     image /= intensity.high - intensity.low
     return image
 
 
-def stack_neighbours(images: Iterable[np.ndarray], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
+def stack_neighbours(slices: Iterable[np.ndarray], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
     """Gives each slice of a stream the neighbours that the model sees with it (2.5D).
 
     Beyond either end of the volume its last slice is repeated; so is the last slice before one of another
-    size. As many images are held as the offsets span.
+    size. As many slices are held as the offsets span.
 
     Args:
-        images: D arrays (H, W) float32 of `slice_to_image`, in order.
+        slices: D arrays (H, W), in order.
         preprocessing: the settings of the model.
 
     Yields:
-        D stacks (C, H, W) float32, one image per offset; (1, H, W) where the offsets are all 0.
+        D stacks (C, H, W) of the slices' dtype, one slice per offset; (1, H, W) where the offsets are all 0.
     """
     offsets = preprocessing.offsets if any(preprocessing.offsets) else (0,)
     before, after = -min(offsets), max(offsets)
-    for _, run in groupby(images, key=np.shape):
+    for _, run in groupby(slices, key=np.shape):
         window = deque(maxlen=before + 1 + after)
-        for image in chain(run, repeat(None, after)):
-            image = window[-1] if image is None else image
-            window.extend([image] if window else [image] * (before + 1))
+        for slice_ in chain(run, repeat(None, after)):
+            slice_ = window[-1] if slice_ is None else slice_
+            window.extend([slice_] if window else [slice_] * (before + 1))
             if len(window) == window.maxlen:
                 stack = [window[before + offset] for offset in offsets]
                 yield np.stack(stack) if len(stack) > 1 else stack[0][None]
 
 
-def read_stack(
-    slices: Sequence[np.ndarray], z: int, intensity: IntensityRange, preprocessing: Preprocessing
-) -> np.ndarray:
+def read_stack(slices: Sequence[np.ndarray], z: int, preprocessing: Preprocessing) -> np.ndarray:
     """Reads one slice and its neighbours, as `stack_neighbours` would give them.
 
     Args:
         slices: D arrays (H, W) uint8 or uint16; a Volume reads each on access.
         z: which of them.
-        intensity: what `measure_intensity` found for them.
         preprocessing: the settings of the model.
 
     Returns:
-        (C, H, W) float32; (1, H, W) where the offsets are all 0.
+        (C, H, W) of `grey_levels`; (1, H, W) where the offsets are all 0.
     """
     first, last = max(0, z + min(preprocessing.offsets)), min(len(slices) - 1, z + max(preprocessing.offsets))
-    images = (slice_to_image(slices[i], intensity, preprocessing) for i in range(first, last + 1))
-    return next(islice(stack_neighbours(images, preprocessing), z - first, None))
+    read = (grey_levels(slices[i], preprocessing) for i in range(first, last + 1))
+    return next(islice(stack_neighbours(read, preprocessing), z - first, None))
 
 
 def image_to_tensor(
-    image: np.ndarray, preprocessing: Preprocessing, device: torch.device | str = "cpu"
+    image: np.ndarray,
+    preprocessing: Preprocessing,
+    device: torch.device | str = "cpu",
+    intensity: IntensityRange = IMAGE_RANGE,
 ) -> torch.Tensor:
-    """Makes the model's input of an image, or of a stack of images.
+    """Makes the model's input of an image or of a stack of images, or directly of grey values.
+
+    Grey values need no image in between: resizing and scaling can change places, and then only what the model
+    sees is scaled.
 
     Args:
-        image: (H, W) float32 of `slice_to_image`, or (C, H, W) float32 of `stack_neighbours`.
+        image: (H, W) or (C, H, W), float32 of `slice_to_image`, or of `grey_levels` with their range.
         preprocessing: the settings of the model.
-        device: where the resizing is done; the copy to a GPU is not waited for.
+        device: where the work is done; the copy to a GPU is not waited for.
+        intensity: the range of the values.
 
     Returns:
-        (C, h, w) float32 there, each channel less its mean, over its std; h and w as of `resize_image`.
+        (C, h, w) float32 there, each channel less its mean, over its std; h and w as of `resize_image`. On the CPU
+        the channels of a pixel lie side by side (torch's channels_last).
     """
-    resized = resize_image(image, preprocessing, device)
-    mean, std = _normalisation(preprocessing, device)
-    if resized.is_cuda:
-        return (resized - mean) / std
-    normalised = resized.numpy() - mean.numpy()  # numpy: see `ensemble_score`
-    normalised /= std.numpy()
-    return torch.from_numpy(normalised)
+    if torch.device(device).type == "cuda":
+        return _image_to_gpu(image, preprocessing, device, intensity)
+    planes = resize_image(image, preprocessing)  # numpy and OpenCV from here: see `ensemble_score`
+    factors, shifts = _normalisation(preprocessing, intensity)
+    channels = max(len(planes), len(factors))
+    planes = np.broadcast_to(planes, (channels, *planes.shape[1:]))
+    scaled = [plane * factor for plane, factor in zip(planes, np.broadcast_to(factors, channels), strict=True)]
+    for plane, shift in zip(scaled, np.broadcast_to(shifts, channels), strict=True):
+        plane += shift
+    merged = cv2.merge(scaled) if channels > 1 else scaled[0]
+    return torch.from_numpy(merged.reshape(*planes.shape[1:], channels)).permute(2, 0, 1)
+
+
+def _image_to_gpu(
+    image: np.ndarray, preprocessing: Preprocessing, device: torch.device | str, intensity: IntensityRange
+) -> torch.Tensor:
+    stack, size = image.reshape(-1, *image.shape[-2:]).astype(np.float32, copy=False), preprocessing.roi_size
+    # Only pinned memory is copied while others work.
+    tensor = torch.from_numpy(np.ascontiguousarray(stack)).pin_memory().to(device, non_blocking=True)
+    if preprocessing.region == "whole" and tensor.shape[1:] != (size, size):
+        tensor = F.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0]
+    factors, shifts = _normalisation_on(preprocessing, intensity, device)
+    return tensor * factors + shifts
+
+
+def _normalisation(preprocessing: Preprocessing, intensity: IntensityRange) -> tuple[np.ndarray, np.ndarray]:
+    """Factor and shift of each channel, (C or 1,) float32: from the range to 0..1, less the mean, over the std."""
+    mean, std = (np.array(values, np.float64) for values in (preprocessing.mean, preprocessing.std))
+    extent = intensity.high - intensity.low
+    factors, shifts = 1 / (extent * std), -(intensity.low / extent + mean) / std
+    channels = np.broadcast_shapes(factors.shape, shifts.shape)
+    return tuple(np.broadcast_to(values, channels).astype(np.float32) for values in (factors, shifts))
 
 
 @lru_cache(maxsize=8)
-def _normalisation(preprocessing: Preprocessing, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and std (C or 1, 1, 1), kept where they are needed."""
-    return tuple(torch.tensor(v, device=device).view(-1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+def _normalisation_on(
+    preprocessing: Preprocessing, intensity: IntensityRange, device: torch.device | str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `_normalisation`, (C or 1, 1, 1), kept on a GPU."""
+    values = _normalisation(preprocessing, intensity)
+    return tuple(torch.from_numpy(each).to(device).view(-1, 1, 1) for each in values)
 
 
-def resize_image(image: np.ndarray, preprocessing: Preprocessing, device: torch.device | str = "cpu") -> torch.Tensor:
+def resize_image(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """Brings an image to the size that the model sees; one of that size already stays as it is.
 
     With region "whole" it is resized, bilinearly with antialiasing (a triangle filter as wide as the
@@ -153,27 +203,20 @@ def resize_image(image: np.ndarray, preprocessing: Preprocessing, device: torch.
     keeps its size.
 
     Args:
-        image: (H, W) or (C, H, W) float32.
+        image: (H, W) or (C, H, W), float32, uint8 or uint16.
         preprocessing: the settings of the model.
-        device: as for `image_to_tensor`.
 
     Returns:
-        (1 or C, h, w) float32; h and w are roi_size, or with region "windows" H and W.
+        (1 or C, h, w): float32 of size roi_size, or the image itself.
     """
-    stack, size = np.ascontiguousarray(image).reshape(-1, *image.shape[-2:]), preprocessing.roi_size
-    whole, on_gpu = preprocessing.region == "whole", torch.device(device).type == "cuda"
-    if whole and not on_gpu:
-        stack = np.stack([_resample(channel, size, size) for channel in stack])
-    tensor = torch.from_numpy(stack)
-    if on_gpu:
-        tensor = tensor.pin_memory().to(device, non_blocking=True)  # only pinned memory is copied while others work
-    if whole and on_gpu:
-        tensor = F.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0]
-    return tensor
+    stack, size = image.reshape(-1, *image.shape[-2:]), preprocessing.roi_size
+    if preprocessing.region == "windows" or stack.shape[1:] == (size, size):
+        return stack
+    return np.stack([_resample(channel, size, size) for channel in stack])
 
 
 def _resample(grey: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W) → (height, width), both float32, bilinearly with antialiasing.
+    """(H, W) of any dtype → (height, width) float32, bilinearly with antialiasing.
 
     One sparse product per axis, in one thread: 5 times as fast as PIL (1303 x 912 to 512 x 512), equal to 2e-7.
     """
@@ -229,7 +272,7 @@ def resize_slice(slice_: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     if slice_.shape == (height, width):
         return slice_
-    return np.rint(_resample(slice_.astype(np.float32), height, width)).astype(slice_.dtype)
+    return np.rint(_resample(slice_, height, width)).astype(slice_.dtype)
 
 
 def resize_map(map_: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -126,7 +126,7 @@ def propose_masks(model: SamVessels, slice_: np.ndarray, roi_size: int | None = 
     """
     image = slice_to_image(slice_, measure_intensity([slice_], _REPORTED), _REPORTED)
     if roi_size is not None:
-        image = resize_image(image, replace(_REPORTED, roi_size=roi_size))[0].numpy()
+        image = resize_image(image, replace(_REPORTED, roi_size=roi_size))[0]
     records = model.generate(cv2.cvtColor((image * 255).round().astype(np.uint8), cv2.COLOR_GRAY2RGB))
     records.sort(key=lambda record: record["area"], reverse=True)
     height, width = slice_.shape

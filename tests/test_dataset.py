@@ -11,7 +11,7 @@ from sennet_kaggle import cache
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.dataset import SliceDataset, split_slices
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.transforms import image_to_tensor, mask_to_target, measure_intensity, read_stack, slice_to_image
+from sennet_kaggle.transforms import image_to_tensor, mask_to_target, measure_intensity, read_stack
 from sennet_kaggle.volume import Volume, open_volume
 
 PREPROCESSING = Preprocessing(roi_size=32)
@@ -71,8 +71,8 @@ def test_unvaried_pairs_are_what_prediction_sees(volume, tmp_path):
     intensity = measure_intensity(volume, PREPROCESSING)
     for dataset in (SliceDataset([volume], PREPROCESSING, cache_dir=cache_dir) for cache_dir in (None, tmp_path)):
         image, target = dataset[2]
-        expected = image_to_tensor(slice_to_image(volume[2], intensity, PREPROCESSING), PREPROCESSING)
-        assert torch.equal(image, expected)
+        expected = image_to_tensor(volume[2], PREPROCESSING, intensity=intensity)
+        torch.testing.assert_close(image, expected, rtol=0, atol=1e-5)
         assert torch.equal(target, mask_to_target(volume.label(2), PREPROCESSING))
 
 
@@ -220,8 +220,9 @@ def test_windows_at_native_resolution(volume):
         image, target = dataset[index]
         assert image.shape == (3, 24, 24) and target.shape == (1, 24, 24)
         z = index % 3
-        stack = read_stack(volume, z, measure_intensity(volume, WINDOWS), WINDOWS)
-        whole, label = image_to_tensor(stack, WINDOWS), volume.label(z)
+        stack = read_stack(volume, z, WINDOWS)
+        whole = image_to_tensor(stack, WINDOWS, intensity=measure_intensity(volume, WINDOWS))
+        label = volume.label(z)
         places = [
             (row, column)
             for row in range(50 - 23)

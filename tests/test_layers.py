@@ -8,7 +8,7 @@ import pytest
 PACKAGE_DIR = Path(__file__).resolve().parent.parent / "sennet_kaggle"
 ROWS = [
     {"errors", "surface_dice"},
-    {"config", "distributed", "faults", "batching", "files", "inputs", "metrics", "rle", "stream"},
+    {"allocator", "config", "distributed", "faults", "batching", "files", "inputs", "metrics", "rle", "stream"},
     {"augment", "budget", "experiments", "guard", "helpers", "tiff", "models", "losses", "openvino_model"},
     {"volume", "phantom", "transforms", "windows", "checkpoint", "training_state"},
     {"cache", "submission", "probability", "provenance", "report", "background", "axes", "steady"},

@@ -46,7 +46,7 @@ def random_slices(depth=3, size=(97, 127)):
 
 
 def images_of(slices):
-    return np.stack(slices).astype(np.float32) / 255
+    return np.stack(slices) * np.float32(1 / 255)
 
 
 def first_channel(tensor):

@@ -8,6 +8,7 @@ from sennet_kaggle.config import IMAGENET_STD, Preprocessing
 from sennet_kaggle.transforms import (
     IntensityRange,
     fetch_mask,
+    grey_levels,
     image_to_tensor,
     mask_to_target,
     measure_intensity,
@@ -108,7 +109,7 @@ def test_an_image_of_the_models_size_stays_as_it_is():
     image = np.random.default_rng(0).standard_normal((61, 95)).astype(np.float32)
     once = resize_image(image, Preprocessing(roi_size=32))
     assert once.shape == (1, 32, 32)
-    assert torch.equal(resize_image(once[0].numpy(), Preprocessing(roi_size=32)), once)
+    assert np.shares_memory(resize_image(once[0], Preprocessing(roi_size=32)), once)
 
 
 def test_masks_keep_to_0_and_1():
@@ -137,9 +138,37 @@ def test_a_stack_repeats_the_last_slice_beyond_the_end(depth, z, expected):
     """Offsets -2, 0 and 1; slice z is all z."""
     preprocessing = Preprocessing(intensity="eight_bit", offsets=(-2, 0, 1))
     slices = [np.full((2, 3), value, np.uint8) for value in range(depth)]
-    stack = read_stack(slices, z, IntensityRange(0, 1), preprocessing)
+    stack = read_stack(slices, z, preprocessing)
     np.testing.assert_array_equal(stack[:, 0, 0], expected)
-    np.testing.assert_array_equal(list(stack_neighbours(map(np.float32, slices), preprocessing))[z], stack)
+    np.testing.assert_array_equal(list(stack_neighbours(slices, preprocessing))[z], stack)
+
+
+@pytest.mark.parametrize("intensity", ["eight_bit", "percentile"])
+@pytest.mark.parametrize("region", ["whole", "windows"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_values_need_no_image_in_between(intensity, region, channels):
+    """Scaled after the resizing instead of before, the tensor is the same to a few roundings of its largest values."""
+    preprocessing = Preprocessing(
+        intensity=intensity, region=region, roi_size=40, mean=(0.4, 0.5, 0.6)[:channels], std=(0.2, 0.3, 0.4)[:channels]
+    )
+    slice_ = np.random.default_rng(0).integers(20000, 30000, (97, 61), dtype=np.uint16)
+    range_ = measure_intensity([slice_], preprocessing)
+    grey = grey_levels(slice_, preprocessing)
+    assert grey.dtype == (np.uint8 if intensity == "eight_bit" else np.uint16)
+    tensor = image_to_tensor(grey, preprocessing, intensity=range_)
+    expected = image_to_tensor(slice_to_image(slice_, range_, preprocessing), preprocessing)
+    assert tensor.shape == (channels, *((40, 40) if region == "whole" else slice_.shape)) and tensor.std() > 0.01
+    assert tensor[None].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-5)
+
+
+def test_eight_bits_are_the_high_ones():
+    report = Preprocessing(intensity="eight_bit")
+    np.testing.assert_array_equal(grey_levels(np.array([0, 255, 256, 65535], np.uint16), report), [0, 0, 1, 255])
+    for same in (np.array([0, 255], np.uint8), np.float32(-np.inf)):
+        assert grey_levels(same, report) is same
+    wide = np.array([65535], np.uint16)
+    assert grey_levels(wide, Preprocessing()) is wide
 
 
 @pytest.mark.parametrize("size, new_size", [((97, 127), (64, 200)), ((1303, 912), (512, 512)), ((3, 1), (1, 4))])
