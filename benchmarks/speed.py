@@ -51,8 +51,8 @@ WHOLE = Preprocessing()
 # Name, arguments, preprocessing, slices per round: the report's U-Net takes seconds for one on a CPU.
 MODELS = {
     "SegFormer-B0 at 512": ("segformer", {"variant": "b0"}, WHOLE, 32),
-    "the report's U-Net at 512": ("unet", {}, WHOLE, 1),
-    "the shipped model": (None, None, None, 4),
+    "the report's U-Net at 512": ("unet", {}, WHOLE, 2),
+    "the shipped model": (None, None, None, 8),
 }
 OPTIONS = {"ours": Inference()}
 if find_spec("openvino"):
@@ -104,19 +104,19 @@ def models() -> None:
 
 
 def host() -> None:
-    """Everything but the model: a model that answers at once, on 32 slices."""
+    """Everything but the model: one that answers at once, with the vessels of a label, on 32 slices."""
     volume, inference = slices(32), Inference(device="cpu")
 
-    class Nothing(torch.nn.Module):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return image[:, :1] - 1.5  # what is bright, 2 % of all pixels: more than there are vessels
+    class Known(torch.nn.Module):
+        logits = torch.from_numpy(cv2.resize(volume_mask().astype(np.float32), (512, 512)))[None, None] * 20 - 10
 
-    predictor = create_predictor(Nothing(), WHOLE, 0.5, inference)
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.logits
+
+    predictor = create_predictor(Known(), WHOLE, 0.5, inference)
     run = run_prediction(volume, predictor, inference)
-    run()
-    started, cpu = time.perf_counter(), time.process_time()
-    run()
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    seconds = rounds({"host": run}, 9)["host"]
+    cpu = CPU_SECONDS["host"]
     print("| host work outside the model, 512 | ms per slice |\n|---|---|")
     print(f"| by the clock | {1000 * seconds / 32:.2f} |\n| on the cores | {1000 * cpu / 32:.2f} |")
 

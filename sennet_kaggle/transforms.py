@@ -15,6 +15,9 @@ from scipy.sparse import csr_array
 
 from .config import Preprocessing
 
+# OpenCV's own threads would gain little on one slice, and wait for the next by spinning on the model's cores.
+cv2.setNumThreads(1)
+
 _SAMPLED_SLICES = 16
 _SAMPLED_STEP = 4
 
@@ -220,6 +223,7 @@ def _resample(grey: np.ndarray, height: int, width: int) -> np.ndarray:
 
     One sparse product per axis, in one thread: 5 times as fast as PIL (1303 x 912 to 512 x 512), equal to 2e-7.
     """
+    grey = grey.astype(np.float32, copy=False)  # the product would do it, and let no other thread run
     rows = _resampling_matrix(grey.shape[0], height) @ grey
     return cv2.transpose(_resampling_matrix(grey.shape[1], width) @ cv2.transpose(rows))
 
