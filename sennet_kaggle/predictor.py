@@ -250,8 +250,9 @@ class Predictor:
     def _forward(self, tensor: torch.Tensor, inference: Inference) -> torch.Tensor:
         """Runs the model on all views of a batch: (N, C, h, w) → scores (N, outputs, h, w) float32."""
         views = VIEWS[inference.tta]
-        first, *others = (self._forward_view(tensor, *view, inference) for view in views)
-        return sum(others, first) / len(views) if others else first
+        scores = (self._forward_view(tensor, *view, inference) for view in views)
+        total = sum(scores, next(scores))  # begins with the first one, which may be the only one
+        return total / len(views) if len(views) > 1 else total
 
     def _forward_view(self, tensor: torch.Tensor, turns: int, flip: bool, inference: Inference) -> torch.Tensor:
         view = _turn(tensor.flip(-1) if flip else tensor, turns)
