@@ -31,7 +31,7 @@ import torch.nn.functional as F
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sennet_kaggle.batching import compute_on  # noqa: E402
+from sennet_kaggle.batching import compute_in_lanes  # noqa: E402
 from sennet_kaggle.checkpoint import load_checkpoint  # noqa: E402
 from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
 from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
@@ -41,9 +41,8 @@ from sennet_kaggle.phantom import Phantom, write_phantom  # noqa: E402
 from sennet_kaggle.predict import create_predictor, predict_rows  # noqa: E402
 from sennet_kaggle.predictor import Predictor  # noqa: E402
 from sennet_kaggle.rle import rle_encode  # noqa: E402
-from sennet_kaggle.stream import map_in_lanes  # noqa: E402
 from sennet_kaggle.submission import write_submission  # noqa: E402
-from sennet_kaggle.transforms import image_to_tensor, measure_intensity, slice_to_image  # noqa: E402
+from sennet_kaggle.transforms import image_to_tensor, measure_intensity  # noqa: E402
 from sennet_kaggle.volume import Volume, find_volumes, open_volumes  # noqa: E402
 
 DATA_DIR = Path(os.environ.get("SENNET_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
@@ -82,13 +81,11 @@ def models() -> None:
         predictor = build(name, Inference())
         shown = shown_batches(predictor, count)
         contenders = {
-            BARE: lambda predictor=predictor, shown=shown: bare_forward(predictor, shown, 1),
+            BARE: partial(bare_forward, predictor, shown, 1),
             **{what: end_to_end(build(name, inference), count, inference) for what, inference in OPTIONS.items()},
         }
-        if predictor.lanes > 1 and count > 1:
-            contenders["bare forward, an input per core"] = lambda predictor=predictor, shown=shown: bare_forward(
-                predictor, shown, predictor.lanes
-            )
+        if predictor.lanes > 1:
+            contenders["bare forward, an input per core"] = partial(bare_forward, predictor, shown, predictor.lanes)
         if predictor.preprocessing.region == "whole":
             contenders["the report's way"] = reports_way(name, count)
         times, cpu = rounds(contenders), CPU_SECONDS
@@ -125,15 +122,13 @@ def parts() -> None:
     """Single steps against the least that they could cost."""
     volume = slices(8)
     grey, mask = volume[0], volume_mask()
-    image = slice_to_image(grey, measure_intensity([grey], WHOLE), WHOLE)
     probability = np.random.default_rng(0).random((512, 512), dtype=np.float32)
     times = rounds(
         {
             "raw read() of a slice": lambda: volume.image_paths[0].read_bytes(),
             "read_grey": lambda: volume[0],
             "one pass over a slice (sum)": lambda: grey.sum(),
-            "slice → image": lambda: slice_to_image(grey, measure_intensity_once(), WHOLE),
-            "image → tensor 512 x 512": lambda: image_to_tensor(image, WHOLE),
+            "slice → tensor 512 x 512": lambda: image_to_tensor(grey, WHOLE, intensity=measure_intensity_once()),
             "probability → the slice's size": lambda: cv2.resize(probability, grey.shape[::-1]),
             "one pass over a mask": lambda: np.count_nonzero(mask),
             "RLE": lambda: rle_encode(mask),
@@ -248,15 +243,14 @@ def shown_batches(predictor: Predictor, count: int) -> list[torch.Tensor]:
 
 def bare_forward(predictor: Predictor, batches: list[torch.Tensor], lanes: int) -> None:
     """The model alone, on so many batches at once."""
-    device, threads = predictor.device.type, torch.get_num_threads()
+    device = predictor.device.type
 
     def run(batch: torch.Tensor) -> None:
         with torch.inference_mode(), torch.autocast(device, predictor.dtype, predictor.dtype != torch.float32):
             predictor.model(batch)
 
-    for _ in map_in_lanes(run, batches, lanes, partial(compute_on, max(1, threads // lanes))):
+    for _ in compute_in_lanes(run, batches, lanes):
         pass
-    torch.set_num_threads(threads)
     if device == "cuda":
         torch.cuda.synchronize()
 

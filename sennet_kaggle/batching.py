@@ -1,8 +1,11 @@
 """How many inputs go through a model at once: as a batch on a GPU, each on a core of its own on a CPU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
+
+from .stream import Item, Result, map_in_lanes
 
 LARGEST_BATCH = 16
 MOST_LANES = 8
@@ -54,7 +57,16 @@ def choose_lanes(device: torch.device) -> int:
     return 1 if device.type == "cuda" else min(torch.get_num_threads(), MOST_LANES)
 
 
-def compute_on(threads: int) -> None:
+def compute_in_lanes(function: Callable[[Item], Result], items: Iterable[Item], lanes: int) -> Iterator[Result]:
+    """As `map_in_lanes`, for a function that computes with torch: each lane has its share of the caller's cores."""
+    threads = torch.get_num_threads()
+    try:
+        yield from map_in_lanes(function, items, lanes, partial(_compute_on, max(1, threads // lanes)))
+    finally:
+        torch.set_num_threads(threads)  # what a lane sets becomes that of threads which start later
+
+
+def _compute_on(threads: int) -> None:
     """Makes torch compute on so many threads where it is called from this one."""
     torch.get_num_threads()  # torch settles this when a thread first asks, which would undo the next line later
     torch.set_num_threads(threads)

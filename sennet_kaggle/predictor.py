@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 from .background import is_occupied, occupied_blocks
-from .batching import choose_batch_size, compute_on, make_batch
+from .batching import choose_batch_size, compute_in_lanes, make_batch
 from .config import Inference, Preprocessing
 from .errors import InputError
-from .stream import map_in_lanes
 from .transforms import (
     IntensityRange,
     grey_levels,
@@ -60,7 +59,7 @@ class Batch(NamedTuple):
     """Windows that go through the model together."""
 
     jobs: list[Job]
-    """None where slices of background, or the last ones, are only to be handed on."""
+    """Empty where slices of background, or the last ones, are only to be handed on."""
     size: int
     complete: int
     """Slices, from the first on, that no later batch adds to."""
@@ -230,11 +229,7 @@ class Predictor:
             scores = self._forward(make_batch([job.tensor for job in batch.jobs], batch.size), inference)
             return batch, scores[: len(batch.jobs)]
 
-        threads = torch.get_num_threads()
-        try:
-            yield from map_in_lanes(run, batches, self.lanes, partial(compute_on, max(1, threads // self.lanes)))
-        finally:
-            torch.set_num_threads(threads)  # what a lane sets becomes that of threads which start later
+        return compute_in_lanes(run, batches, self.lanes)
 
     def _batch_size(self, tensor: torch.Tensor, inference: Inference) -> int:
         """The one of the settings, or one that fits inputs (C, h, w) such as this."""

@@ -11,7 +11,14 @@ from sennet_kaggle import cache
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.dataset import SliceDataset, split_slices
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.transforms import image_to_tensor, mask_to_target, measure_intensity, read_stack
+from sennet_kaggle.transforms import (
+    image_to_tensor,
+    mask_to_target,
+    measure_intensity,
+    read_stack,
+    resize_image,
+    slice_to_image,
+)
 from sennet_kaggle.volume import Volume, open_volume
 
 PREPROCESSING = Preprocessing(roi_size=32)
@@ -73,6 +80,8 @@ def test_unvaried_pairs_are_what_prediction_sees(volume, tmp_path):
         image, target = dataset[2]
         expected = image_to_tensor(volume[2], PREPROCESSING, intensity=intensity)
         torch.testing.assert_close(image, expected, rtol=0, atol=1e-5)
+        resized = slice_to_image(resize_image(volume[2], PREPROCESSING), intensity, PREPROCESSING)
+        assert torch.equal(image, image_to_tensor(resized, PREPROCESSING))
         assert torch.equal(target, mask_to_target(volume.label(2), PREPROCESSING))
 
 

@@ -8,8 +8,8 @@ import pytest
 PACKAGE_DIR = Path(__file__).resolve().parent.parent / "sennet_kaggle"
 ROWS = [
     {"errors", "surface_dice"},
-    {"allocator", "config", "distributed", "faults", "batching", "files", "inputs", "metrics", "rle", "stream"},
-    {"augment", "budget", "experiments", "guard", "helpers", "tiff", "models", "losses", "openvino_model"},
+    {"allocator", "config", "distributed", "faults", "files", "inputs", "metrics", "rle", "stream"},
+    {"augment", "batching", "budget", "experiments", "guard", "helpers", "tiff", "models", "losses", "openvino_model"},
     {"volume", "phantom", "transforms", "windows", "checkpoint", "training_state"},
     {"cache", "submission", "probability", "provenance", "report", "background", "axes", "steady"},
     {"dataset", "predictor", "rows", "score", "stats", "page", "notebook"},
