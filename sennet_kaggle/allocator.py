@@ -2,18 +2,22 @@
 
 import ctypes
 
-# Of mallopt(3). Blocks of more than 32 MiB always go back to the system.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGEST_KEPT, _MOST_KEPT = 32 * 2**20, 2**30
+# Of mallopt(3).
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_MOST_KEPT = 2**30
+# The most that a thread's own heap holds; with less at its end it is unmapped when all in it is free.
+_HEAP_SIZE = 2**26
 
 
 def keep_freed_memory() -> None:
     """Lets the process keep what it frees, up to 1 GiB, for what it takes next.
 
-    Otherwise glibc gives large blocks back to the system, and each tensor of the next slice is made of pages that
-    the system clears one by one, as they are first touched. With another C library nothing happens.
+    Otherwise glibc maps large blocks and threads' heaps anew each time: the tensors of the next slice are made of
+    pages that the system clears one by one, as they are first touched, and threads that map wait for one another.
+    With another C library nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TOP_PAD, _HEAP_SIZE)
         mallopt(_TRIM_THRESHOLD, _MOST_KEPT)
