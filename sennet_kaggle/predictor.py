@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,9 @@ VIEWS = {
     "d4": [(turns, flip) for flip in (False, True) for turns in range(4)],
 }
 _MAX_LOGIT = 30.0
+
+Form = tuple[tuple[int, int], tuple[int, int]]
+"""(H, W) of a slice and (h, w) of the tensor that the windows are cut from."""
 
 
 class Cut(NamedTuple):
@@ -170,8 +174,16 @@ class Predictor:
         if hasattr(self.model, "segment"):
             yield from (torch.from_numpy(self.model.segment(image)).float() for image in cuts)
             return
-        for (size, extent), run in groupby(cuts, key=lambda cut: cut[:2]):
-            for score in self._answer_run(run, extent, inference):
+
+        def run(item: tuple[Form, Batch]) -> tuple[Form, Batch, Sequence[torch.Tensor]]:
+            form, batch = item
+            return form, batch, self._score_batch(batch, inference)
+
+        runs = groupby(cuts, key=attrgetter("size", "extent"))
+        batches = ((form, batch) for form, cuts_of_form in runs for batch in self._batches(cuts_of_form, inference))
+        # All forms are one stream, so that no lane waits where another form begins.
+        for (size, extent), answers in groupby(compute_in_lanes(run, batches, self.lanes), key=itemgetter(0)):
+            for score in self._blend(answers, extent, inference):
                 yield resize_map(score, *size)
 
     def _cut(
@@ -188,12 +200,17 @@ class Predictor:
             windows = [window for window in windows if is_occupied(window, occupied)]
         return Cut(size, extent, windows, cut_windows(tensor, windows))
 
-    def _answer_run(self, cuts: Iterable[Cut], extent: tuple[int, int], inference: Inference) -> Iterator[torch.Tensor]:
-        """Scores slices of one size; a slice is handed on when no later window can add to it."""
+    def _blend(
+        self,
+        answers: Iterable[tuple[Form, Batch, Sequence[torch.Tensor]]],
+        extent: tuple[int, int],
+        inference: Inference,
+    ) -> Iterator[torch.Tensor]:
+        """The scores of slices of one form; a slice is handed on when no later window can add to it."""
         kind = "constant" if self.preprocessing.region == "whole" else inference.importance
         blends = defaultdict(lambda: Blend(*extent, self.device))
         done = 0
-        for batch, scores in self._run_batches(self._batches(cuts, inference), inference):
+        for _, batch, scores in answers:
             for job, maps in zip(batch.jobs, scores, strict=True):
                 importance = importance_map(*maps.shape[1:], kind, self.device)
                 for offset, score in zip(self.preprocessing.output_offsets, maps, strict=True):
@@ -218,18 +235,11 @@ class Predictor:
                 yield Batch([], size, reach + seen)
         yield Batch(list(pending), size, seen)
 
-    def _run_batches(
-        self, batches: Iterable[Batch], inference: Inference
-    ) -> Iterator[tuple[Batch, Sequence[torch.Tensor]]]:
-        """Each batch with the scores of its windows, (outputs, h, w) float32 each."""
-
-        def run(batch: Batch) -> tuple[Batch, Sequence[torch.Tensor]]:
-            if not batch.jobs:
-                return batch, []
-            scores = self._forward(make_batch([job.tensor for job in batch.jobs], batch.size), inference)
-            return batch, scores[: len(batch.jobs)]
-
-        return compute_in_lanes(run, batches, self.lanes)
+    def _score_batch(self, batch: Batch, inference: Inference) -> Sequence[torch.Tensor]:
+        """The scores of a batch's windows, (outputs, h, w) float32 each."""
+        if not batch.jobs:
+            return []
+        return self._forward(make_batch([job.tensor for job in batch.jobs], batch.size), inference)[: len(batch.jobs)]
 
     def _batch_size(self, tensor: torch.Tensor, inference: Inference) -> int:
         """The one of the settings, or one that fits inputs (C, h, w) such as this."""
