@@ -51,7 +51,11 @@ def occupied_blocks(stack: np.ndarray, background: float) -> np.ndarray:
     Returns:
         (ceil(H/8), ceil(W/8)) bool.
     """
-    occupied = (_block_means(stack) > background) & (_reduce_blocks(stack, np.maximum) > stack.min())
+    darkest = stack.min()
+    if background < darkest:  # then all means are above it
+        occupied = _reduce_blocks(stack, np.maximum) > darkest
+    else:  # then none above it is that of a block constant at the darkest value
+        occupied = _block_means(stack) > background
     return occupied.any(axis=0)
 
 
@@ -71,5 +75,9 @@ def _block_means(stack: np.ndarray) -> np.ndarray:
 
 def _reduce_blocks(stack: np.ndarray, ufunc: np.ufunc, dtype: type | None = None) -> np.ndarray:
     """(C, H, W) → (C, ceil(H/8), ceil(W/8)); blocks at the end are cut off where the stack ends."""
-    rows, columns = (np.arange(0, length, BLOCK) for length in stack.shape[1:])
-    return ufunc.reduceat(ufunc.reduceat(stack, rows, axis=1, dtype=dtype), columns, axis=2, dtype=dtype)
+    channels, height, width = stack.shape
+    whole = height - height % BLOCK
+    rows = [ufunc.reduce(stack[:, :whole].reshape(channels, -1, BLOCK, width), axis=2, dtype=dtype)]
+    if whole < height:
+        rows.append(ufunc.reduce(stack[:, whole:], axis=1, keepdims=True, dtype=dtype))
+    return ufunc.reduceat(np.concatenate(rows, axis=1), np.arange(0, width, BLOCK), axis=2, dtype=dtype)
