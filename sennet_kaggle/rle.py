@@ -31,10 +31,12 @@ def rle_encode(mask: np.ndarray) -> str:
                 f"mask must be bool or hold only the integers 0 and 1, got {mask.dtype} up to {mask.max()}"
             )
         mask = mask.astype(np.bool_)
-    # One False on either side, so that runs which touch the border have two edges as well.
-    padded = np.zeros(mask.size + 2, dtype=np.bool_)
-    padded[1:-1] = mask.ravel()
-    edges = np.flatnonzero(padded[1:] != padded[:-1])
+    pixels = mask.ravel()
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    if pixels[:1].any():
+        edges = np.insert(edges, 0, 0)
+    if edges.size % 2:
+        edges = np.append(edges, pixels.size)
     if edges.size == 0:
         return EMPTY_RLE
     edges[1::2] -= edges[::2]  # ends become lengths
