@@ -2,11 +2,11 @@
 
     python benchmarks/speed.py [SECTION ...]
 
-Sections: models, host, parts, scaling, memory, start (default: all, some minutes). Prints Markdown tables. Slices are
-the real ones of $SENNET_DATA_DIR (default ../shared/data) again and again, or a phantom's. Contenders take turns in
-one process and the median of the rounds counts; memory is measured in a process per contender. Where other work
-shares the machine, threads wait for one another and the clock says little: run it with OMP_NUM_THREADS=1 and read the
-column "on the cores".
+Sections: models, precision, host, parts, scaling, memory, start (default: all, some minutes). Prints Markdown tables.
+Slices are the real ones of $SENNET_DATA_DIR (default ../shared/data) again and again, or a phantom's. Contenders take
+turns in one process and the median of the rounds counts; memory is measured in a process per contender. Where other
+work shares the machine, threads wait for one another and the clock says little: run it with OMP_NUM_THREADS=1 and read
+the column "on the cores".
 
 The report's way: cv2's default read, HuggingFace's processor, batch 1, float32, two-class logits brought to the
 slice's size by torch, argmax, the usual run-length encoding, one slice after another.
@@ -35,10 +35,10 @@ from sennet_kaggle.batching import compute_in_lanes  # noqa: E402
 from sennet_kaggle.checkpoint import load_checkpoint  # noqa: E402
 from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
 from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
-from sennet_kaggle.metrics import surface_dice_of_slices  # noqa: E402
+from sennet_kaggle.metrics import dice_counts, dice_from_counts, surface_dice_of_slices  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
 from sennet_kaggle.phantom import Phantom, write_phantom  # noqa: E402
-from sennet_kaggle.predict import create_predictor, predict_rows  # noqa: E402
+from sennet_kaggle.predict import create_predictor, predict_masks, predict_rows  # noqa: E402
 from sennet_kaggle.predictor import Predictor  # noqa: E402
 from sennet_kaggle.rle import rle_encode  # noqa: E402
 from sennet_kaggle.submission import write_submission  # noqa: E402
@@ -54,18 +54,23 @@ MODELS = {
     "the shipped model": (None, None, None, 8),
 }
 OPTIONS = {"ours": Inference()}
+REDUCED = [Inference(precision="float16"), Inference(precision="bfloat16")]
+if torch.cpu._is_avx512_bf16_supported() and not torch.cuda.is_available():
+    OPTIONS["ours, bfloat16"] = Inference(precision="bfloat16")
 if find_spec("openvino"):
     OPTIONS["ours, OpenVINO"] = Inference(backend="openvino", device="cpu")
+    REDUCED.append(Inference(precision="bfloat16", backend="openvino", device="cpu"))
 BARE = "bare forward on resident tensors"
 ROUNDS = 3
 CPU_SECONDS: dict[str, float] = {}
+SCRATCH = tempfile.TemporaryDirectory(prefix="sennet-speed-")
 
 
 def main() -> None:
     if sys.argv[1:2] == ["measure"]:
         print(measure_memory(*sys.argv[2:]))
         return
-    sections = {"models": models, "host": host, "parts": parts, "scaling": scaling, "memory": memory, "start": start}
+    sections = {section.__name__: section for section in (models, precision, host, parts, scaling, memory, start)}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     print(f"{device}; bfloat16 in hardware: {torch.cpu._is_avx512_bf16_supported()}; load {os.getloadavg()[0]:.1f}")
     for name in sys.argv[1:] or sections:
@@ -98,6 +103,21 @@ def models() -> None:
                 f"| {ratio} |",
                 flush=True,
             )
+
+
+def precision() -> None:
+    """The shipped checkpoint's masks in reduced precision against those in float32, on all slices, in one view."""
+
+    def masks(inference: Inference) -> list[np.ndarray]:
+        predictors = [build("the shipped model", inference)]
+        return [mask for volume in volumes() for _, mask in predict_masks(volume, predictors, inference)]
+
+    print("| | Dice, pooled | Dice, least of a slice |\n|---|---|---|")
+    plain = masks(Inference(precision="float32"))
+    for inference in REDUCED:
+        counts = np.array([dice_counts(*pair) for pair in zip(plain, masks(inference), strict=True)])
+        pooled, least = dice_from_counts(*counts.sum(0)), min(dice_from_counts(*row) for row in counts)
+        print(f"| {inference.precision}, {inference.backend} | {pooled:.5f} | {least:.5f} |", flush=True)
 
 
 def host() -> None:
@@ -192,20 +212,23 @@ def build(name: str, inference: Inference) -> Predictor:
 
 
 @cache
-def source_paths() -> list[Path]:
+def volumes() -> list[Volume]:
     if DATA_DIR.is_dir():
-        volumes = [*open_volumes(DATA_DIR, "train"), *open_volumes(DATA_DIR, "test")]
-        return [path for volume in volumes for path in volume.image_paths]
-    folder = Path(tempfile.mkdtemp(prefix="sennet-phantom-"))
+        return [*open_volumes(DATA_DIR, "train"), *open_volumes(DATA_DIR, "test")]
+    folder = new_folder()
     write_phantom(folder, "phantom", Phantom((8, 1303, 912)), split="test", with_labels=False)
-    return list(find_volumes(folder)[0].image_paths)
+    return find_volumes(folder)
+
+
+def new_folder() -> Path:
+    return Path(tempfile.mkdtemp(dir=SCRATCH.name))
 
 
 def slices(count: int) -> Volume:
     """A kidney of so many slices: those that there are, again and again, under names of their own."""
-    folder = Path(tempfile.mkdtemp(prefix="sennet-speed-"))
+    folder, sources = new_folder(), [path for volume in volumes() for path in volume.image_paths]
     paths = []
-    for z, path in enumerate(islice(cycle(source_paths()), count)):
+    for z, path in enumerate(islice(cycle(sources), count)):
         paths.append(folder / f"{z:04d}.tif")
         paths[-1].symlink_to(path)
     return Volume("kidney", tuple(paths))
@@ -224,7 +247,7 @@ def volume_mask() -> np.ndarray:
 
 def run_prediction(volume: Volume, predictor: Predictor, inference: Inference) -> Callable[[], object]:
     """From the files of a kidney to submission.csv."""
-    path = Path(tempfile.mkdtemp(prefix="sennet-speed-")) / "submission.csv"
+    path = new_folder() / "submission.csv"
     return lambda: write_submission(path, predict_rows([volume], [predictor], inference))
 
 
