@@ -1,6 +1,7 @@
 """A model run by OpenVINO on the CPU, behind the same seam; an optional extra (requirements-openvino.txt)."""
 
 import threading
+from queue import SimpleQueue
 
 import torch
 from torch import nn
@@ -32,8 +33,9 @@ class OpenVinoModel(nn.Module):
                 "pip install -r requirements-openvino.txt, or choose backend torch"
             ) from error
         self.model = model
-        self._openvino, self._compiled, self._compiling = openvino, {}, threading.Lock()
-        self._requests = threading.local()
+        self._openvino, self._lanes = openvino, lanes
+        self._requests: dict[torch.Size, SimpleQueue] = {}
+        self._compiling = threading.Lock()
         self._hints = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -42,18 +44,22 @@ class OpenVinoModel(nn.Module):
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
         """Maps (N, C, h, w) float32 to logits (N, outputs, h, w) float32."""
-        request = self._request(tuple(tensor.shape))
-        return torch.from_numpy(request.infer([tensor.contiguous().numpy()])[0].copy())
+        requests = self._requests_of(tensor.shape)
+        request = requests.get()
+        try:
+            return torch.from_numpy(request.infer([tensor.contiguous().numpy()])[0].copy())
+        finally:
+            requests.put(request)
 
-    def _request(self, shape: tuple[int, ...]):
-        """This thread's own way into the compiled model."""
-        requests = vars(self._requests)
-        if shape not in requests:
-            with self._compiling:
-                if shape not in self._compiled:
-                    self._compiled[shape] = self._compile(shape)
-            requests[shape] = self._compiled[shape].create_infer_request()
-        return requests[shape]
+    def _requests_of(self, shape: torch.Size) -> SimpleQueue:
+        """The free ways into the model compiled for a shape, all made at once: one made later waits for the others."""
+        with self._compiling:
+            if shape not in self._requests:
+                compiled = self._compile(tuple(shape))
+                self._requests[shape] = SimpleQueue()
+                for _ in range(self._lanes):
+                    self._requests[shape].put(compiled.create_infer_request())
+            return self._requests[shape]
 
     def _compile(self, shape: tuple[int, ...]):
         with torch.inference_mode(False), torch.no_grad():
