@@ -25,6 +25,9 @@ from .stream import fan_out, work_ahead
 from .transforms import fetch_mask, measure_intensity, resize_map, resize_slice
 from .volume import Volume
 
+# Here, because it says nothing to threads that torch has already started.
+keep_freed_memory()
+
 Score = Callable[[Iterable[np.ndarray]], Iterator[torch.Tensor]]
 """From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32."""
 
@@ -59,8 +62,6 @@ def create_predictor(
     if precision == "auto":
         precision = "float16" if device.type == "cuda" else "float32"
     model, lanes = model.eval().to(device), choose_lanes(device)
-    if device.type == "cpu":
-        keep_freed_memory()
     if hasattr(model, "segment"):
         return Predictor(model, preprocessing, threshold, device, getattr(torch, precision))
     if inference.backend == "openvino":

@@ -14,7 +14,7 @@ from sennet_kaggle.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for count, mebibytes in ((4, 12), (1, 48)):
+    for count, mebibytes in ((4, 12), (2, 96)):
         for _ in range(20):
             blocks = [np.ones(mebibytes * 2**18, np.float32) for _ in range(count)]
             del blocks
