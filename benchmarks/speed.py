@@ -4,15 +4,12 @@
 
 Sections: models, precision, host, parts, scaling, memory, start (default: all, some minutes). Prints Markdown tables.
 Slices are the real ones of $SENNET_DATA_DIR (default ../shared/data) again and again, or a phantom's. Contenders take
-turns in one process and the median of the rounds counts; memory is measured in a process per contender. Where other
-work shares the machine, threads wait for one another and the clock says little: run it with OMP_NUM_THREADS=1 and read
-the column "on the cores".
-
-The report's way: cv2's default read, HuggingFace's processor, batch 1, float32, two-class logits brought to the
-slice's size by torch, argmax, the usual run-length encoding, one slice after another; in a process of its own, since
-ours changes how the process keeps freed memory and how many threads OpenCV has.
+turns and the median of the rounds counts; all share a process but the report's way, which is in reports_way.py, and
+memory, which is measured in a process per contender. Where other work shares the machine, threads wait for one another
+and the clock says little: run it with OMP_NUM_THREADS=1 and read the column "on the cores".
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -27,7 +24,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -39,7 +35,7 @@ from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
 from sennet_kaggle.metrics import dice_counts, dice_from_counts, surface_dice_of_slices  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
 from sennet_kaggle.phantom import Phantom, write_phantom  # noqa: E402
-from sennet_kaggle.predict import create_predictor, pick_device, predict_masks, predict_rows  # noqa: E402
+from sennet_kaggle.predict import create_predictor, predict_masks, predict_rows  # noqa: E402
 from sennet_kaggle.predictor import Predictor  # noqa: E402
 from sennet_kaggle.rle import rle_encode  # noqa: E402
 from sennet_kaggle.submission import write_submission  # noqa: E402
@@ -72,9 +68,6 @@ SCRATCH = tempfile.TemporaryDirectory(prefix="sennet-speed-")
 def main() -> None:
     if sys.argv[1:2] == ["measure"]:
         print(measure_memory(*sys.argv[2:]))
-        return
-    if sys.argv[1:2] == ["reports-way"]:
-        serve_reports_way(*sys.argv[2:])
         return
     sections = {section.__name__: section for section in (models, precision, host, parts, scaling, memory, start)}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
@@ -291,47 +284,14 @@ class ReportsWay:
     """CPU time that the last call took there."""
 
     def __init__(self, name: str, count: int):
-        command = [sys.executable, __file__, "reports-way", name, *map(str, slices(count).image_paths)]
+        model_name, arguments, _, _ = MODELS[name]
+        program = Path(__file__).with_name("reports_way.py")
+        command = [sys.executable, program, model_name, json.dumps(arguments), *slices(count).image_paths]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self) -> None:
         print(file=self.process.stdin, flush=True)
         self.seconds_elsewhere = float(self.process.stdout.readline())
-
-
-def serve_reports_way(name: str, *paths: str) -> None:
-    """Segments the slices for each line that comes in, and answers with the CPU time."""
-    from transformers import SegformerImageProcessor
-
-    processor = SegformerImageProcessor(size={"height": 512, "width": 512}, do_reduce_labels=False)
-    model_name, arguments, _, _ = MODELS[name]
-    torch.manual_seed(0)
-    model, device = create_model(model_name, **arguments).eval(), pick_device("auto")
-    model, network = model.to(device), getattr(model, "network", None)
-
-    def segment(path: str) -> str:
-        image = cv2.imread(path)
-        pixels = processor(images=image, return_tensors="pt")["pixel_values"].to(device)
-        with torch.no_grad():
-            logits = model(pixels) if network is None else network(pixel_values=pixels).logits
-            both = torch.cat((torch.zeros_like(logits), logits), dim=1)  # the same weights as two classes
-            mask = F.interpolate(both, image.shape[:2], mode="bilinear", align_corners=False).argmax(1)[0]
-        return usual_encode(mask.cpu().numpy())
-
-    cv2.setNumThreads(-1)  # ours is one
-    for _ in sys.stdin:
-        started = time.process_time()
-        for path in paths:
-            segment(path)
-        print(time.process_time() - started, flush=True)
-
-
-def usual_encode(mask: np.ndarray) -> str:
-    """As in most of the competition's notebooks."""
-    pixels = np.concatenate([[0], mask.flatten(), [0]])
-    runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
-    runs[1::2] -= runs[::2]
-    return " ".join(str(x) for x in runs)
 
 
 def rounds(contenders: dict[str, Callable[[], object]], count: int = ROUNDS) -> dict[str, float]:
