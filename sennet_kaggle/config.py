@@ -95,8 +95,8 @@ class Inference:
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is float16 on a GPU and float32 on the CPU. bfloat16 takes half
-    the time on CPUs that have it, but changes up to a hundredth of a slice's mask (the shipped checkpoint's)."""
+    """Arithmetic of the forward pass; auto is float16 on a GPU and float32 on the CPU. bfloat16 takes
+    less time on CPUs that have it, but changes up to a hundredth of a slice's mask (the shipped checkpoint's)."""
     backend: Literal["torch", "openvino"] = "torch"
     """What runs the model: openvino, an optional package, is faster on CPUs."""
     compile: bool = False
