@@ -25,7 +25,7 @@ from .stream import fan_out, work_ahead
 from .transforms import fetch_mask, measure_intensity, resize_map, resize_slice
 from .volume import Volume
 
-# Here, because it says nothing to threads that torch has already started.
+# On import, since threads that torch has started before it keep heaps of their own.
 keep_freed_memory()
 
 Score = Callable[[Iterable[np.ndarray]], Iterator[torch.Tensor]]

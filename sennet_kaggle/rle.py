@@ -32,7 +32,7 @@ def rle_encode(mask: np.ndarray) -> str:
             )
         mask = mask.astype(np.bool_)
     pixels = mask.ravel()
-    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1  # those on the border come next
     if pixels[:1].any():
         edges = np.insert(edges, 0, 0)
     if edges.size % 2:

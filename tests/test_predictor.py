@@ -219,6 +219,15 @@ def test_lanes_change_nothing(region):
     np.testing.assert_array_equal(scores[1], scores[3])
 
 
+def test_lanes_do_not_wait_where_another_size_begins():
+    """Two slices of two sizes are in the model at once: either waits there for the other."""
+    both = threading.Barrier(2, timeout=30)
+    meet = predictor_of(lambda t: both.wait() * 0 + t[:, :1], Inference(**LOGITS), "whole", roi_size=32)
+    slices = [*random_slices(1, (32, 32)), *random_slices(1, (40, 48))]
+    scores = list(replace(meet, lanes=2).score(slices, EIGHT_BIT, Inference(**LOGITS)))
+    assert [tuple(score.shape) for score in scores] == [(32, 32), (40, 48)]
+
+
 def most_threads_of_a_new_one():
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(torch.get_num_threads).result()
