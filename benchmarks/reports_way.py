@@ -13,12 +13,13 @@ import time
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import SegformerImageProcessor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rle import usual_encode  # noqa: E402
 
 from sennet_kaggle.models import create_model  # noqa: E402
 
@@ -44,14 +45,6 @@ def main(name: str, arguments: str, *paths: str) -> None:
         for path in paths:
             segment(path)
         print(time.process_time() - started, flush=True)
-
-
-def usual_encode(mask: np.ndarray) -> str:
-    """As in most of the competition's notebooks."""
-    pixels = np.concatenate([[0], mask.flatten(), [0]])
-    runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
-    runs[1::2] -= runs[::2]
-    return " ".join(str(x) for x in runs)
 
 
 if __name__ == "__main__":

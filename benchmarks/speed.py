@@ -50,14 +50,15 @@ MODELS = {
     "the report's U-Net at 512": ("unet", {}, WHOLE, 2),
     "the shipped model": (None, None, None, 8),
 }
+HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported()
 OPTIONS = {"ours": Inference()}
 REDUCED = [Inference(precision="float16"), Inference(precision="bfloat16")]
-if torch.cpu._is_avx512_bf16_supported() and not torch.cuda.is_available():
+if HAS_BFLOAT16 and not torch.cuda.is_available():
     OPTIONS["ours, in bfloat16"] = Inference(precision="bfloat16")
 if find_spec("openvino"):
     OPTIONS["ours, OpenVINO"] = Inference(backend="openvino", device="cpu")
     REDUCED.append(Inference(precision="bfloat16", backend="openvino", device="cpu"))
-    if torch.cpu._is_avx512_bf16_supported():
+    if HAS_BFLOAT16:
         OPTIONS["ours, OpenVINO in bfloat16"] = REDUCED[-1]
 BARE = "bare forward on resident tensors"
 ROUNDS = 3
@@ -71,7 +72,7 @@ def main() -> None:
         return
     sections = {section.__name__: section for section in (models, precision, host, parts, scaling, memory, start)}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{device}; bfloat16 in hardware: {torch.cpu._is_avx512_bf16_supported()}; load {os.getloadavg()[0]:.1f}")
+    print(f"{device}; bfloat16 in hardware: {HAS_BFLOAT16}; load {os.getloadavg()[0]:.1f}")
     for name in sys.argv[1:] or sections:
         print(f"\n## {name}\n", flush=True)
         sections[name]()

@@ -4,8 +4,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
-from operator import attrgetter, itemgetter
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -60,8 +60,9 @@ class Job(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Windows that go through the model together."""
+    """Windows that go through the model together, of slices of one form."""
 
+    form: Form
     jobs: list[Job]
     """Empty where slices of background, or the last ones, are only to be handed on."""
     size: int
@@ -174,16 +175,12 @@ class Predictor:
         if hasattr(self.model, "segment"):
             yield from (torch.from_numpy(self.model.segment(image)).float() for image in cuts)
             return
-
-        def run(item: tuple[Form, Batch]) -> tuple[Form, Batch, Sequence[torch.Tensor]]:
-            form, batch = item
-            return form, batch, self._score_batch(batch, inference)
-
+        # The batches of all forms are one stream, so that no lane waits where another form begins.
         runs = groupby(cuts, key=attrgetter("size", "extent"))
-        batches = ((form, batch) for form, cuts_of_form in runs for batch in self._batches(cuts_of_form, inference))
-        # All forms are one stream, so that no lane waits where another form begins.
-        for (size, extent), answers in groupby(compute_in_lanes(run, batches, self.lanes), key=itemgetter(0)):
-            for score in self._blend(answers, extent, inference):
+        batches = chain.from_iterable(self._batches(form, run, inference) for form, run in runs)
+        answers = compute_in_lanes(partial(self._score_batch, inference=inference), batches, self.lanes)
+        for (size, extent), run in groupby(answers, key=lambda answer: answer[0].form):
+            for score in self._blend(run, extent, inference):
                 yield resize_map(score, *size)
 
     def _cut(
@@ -201,16 +198,13 @@ class Predictor:
         return Cut(size, extent, windows, cut_windows(tensor, windows))
 
     def _blend(
-        self,
-        answers: Iterable[tuple[Form, Batch, Sequence[torch.Tensor]]],
-        extent: tuple[int, int],
-        inference: Inference,
+        self, answers: Iterable[tuple[Batch, Sequence[torch.Tensor]]], extent: tuple[int, int], inference: Inference
     ) -> Iterator[torch.Tensor]:
         """The scores of slices of one form; a slice is handed on when no later window can add to it."""
         kind = "constant" if self.preprocessing.region == "whole" else inference.importance
         blends = defaultdict(lambda: Blend(*extent, self.device))
         done = 0
-        for _, batch, scores in answers:
+        for batch, scores in answers:
             for job, maps in zip(batch.jobs, scores, strict=True):
                 importance = importance_map(*maps.shape[1:], kind, self.device)
                 for offset, score in zip(self.preprocessing.output_offsets, maps, strict=True):
@@ -219,8 +213,8 @@ class Predictor:
                 yield (blends.pop(ready, None) or Blend(*extent, self.device)).mean(_nothing(inference))
             done = max(done, batch.complete)
 
-    def _batches(self, cuts: Iterable[Cut], inference: Inference) -> Iterator[Batch]:
-        """The windows in the order of their slices; only the last batch is not full, and one before background."""
+    def _batches(self, form: Form, cuts: Iterable[Cut], inference: Inference) -> Iterator[Batch]:
+        """The windows of one form, slice by slice; only the last batch is not full, and one before background."""
         pending: deque[Job] = deque()
         size, seen, reach = 1, 0, min(self.preprocessing.output_offsets)
         for cut in cuts:
@@ -230,16 +224,17 @@ class Predictor:
             # A slice of background flushes the batch, so that a stretch of them keeps nothing waiting.
             while len(pending) >= size or (pending and not cut.windows):
                 jobs = [pending.popleft() for _ in range(min(size, len(pending)))]
-                yield Batch(jobs, size, reach + (pending[0].z if pending else seen))
+                yield Batch(form, jobs, size, reach + (pending[0].z if pending else seen))
             if not cut.windows:
-                yield Batch([], size, reach + seen)
-        yield Batch(list(pending), size, seen)
+                yield Batch(form, [], size, reach + seen)
+        yield Batch(form, list(pending), size, seen)
 
-    def _score_batch(self, batch: Batch, inference: Inference) -> Sequence[torch.Tensor]:
-        """The scores of a batch's windows, (outputs, h, w) float32 each."""
+    def _score_batch(self, batch: Batch, inference: Inference) -> tuple[Batch, Sequence[torch.Tensor]]:
+        """A batch with the scores of its windows, (outputs, h, w) float32 each."""
         if not batch.jobs:
-            return []
-        return self._forward(make_batch([job.tensor for job in batch.jobs], batch.size), inference)[: len(batch.jobs)]
+            return batch, []
+        scores = self._forward(make_batch([job.tensor for job in batch.jobs], batch.size), inference)
+        return batch, scores[: len(batch.jobs)]
 
     def _batch_size(self, tensor: torch.Tensor, inference: Inference) -> int:
         """The one of the settings, or one that fits inputs (C, h, w) such as this."""
