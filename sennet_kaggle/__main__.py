@@ -1,7 +1,6 @@
 """The command line: `python -m sennet_kaggle COMMAND --help`."""
 
 import json
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from .config import EXPERIMENTS, SHIPPED_INFERENCE, Inference, Preprocessing, Training
-from .errors import InputError
+from .errors import InputError, show_messages
 
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
 app = tyro.extras.SubcommandApp()
@@ -405,7 +404,7 @@ def _parse_object(text: str) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; bad input is one line on standard error and exit status 2."""
-    _show_messages()
+    show_messages(lambda text: print(text, file=sys.stderr))
     try:
         with registry:
             app.cli(
@@ -420,13 +419,6 @@ def main(arguments: list[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
         return 130
     return 0
-
-
-def _show_messages() -> None:
-    """Lets the package's own messages through, such as which pretrained weights were loaded."""
-    messages = logging.getLogger(__package__)
-    messages.handlers = [logging.StreamHandler()]
-    messages.setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, write_tiff
+from conftest import REPOSITORY
+from input_cases import PREDICT, TRAIN, UNET
 from safetensors.torch import save_file
 
 from sennet_kaggle.__main__ import main
 from sennet_kaggle.checkpoint import Card, read_card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.models import create_model
-
-UNET = {"widths": [4, 8], "bottleneck": 8}
 
 
 @pytest.fixture
@@ -26,100 +25,6 @@ def folder(tmp_path, write_kidney, monkeypatch):
     save_checkpoint(tmp_path / "small.safetensors", create_model("unet", **UNET), card)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-def wrong_label(folder):
-    write_tiff(folder / "data/train/kidney_1/labels/0001.tif", np.zeros((40, 30), np.uint8))
-
-
-def out_of_range(folder):
-    rows = ["id,rle", "kidney_5_0000,1 0", "kidney_5_0001,1240 2", "kidney_5_0002,1 0"]
-    (folder / "s.csv").write_text("\n".join(rows))
-
-
-PREDICT = "predict --data-dir data --output out.csv --checkpoint small.safetensors"
-TRAIN = (
-    "train unet-dice-bce --data-dir data --output-dir out --train-volumes kidney_1 --held-out-fraction 0 "
-    "--held-out-slices kidney_1_0000"
-)
-
-FAULTS = [
-    pytest.param(None, "predict --data-dir nowhere --output out.csv", "nowhere/test is missing", id="data folder"),
-    pytest.param(None, f"{PREDICT} no.safetensors", "checkpoint no.safetensors is missing", id="checkpoint"),
-    pytest.param(
-        lambda folder: truncate(folder / "small.safetensors"), PREDICT, "is truncated or not", id="truncated checkpoint"
-    ),
-    pytest.param(
-        lambda folder: truncate(folder / "data/test/kidney_5/images/0002.tif"),
-        PREDICT,
-        "0002.tif is truncated",
-        id="truncated slice",
-    ),
-    pytest.param(None, f"{PREDICT} --batch-size 0", "batch_size must be at least 1", id="batch size"),
-    pytest.param(None, f"{PREDICT} --threshold 2", "threshold must lie in 0..1", id="threshold"),
-    pytest.param(None, f"{PREDICT} --device cuda:7", "device 'cuda:7' is not on this machine", id="device"),
-    pytest.param(None, f"{PREDICT} --overlap 1", "overlap must lie in 0..1 (1 excluded), got 1.0", id="overlap"),
-    pytest.param(None, f"{PREDICT} --sw-batch-size 0", "sw_batch_size must be at least 1", id="sw batch size"),
-    pytest.param(None, f"{PREDICT} --scale -1", "scale must be a number in 0.1..10, got -1.0", id="scale"),
-    pytest.param(None, f'{PREDICT} --scales {{"kidney_6":"a"}}', "scale must be a number in", id="scale of a kidney"),
-    pytest.param(None, f"{PREDICT} --axes zyx --scratch-dir no", "scratch_dir no is missing", id="scratch folder"),
-    pytest.param(
-        lambda folder: write_tiff(folder / "data/test/kidney_5/images/0001.tif", np.zeros((40, 30), np.uint16)),
-        f"{PREDICT} --axes zyx",
-        "slice 2 is uint16 (40, 30) but the first is uint16 (40, 31)",
-        id="slices of two sizes",
-    ),
-    pytest.param(
-        None, PREDICT.replace("out.csv", "no/out.csv"), "cannot write no/out.csv: there is no folder no", id="output"
-    ),
-    pytest.param(wrong_label, TRAIN, "0001.tif is 40x30 but its image", id="label size"),
-    pytest.param(None, f"{TRAIN} --model resnet", "unknown model 'resnet': choose one of", id="model name"),
-    pytest.param(None, f"{TRAIN} --loss dise", "unknown loss 'dise': choose one of", id="loss name"),
-    pytest.param(None, f"{TRAIN} --epochs 0", "epochs must be positive", id="epochs"),
-    pytest.param(
-        out_of_range,
-        "validate --submission s.csv --data-dir data",
-        "kidney_5_0001: RLE out of range",
-        id="RLE out of range",
-    ),
-    pytest.param(None, "dry-run --volume kidney_2", "volume kidney_2 needs --data-dir", id="volume without data"),
-    pytest.param(
-        None, f"{TRAIN} --held-out-fraction 0.5", "exclude each other: give one of them", id="two ways to split"
-    ),
-    pytest.param(
-        None,
-        "sam-zero-shot --data-dir data --output-dir out --volume kidney_1",
-        "sam_vit_b_01ec64.pth",
-        id="no weights of Segment Anything",
-    ),
-    pytest.param(
-        None,
-        """compare --data-dir data --output-dir out --test-volume kidney_1 --override {"x":{}}""",
-        "override 'x' is of no chosen experiment",
-        id="override",
-    ),
-    pytest.param(None, "stats --data-dir data --volume kidney_9", "has no kidney kidney_9", id="kidney to measure"),
-    pytest.param(
-        None, "pack --model sam --weights-path no.pth --output out.safetensors", "no.pth are missing", id="weights"
-    ),
-]
-
-
-@pytest.mark.parametrize(("damage", "command", "message"), FAULTS)
-def test_faults_are_one_line(folder, capsys, damage, command, message):
-    if damage:
-        damage(folder)
-    before = sorted(folder.rglob("*"))
-    assert main(command.split()) == 2
-    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1 and errors[0] == lines[-1]
-    assert message in errors[0]
-    assert sorted(folder.rglob("*")) == before
 
 
 def test_exit_status_of_the_process(tmp_path):

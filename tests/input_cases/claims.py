@@ -1,0 +1,6 @@
+"""What is claimed."""
+
+from . import Case
+
+TITLE = "What is claimed"
+CASES: list[Case] = []

@@ -1,0 +1,6 @@
+"""Training."""
+
+from . import Case
+
+TITLE = "Training"
+CASES: list[Case] = []
