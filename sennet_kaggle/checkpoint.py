@@ -2,18 +2,16 @@
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
-from .config import Preprocessing
+from .config import Preprocessing, check_values
 from .errors import InputError, one_line
 from .files import replacing
 from .models import create_model
@@ -80,9 +78,11 @@ def read_card(path: Path | str) -> Card:
         fields = json.loads(metadata[_METADATA_KEY])
         fields["preprocessing"] = _preprocessing_from(fields["preprocessing"])
         fields["trained_on"] = tuple(fields["trained_on"])
-        return _with_right_types(Card(**fields))
+        card = Card(**fields)
+        check_values(card)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"checkpoint {path} has a card that this version cannot read: {one_line(error)}") from error
+    return card
 
 
 def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
@@ -114,37 +114,11 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
 
 
 def _preprocessing_from(fields: dict[str, Any]) -> Preprocessing:
-    preprocessing = _with_right_types(
-        Preprocessing(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    preprocessing = Preprocessing(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     )
     preprocessing.check()
-    if not 0 <= preprocessing.low_percentile < preprocessing.high_percentile <= 100:
-        raise ValueError("the percentiles must lie in 0..100, the low one below the high one")
-    if not all(map(math.isfinite, preprocessing.mean + preprocessing.std)) or min(preprocessing.std) <= 0:
-        raise ValueError("mean and std must be finite numbers, and std above 0")
     return preprocessing
-
-
-def _with_right_types(settings: Any) -> Any:
-    """A dataclass as it came, after its values were compared with its annotations."""
-    for name, hint in get_type_hints(type(settings)).items():
-        value = getattr(settings, name)
-        if not _fits(value, hint):
-            raise TypeError(f"{name} must be {getattr(hint, '__name__', hint)}, found {_shown(value)}")
-    return settings
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any or origin is Literal:
-        return hint is Any or value in arguments
-    if origin is UnionType:
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
-    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,9 @@
 """Settings as frozen dataclasses; the command line and the checkpoint's card are made from them."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import InputError
@@ -9,6 +12,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds that are tried where one is to be chosen."""
+_LONGEST_SIDE = 2**15 - 1
+"""OpenCV cuts no larger window."""
+_MOST = {"epochs": 100_000, "epoch_slices": 1_000_000, "workers": 256, "window_size": _LONGEST_SIDE}
+"""Above them a run would not fit into memory, or have no end."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +58,24 @@ class Preprocessing:
 
     def check(self) -> None:
         """Raises InputError for settings that no model could have."""
-        check_choices(self)
-        if self.roi_size < 1:
-            raise InputError(f"roi_size must be at least 1, got {self.roi_size}")
+        check_values(self)
+        if not 1 <= self.roi_size <= _LONGEST_SIDE:
+            raise InputError(f"roi_size must be at least 1 and at most {_LONGEST_SIDE}, got {self.roi_size}")
         if 0 not in self.offsets:
             raise InputError(f"offsets must have a 0, for the slice to segment itself, got {self.offsets}")
+        if not 0 <= self.low_percentile < self.high_percentile <= 100:
+            raise InputError(
+                f"the percentiles must lie in 0..100, the low one below the high one, "
+                f"got {self.low_percentile:g} and {self.high_percentile:g}"
+            )
+        if any(value <= 0 for value in self.std):
+            raise InputError(f"each channel must have a std above 0, got {self.std}")
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (1, self.in_channels):
                 raise InputError(
                     f"{name} must have 1 value or {self.in_channels}, one per input channel, got {getattr(self, name)}"
                 )
+        check_finite(self)
 
 
 @dataclass(frozen=True)
@@ -108,15 +123,18 @@ class Inference:
 
     def check(self) -> None:
         """Raises InputError for settings that no run could have."""
-        check_choices(self)
+        check_values(self)
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise InputError(f"threshold must lie in 0..1 (1 excluded), got {self.threshold}")
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap must lie in 0..1 (1 excluded), got {self.overlap}")
         for name in ("batch_size", "sw_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         for scale in (self.scale, *self.scales.values()):
-            if not isinstance(scale, int | float) or not 0.1 <= scale <= 10:
+            if type(scale) not in (int, float) or not 0.1 <= scale <= 10:
                 raise InputError(f"scale must be a number in 0.1..10, got {scale!r}")
+        check_finite(self)
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,8 @@ class Training:
     """Arguments of create_model, as JSON on the command line."""
     weights_path: str | None = None
     """Local file or folder of pretrained weights for models that take them (mit-b0 … mit-b5)."""
+    init_from: str | None = None
+    """A checkpoint of ours with this model and these arguments, whose weights the training starts from."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     train_volumes: tuple[str, ...] = ("kidney_1_dense",)
     """Kidneys under DATA_DIR/train to learn from."""
@@ -185,6 +205,39 @@ class Training:
     workers: int = 2
     """Processes that read ahead; 0 reads between the steps."""
     seed: int = 0
+    """0 to 2**32 - 1."""
+
+    def check(self) -> None:
+        """Raises InputError for settings that no run could have."""
+        check_values(self)
+        self.preprocessing.check()
+        for name in ("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("epoch_slices", "workers", "weight_decay", "light", "noise"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name, largest in _MOST.items():
+            if (getattr(self, name) or 0) > largest:
+                raise InputError(f"{name} must be at most {largest}, got {getattr(self, name)}")
+        for name in ("threshold", "pseudo_label_threshold", "held_out_fraction", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must lie in 0..1 (1 excluded), got {getattr(self, name)}")
+        check_seeds((self.seed,))
+        for name in ("train_volumes", "held_out_volumes", "held_out_slices"):
+            check_distinct(name, getattr(self, name))
+        if any(epoch < 1 for epoch in self.milestones):
+            raise InputError(f"milestones must be epochs from 1 up, got {self.milestones}")
+        if self.window_size is not None and (self.window_size < 1 or self.preprocessing.region != "windows"):
+            raise InputError(
+                f"window_size must be positive and goes with region windows, got {self.window_size} and region "
+                f"{self.preprocessing.region}"
+            )
+        if not 0.1 <= self.zoom[0] <= self.zoom[1] <= 10:
+            raise InputError(f"zoom must be two factors in 0.1..10, the smaller first, got {self.zoom}")
+        if self.weights_path is not None and self.init_from is not None:
+            raise InputError("weights_path and init_from both give the first weights: give one of them")
+        check_finite(self)
 
 
 # What the report saw and did: 8-bit slices at 512 x 512, an 80/20 split by slice, no augmentation.
@@ -248,8 +301,55 @@ REPORTED_SEGFORMER_SLICES = (0.643, 0.578, 0.438)
 """Dice of three slices that the report shows for SegFormer, without saying with which loss."""
 
 
-def check_choices(settings: Any) -> None:
-    """Raises InputError for a value that is none of its field's choices; only the command line offers no other."""
+def check_values(settings: Any) -> None:
+    """Compares a dataclass's values with its annotations; the command line does so itself, overrides and cards do not.
+
+    Raises:
+        InputError: a value that is none of its field's choices, or of another type.
+    """
     for name, hint in get_type_hints(type(settings)).items():
-        if get_origin(hint) is Literal and getattr(settings, name) not in get_args(hint):
-            raise InputError(f"{name} must be one of {', '.join(get_args(hint))}, got {getattr(settings, name)!r}")
+        value = getattr(settings, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise InputError(f"{name} must be one of {', '.join(get_args(hint))}, got {value!r}"[:200])
+        if not _fits(value, hint):
+            raise InputError(f"{name} must be {getattr(hint, '__name__', hint)}, found {repr(value)[:100]}")
+
+
+def check_finite(settings: Any) -> None:
+    """Raises InputError where a number of a dataclass, or of a tuple in it, is infinite or not a number."""
+    for name, value in vars(settings).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
+            raise InputError(f"{name} must hold finite numbers only, got {value}")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises InputError for seeds that not every source of chance takes."""
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed must lie in 0..{2**32 - 1}, got {seed}")
+
+
+def check_distinct(name: str, values: Sequence[Any]) -> None:
+    """Raises InputError where something is named twice."""
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise InputError(f"{name} must be distinct, found {twice[0]} twice: name it once")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any or origin is Literal:
+        return hint is Any or value in arguments
+    if origin is UnionType:
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        any_length = arguments[-1] is Ellipsis
+        return (
+            isinstance(value, tuple)
+            and (any_length or len(value) == len(arguments))
+            and all(_fits(item, arguments[0]) for item in value)
+        )
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
+    return type(value) is hint or (hint is float and type(value) is int)

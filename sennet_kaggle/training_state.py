@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .config import Training, check_choices
+from .config import Training
 from .errors import InputError
 from .files import replacing
 from .losses import create_criterion
@@ -127,28 +127,9 @@ def create_schedule(
 
 def check_settings(training: Training) -> None:
     """Raises InputError for settings that no run could have."""
-    check_choices(training)
-    for name in ("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"):
-        if getattr(training, name) <= 0:
-            raise InputError(f"{name} must be positive, got {getattr(training, name)}")
-    for name in ("epoch_slices", "workers", "weight_decay", "light", "noise"):
-        if getattr(training, name) < 0:
-            raise InputError(f"{name} must not be negative, got {getattr(training, name)}")
-    if not 0 <= training.ema_decay < 1:
-        raise InputError(f"ema_decay must lie in 0..1 (1 excluded), got {training.ema_decay}")
-    for name in ("threshold", "pseudo_label_threshold"):
-        if not 0 <= getattr(training, name) < 1:
-            raise InputError(f"{name} must lie in 0..1 (1 excluded), got {getattr(training, name)}")
-    if training.window_size is not None and (training.window_size < 1 or training.preprocessing.region != "windows"):
-        raise InputError(
-            f"window_size must be positive and goes with region windows, got {training.window_size} and region "
-            f"{training.preprocessing.region}"
-        )
-    if not 0.1 <= training.zoom[0] <= training.zoom[1] <= 10:
-        raise InputError(f"zoom must be two factors in 0.1..10, the smaller first, got {training.zoom}")
-    create_criterion(
-        training.loss, **{name: value for name, value in training.loss_arguments.items() if value != "data"}
-    )
+    training.check()
+    by_data = training.loss_arguments.get("pos_weight") == "data"
+    create_criterion(training.loss, **training.loss_arguments | ({"pos_weight": 1.0} if by_data else {}))
     if training.precision == "float16" and not torch.cuda.is_available():
         raise InputError("precision float16 needs a GPU, and there is none here: choose float32 or bfloat16")
 

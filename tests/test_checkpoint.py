@@ -106,7 +106,7 @@ def test_a_card_of_another_model(tmp_path, change, message):
         ({"model": ["unet"]}, r"model must be str, found \['unet'\]"),
         ({"trained_on": (1,)}, r"trained_on must be tuple.*, found \(1,\)"),
         ({"scores": {"dice": "high"}}, "scores must be dict"),
-        ({"preprocessing": Preprocessing(intensity="nine_bit")}, "intensity must be .*, found 'nine_bit'"),
+        ({"preprocessing": Preprocessing(intensity="nine_bit")}, "intensity must be one of .*, got 'nine_bit'"),
         ({"preprocessing": Preprocessing(roi_size=0)}, "roi_size must be at least 1"),
         ({"preprocessing": Preprocessing(roi_size=64.5)}, "roi_size must be int, found 64.5"),
         ({"preprocessing": Preprocessing(low_percentile=99.9)}, "percentiles .* the low one below"),
