@@ -1,5 +1,6 @@
 """Several processes that torchrun started: sums over a training batch, shares of a prediction."""
 
+import inspect
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,13 +10,14 @@ from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 from .errors import InputError
 
 Value = TypeVar("Value")
 # A process waits for the slowest, not for one that died: then torchrun ends them all.
-_PATIENCE = timedelta(days=1)
+PATIENCE = timedelta(days=1)
 
 
 class Share(NamedTuple):
@@ -63,7 +65,7 @@ def join_processes() -> Iterator[Share]:
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["WORLD_SIZE"] == "1":
         yield Share()
         return
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield Share(dist.get_rank(), dist.get_world_size())
     finally:
@@ -103,31 +105,58 @@ class _SumOverProcesses(torch.autograd.Function):
         return summed
 
 
-class WholeBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over the slices of all processes (torch's SyncBatchNorm exists for GPUs only)."""
+class WholeBatchNorm(TorchFunctionMode):
+    """While it is entered, every BatchNorm in training takes its statistics over the slices of all processes.
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Maps (N, C, h, w) to the same shape; in evaluation exactly BatchNorm2d."""
-        if not self.training:
-            return super().forward(features)
-        kept, features = features.dtype, features.float()
-        size = features.new_tensor([features.numel() / features.shape[1]])
-        sums = torch.cat((features.sum((0, 2, 3)), size))
-        *_, pixels = sums = sum_over_processes(sums)
-        mean = sums[:-1] / pixels
-        centred = features - mean.view(1, -1, 1, 1)
-        variance = sum_over_processes(centred.square().sum((0, 2, 3))) / pixels
+    It takes the place of the function that all kinds of BatchNorm call (1d, 2d, 3d, timm's with an activation, with or
+    without weights and running statistics); torch's SyncBatchNorm is for GPUs and knows some kinds only.
+
+    Args:
+        counts: whether this process's slices are true samples; otherwise it only keeps the others company.
+    """
+
+    def __init__(self, counts: bool = True):
+        super().__init__()
+        self.counts = counts
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.batch_norm:
+            call = inspect.signature(F.batch_norm).bind(*args, **kwargs)
+            call.apply_defaults()
+            if call.arguments["training"]:
+                return _whole_batch_norm(counts=self.counts, **call.arguments)
+        return func(*args, **kwargs)
+
+
+def _whole_batch_norm(
+    input: torch.Tensor,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    counts: bool,
+) -> torch.Tensor:
+    """As `torch.nn.functional.batch_norm` in training, (N, C, …) of all processes together."""
+    features = input.to(torch.promote_types(input.dtype, torch.float32))
+    others = [dim for dim in range(features.ndim) if dim != 1]
+    per_channel = (1, -1) + (1,) * (features.ndim - 2)
+    share = float(counts)
+    size = features.new_tensor([features.numel() / features.shape[1]])
+    sums = sum_over_processes(share * torch.cat((features.sum(others), size)))
+    pixels = sums[-1]
+    mean = sums[:-1] / pixels
+    centred = features - mean.view(per_channel)
+    variance = sum_over_processes(share * centred.square().sum(others)) / pixels
+    if running_mean is not None:
         with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * pixels / (pixels - 1), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(kept)
-
-
-def synchronize_batch_norm(model: nn.Module) -> nn.Module:
-    """Makes each BatchNorm2d of a model take its statistics over all processes; the model itself, changed."""
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = WholeBatchNorm2d
-    return model
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            unbiased = variance * pixels / (pixels - 1).clamp(min=1)
+            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    scale = torch.rsqrt(variance + eps)
+    scale = scale if weight is None else weight * scale
+    output = centred * scale.view(per_channel)
+    return (output if bias is None else output + bias.view(per_channel)).to(input.dtype)

@@ -5,13 +5,13 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .checkpoint import Card, save_checkpoint
 from .config import Training
 from .dataset import SliceDataset, split_slices
-from .distributed import sum_over_processes, synchronize_batch_norm
+from .distributed import PATIENCE, WholeBatchNorm, sum_over_processes
 from .errors import InputError
 from .evaluate import JUDGEMENT, draw, evaluate
 from .losses import Criterion, create_criterion
@@ -30,6 +30,17 @@ from .volume import open_volumes
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _MIXED_PRECISION = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
+
+
+class Pass(NamedTuple):
+    """One process's part of a forward pass."""
+
+    own: list[int]
+    """Indices of its slices."""
+    share: float
+    """The part of the batch that the pass of all processes makes."""
+    counts: bool
+    """Whether the slices are this process's own; otherwise it only takes part."""
 
 
 def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_dir: Path | str | None = None) -> Path:
@@ -63,8 +74,6 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
     train_set, held_out = split(training, data_dir, cache_dir or output_dir / "cache")
     criterion = create_criterion(training.loss, **_loss_arguments(training, train_set))
     accelerator.print(_describe(train_set, held_out))
-    if accelerator.num_processes > 1:
-        synchronize_batch_norm(model)
     output_dir.mkdir(parents=True, exist_ok=True)
     state = TrainingState(training, output_dir, model, steps_per_epoch=len(plan_batches(training, len(train_set), 1)))
     model, optimizer = accelerator.prepare(model, state.optimizer)
@@ -76,7 +85,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
         for epoch in range(state.epoch + 1, training.epochs + 1):
             started = time.perf_counter()
             train_set.epoch = epoch
-            set_seed(training.seed * 1_000_003 + epoch)
+            set_seed((training.seed * 1_000_003 + epoch) % 2**32)
             row = train_one_epoch(model, train_set, criterion, optimizer, state, accelerator, training, progress)
             row["seconds"] = time.perf_counter() - started
             if accelerator.is_main_process:
@@ -118,9 +127,10 @@ def train_one_epoch(
     batches = plan_batches(training, len(train_set), train_set.epoch)
     learning_rate = state.schedule.get_last_lr()[0]
     steps = [list(passes(batch, training.accumulate, accelerator)) for batch in batches]
+    several = accelerator.num_processes > 1
     loader = DataLoader(
         train_set,
-        batch_sampler=[own for step in steps for own, _ in step],
+        batch_sampler=[each.own for step in steps for each in step],
         num_workers=training.workers,
         pin_memory=accelerator.device.type == "cuda",
     )
@@ -128,17 +138,23 @@ def train_one_epoch(
     losses, overlap, sizes = 0.0, 0.0, 0.0
     for number, step in enumerate(steps, 1):
         loss = 0.0
-        for own, share in step:
+        for each in step:
             images, targets = (tensor.to(accelerator.device, non_blocking=True) for tensor in next(pairs))
-            last = own is step[-1][0]
-            with contextlib.nullcontext() if last else accelerator.no_sync(model):
-                logits = model(images.contiguous(memory_format=memory_format(accelerator.device)))
-                pass_loss = criterion(logits, targets) * share
-                _check_finite(pass_loss, logits, train_set, own, number)
+            images = images.contiguous(memory_format=memory_format(accelerator.device))
+            valid_mask = None if each.counts else torch.zeros_like(targets, dtype=torch.bool)
+            with contextlib.ExitStack() as stack:
+                if each is not step[-1]:
+                    stack.enter_context(accelerator.no_sync(model))
+                with WholeBatchNorm(each.counts) if several else contextlib.nullcontext():
+                    logits = model(images)
+                pass_loss = criterion(logits, targets, valid_mask) * each.share
+                _check_finite(pass_loss, logits, train_set, each.own, number)
                 accelerator.backward(pass_loss)
             loss += pass_loss.item()
             with torch.no_grad():
                 probability = logits.float().sigmoid()
+                if valid_mask is not None:
+                    probability, targets = probability[valid_mask], targets[valid_mask]
                 overlap += (probability * targets).sum()
                 sizes += probability.sum() + targets.sum()
         optimizer.step()
@@ -175,18 +191,15 @@ def plan_batches(training: Training, slices: int, epoch: int) -> list[np.ndarray
     return np.split(order, range(training.batch_size, wanted, training.batch_size))
 
 
-def passes(batch: np.ndarray, accumulate: int, accelerator: Accelerator) -> Iterator[tuple[list[int], float]]:
+def passes(batch: np.ndarray, accumulate: int, accelerator: Accelerator) -> Iterator[Pass]:
     """Splits one optimizer step into forward passes, and each of those among the processes.
 
-    A part that the processes do not divide is filled up with its own first slices.
-
-    Yields:
-        This process's indices, and the part of the batch that the pass of all processes makes.
+    Every process takes part in every pass, for the others wait for it: where there is no slice left for it, it takes
+    one that does not count.
     """
-    processes = accelerator.num_processes
     for part in np.array_split(batch, min(accumulate, len(batch))):
-        filled = np.resize(part, -(-len(part) // processes) * processes)
-        yield filled[accelerator.process_index :: processes].tolist(), len(part) / len(batch)
+        own = part[accelerator.process_index :: accelerator.num_processes]
+        yield Pass((own if len(own) else part[:1]).tolist(), len(part) / len(batch), len(own) > 0)
 
 
 def create_accelerator(training: Training, output_dir: Path) -> Accelerator:
@@ -201,6 +214,7 @@ def create_accelerator(training: Training, output_dir: Path) -> Accelerator:
         mixed_precision=_MIXED_PRECISION[precision],
         log_with="tensorboard",
         project_dir=str(output_dir),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],  # the first one judges while the others wait
     )
 
 

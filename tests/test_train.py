@@ -182,11 +182,12 @@ def test_two_processes_train_as_one(kidneys, tmp_path, monkeypatch):
     """torchrun with two CPU processes (gloo): BatchNorm, Dice and the mean loss are those of the whole batch."""
     monkeypatch.chdir(tmp_path)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sennet_kaggle"]
-    two = run_python([*torchrun, *COMMAND, "--output-dir", "two"], tmp_path)
+    command = [*COMMAND, "--epoch-slices", "9", "--epochs", "3"]  # batches of 4, 4 and 1
+    two = run_python([*torchrun, *command, "--output-dir", "two"], tmp_path)
     assert two.returncode == 0, two.stderr
-    assert main([*COMMAND, "--output-dir", "one"]) == 0
+    assert main([*command, "--output-dir", "one"]) == 0
     ours, theirs = history(tmp_path / "two"), history(tmp_path / "one")
-    assert len(ours) == 4 and theirs["loss"].iloc[-1] < theirs["loss"].iloc[0]
+    assert len(ours) == 3 and theirs["loss"].iloc[-1] < theirs["loss"].iloc[0]
     # Equal but for rounding; each step of Adam makes that larger, above all where a gradient is nearly 0.
     for column in ("loss", "dice_soft"):
         np.testing.assert_allclose(ours[column][:2], theirs[column][:2], rtol=1e-6)
@@ -347,11 +348,12 @@ def test_passes_of_several_processes():
         place = type("Place", (), {"num_processes": 2, "process_index": index})()
         return list(passes(np.array(batch), accumulate, place))
 
-    assert of_process(0, [7, 8, 9, 10], 1) == [([7, 9], 1.0)]
-    assert of_process(1, [7, 8, 9, 10], 1) == [([8, 10], 1.0)]
-    assert of_process(0, [7, 8, 9], 1) == [([7, 9], 1.0)]
-    assert of_process(1, [7, 8, 9], 1) == [([8, 7], 1.0)]  # filled up, so that no process waits in vain
-    assert of_process(1, [7, 8, 9], 2) == [([8], 2 / 3), ([9], 1 / 3)]
+    assert of_process(0, [7, 8, 9, 10], 1) == [([7, 9], 1.0, True)]
+    assert of_process(1, [7, 8, 9, 10], 1) == [([8, 10], 1.0, True)]
+    assert of_process(0, [7, 8, 9], 1) == [([7, 9], 1.0, True)]
+    assert of_process(1, [7, 8, 9], 1) == [([8], 1.0, True)]
+    # None left for the second: it takes part with one that does not count, so that the first does not wait in vain.
+    assert of_process(1, [7, 8, 9], 2) == [([8], 2 / 3, True), ([9], 1 / 3, False)]
 
 
 @pytest.mark.parametrize(
