@@ -12,10 +12,20 @@ import numpy as np
 import pandas as pd
 
 from .ablate_axes import judge_axes
-from .compare import changed, machine
-from .config import EXPERIMENTS, FOLDS, SHIPPED, SHIPPED_INFERENCE, THRESHOLDS, Inference, Training
+from .compare import changed, check_variant, machine, open_test
+from .config import (
+    EXPERIMENTS,
+    FOLDS,
+    SHIPPED,
+    SHIPPED_INFERENCE,
+    THRESHOLDS,
+    Inference,
+    Training,
+    check_distinct,
+    check_seeds,
+)
 from .errors import InputError
-from .files import replacing, write_whole
+from .files import make_dir, replacing, shipped_checkpoints, write_whole
 from .metrics import dice_coefficient
 from .predict import load_predictors
 from .report import markdown_table
@@ -23,7 +33,7 @@ from .score import KidneyScorer, Scores
 from .sweep import find_plateau
 from .train import fit
 from .transforms import IntensityRange, measure_intensity
-from .volume import Volume, open_volumes
+from .volume import Volume
 
 LEARNED, TEST = "kidney_1_dense", "kidney_2"
 STRETCHED, CONTRAST = "kidney_1_dense, stretched", 1.25
@@ -102,9 +112,12 @@ def ablate(
         InputError: too few seeds, an unknown setting, or as `fit`.
     """
     runs = plan(seeds, overrides)
-    output_dir = Path(output_dir)
-    kidneys = {volume.name: volume for volume in open_volumes(data_dir, "train", (LEARNED, TEST))}
-    output_dir.mkdir(parents=True, exist_ok=True)
+    kidneys = {name: open_test(data_dir, name) for name in (LEARNED, TEST)}
+    for run, training in runs.items():
+        check_variant(run.variant, training, data_dir, [*kidneys[TEST].slice_ids, *_ids(run.fold)])
+    check_changes(runs)
+    shipped_checkpoints()  # `judge_axes` compares with them, after the trainings
+    output_dir = make_dir(output_dir, "the output")
     checkpoints = {}
     for run, training in runs.items():
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
@@ -129,10 +142,24 @@ def plan(seeds: Sequence[int], overrides: Mapping[str, Any]) -> dict[Run, Traini
     """
     if len(seeds) < 2:
         raise InputError(f"seeds must be at least two, to tell a gain from chance, got {list(seeds)}")
+    check_seeds(seeds)
+    check_distinct("seeds", tuple(seeds))
+    fixed = sorted({"seed", "held_out_slices", "evaluate_every"} & overrides.keys())
+    if fixed:
+        raise InputError(f"override has {fixed[0]}, which the ablation sets itself: leave it out")
     keys = [Run(AS_SHIPPED, 0, seed) for seed in seeds]
     keys += [Run(AS_SHIPPED, fold, seeds[0]) for fold in range(1, len(FOLDS))]
     keys += [Run(name, 0, seeds[0]) for name, variant in VARIANTS.items() if variant.changes]
     return {run: _training_of(run, overrides) for run in keys}
+
+
+def check_changes(runs: Mapping[Run, Training]) -> None:
+    """Raises InputError where an override takes back what a variant changes, which its row would not say."""
+    for run, training in runs.items():
+        as_shipped = runs[Run(AS_SHIPPED, run.fold, run.seed)]
+        if run.variant != AS_SHIPPED and training == as_shipped:
+            changes = ", ".join(VARIANTS[run.variant].changes)
+            raise InputError(f"override makes {run.variant!r} the same as what is shipped: leave out {changes}")
 
 
 def judge(

@@ -22,12 +22,12 @@ def augment_pair(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) 
 
     Args:
         image: (C, H, W) float32.
-        mask: (H, W) bool.
+        mask: (K, H, W) or (H, W) bool.
 
     Returns:
         An image and a mask of one size that is not (H, W).
     """
-    height, width = mask.shape
+    height, width = mask.shape[-2:]
     rows = _random_window(height, rng.uniform(*_ZOOM), rng)
     columns = _random_window(width, rng.uniform(*_ZOOM), rng)
     inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .config import Preprocessing
 from .errors import InputError
-from .files import replacing
+from .files import file_digest, make_dir, replacing
 from .transforms import IntensityRange, mask_to_target, measure_intensity, read_stack, resize_image, slice_to_image
 from .volume import Volume
 
@@ -69,7 +69,7 @@ def open_cache(cache_dir: Path | str, volume: Volume, zs: Sequence[int], preproc
     intensity = measure_intensity(volume, preprocessing)
     stem = f"{volume.name}-{cache_key(volume, zs, intensity, preprocessing)}"
     shape = (len(zs), preprocessing.roi_size, preprocessing.roi_size)
-    cache_dir = _make_dir(cache_dir)
+    cache_dir = make_dir(cache_dir, "the cache")
     paths = cache_dir / f"{stem}.images.npy", cache_dir / f"{stem}.masks.npy"
     cached = _open_whole(paths, shape)
     if cached:
@@ -94,12 +94,17 @@ def cache_key(volume: Volume, zs: Sequence[int], intensity: IntensityRange, prep
     slice_ids = [volume.slice_ids[z] for z in zs]
     recipe = json.dumps([_FORMAT, settings, dataclasses.asdict(intensity), slice_ids])
     key = hashlib.blake2b(recipe.encode(), digest_size=8)
-    paths = [path for z in zs for path in (volume.image_paths[z], volume.label_path(z))]
-    with ThreadPoolExecutor() as pool:
-        digests = pool.map(_file_digest, paths)
-        for digest in tqdm(digests, f"checking {volume.name}", len(paths), unit="file", leave=False, delay=1.0):
-            key.update(digest)
+    for digest in file_digests([path for z in zs for path in (volume.image_paths[z], volume.label_path(z))]):
+        key.update(digest)
     return key.hexdigest()
+
+
+def file_digests(paths: Sequence[Path]) -> list[bytes]:
+    """The hashes of files (see `files.file_digest`), behind a progress bar where they take long."""
+    with ThreadPoolExecutor() as pool:
+        return list(
+            tqdm(pool.map(file_digest, paths), "checking files", len(paths), unit="file", leave=False, delay=1.0)
+        )
 
 
 def read_pair(
@@ -168,16 +173,3 @@ def _remove_leftovers(cache_dir: Path) -> None:
     for path in cache_dir.iterdir():
         if _LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
-
-
-def _make_dir(cache_dir: Path | str) -> Path:
-    try:
-        Path(cache_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the cache folder {cache_dir} ({error.strerror}): choose another") from error
-    return Path(cache_dir)
-
-
-def _file_digest(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").digest()

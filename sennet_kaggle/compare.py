@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,24 @@ import pandas as pd
 import torch
 
 from .checkpoint import load_checkpoint
-from .config import EXPERIMENTS, REPORTED_DICE, REPORTED_SEGFORMER_SLICES, SAM_ZERO_SHOT, Inference, Training
+from .config import (
+    EXPERIMENTS,
+    REPORTED_DICE,
+    REPORTED_SEGFORMER_SLICES,
+    SAM_ZERO_SHOT,
+    Inference,
+    Training,
+    check_distinct,
+    check_seeds,
+)
 from .errors import InputError
-from .files import replacing, write_whole
+from .files import make_dir, replacing, write_whole
 from .metrics import dice_counts, dice_from_counts
 from .predict import create_predictor, predict_masks
 from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png, markdown_table
 from .score import kidney_of
-from .train import fit
+from .train import check_run, fit
+from .training_model import create_initial_model, learned_before
 from .training_state import HISTORY_NAME
 from .volume import Volume, open_volumes
 from .zero_shot import check_weights, run_zero_shot
@@ -81,9 +91,10 @@ def compare(
     plans = plan(experiments, seeds, overrides or {}, test_volume)
     if SAM_ZERO_SHOT in experiments:
         check_weights(sam_weights_path)  # before hours of training, not after
-    output_dir = Path(output_dir)
-    (volume,) = open_volumes(data_dir, "train", (test_volume,))
-    output_dir.mkdir(parents=True, exist_ok=True)
+    volume = open_test(data_dir, test_volume)
+    for name, training in plans:
+        check_variant(name, training, data_dir, volume.slice_ids)
+    output_dir = make_dir(output_dir, "the output")
     results: dict[str, list[Result]] = {}
     for name, training in plans:
         print(f"{name}, seed {training.seed}", flush=True)
@@ -110,6 +121,9 @@ def plan(
     Raises:
         InputError: as `compare`.
     """
+    check_seeds(seeds)
+    check_distinct("seeds", tuple(seeds))
+    check_distinct("experiments", tuple(experiments))
     known = (*EXPERIMENTS, SAM_ZERO_SHOT)
     for name in experiments:
         if name not in known:
@@ -117,6 +131,9 @@ def plan(
     for pattern in overrides:
         if not fnmatch.filter(experiments, pattern):
             raise InputError(f"override {pattern!r} is of no chosen experiment: {', '.join(experiments)}")
+    for pattern, changes in overrides.items():
+        if isinstance(changes, Mapping) and "seed" in changes:
+            raise InputError(f"override {pattern!r} has seed, which is an option of its own: give --seed")
     plans = []
     for name in experiments:
         if name == SAM_ZERO_SHOT:
@@ -134,6 +151,42 @@ def plan(
     return plans
 
 
+def open_test(data_dir: Path | str, name: str) -> Volume:
+    """Opens the kidney that is judged on.
+
+    Raises:
+        InputError: it is missing, has no label, or one of another size than its slice.
+    """
+    (volume,) = open_volumes(data_dir, "train", (name,))
+    labelled = [volume.label_path(z) for z in range(len(volume)) if volume.is_labelled(z)]
+    if not labelled:
+        raise InputError(f"{name} is the test, but none of its {len(volume)} slices has a label: choose another")
+    return volume
+
+
+def check_variant(name: str, training: Training, data_dir: Path | str, test_ids: Iterable[str]) -> None:
+    """Finds what is wrong with a training before the first one starts.
+
+    Args:
+        name: of the variant, for the message.
+        training: its settings.
+        data_dir: a folder in the competition's layout.
+        test_ids: slices that it will be judged on.
+
+    Raises:
+        InputError: as `fit`, where it can be known before slices are read, or the test has been learned from.
+    """
+    try:
+        data = check_run(training, data_dir)
+        if training.weights_path or training.init_from:
+            create_initial_model(training)
+        seen = {*test_ids} & {*learned_before(training), *data.learned}
+        if seen:
+            raise InputError(f"{min(seen)} is of the test, but it has been learned from: choose another checkpoint")
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
 def judge_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: Training) -> Result:
     """Segments the labelled slices of a kidney with a checkpoint, at the checkpoint's own threshold."""
     model, card = load_checkpoint(checkpoint_path)
@@ -145,7 +198,12 @@ def judge_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: Tra
     ]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Result(
-        training, len(card.trained_on), parameters, pd.read_csv(run_dir / HISTORY_NAME), card.threshold, segmented
+        training,
+        card.training.get("slices", len(card.trained_on)),
+        parameters,
+        pd.read_csv(run_dir / HISTORY_NAME),
+        card.threshold,
+        segmented,
     )
 
 
@@ -253,7 +311,7 @@ def changed(training: Training, changes: Mapping[str, Any], pattern: str) -> Tra
     for name, value in changes.items():
         if dataclasses.is_dataclass(fields[name]):
             value = changed(fields[name], value, f"{pattern}.{name}")
-        values[name] = tuple(value) if isinstance(fields[name], tuple) else value
+        values[name] = tuple(value) if isinstance(fields[name], tuple) and isinstance(value, list) else value
     return dataclasses.replace(training, **values)
 
 

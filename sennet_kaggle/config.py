@@ -123,6 +123,9 @@ class Inference:
 
     def check(self) -> None:
         """Raises InputError for settings that no run could have."""
+        for scale in (self.scale, *self.scales.values()):
+            if type(scale) not in (int, float) or not 0.1 <= scale <= 10:
+                raise InputError(f"scale must be a number in 0.1..10, got {scale!r}")
         check_values(self)
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise InputError(f"threshold must lie in 0..1 (1 excluded), got {self.threshold}")
@@ -131,9 +134,6 @@ class Inference:
         for name in ("batch_size", "sw_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for scale in (self.scale, *self.scales.values()):
-            if type(scale) not in (int, float) or not 0.1 <= scale <= 10:
-                raise InputError(f"scale must be a number in 0.1..10, got {scale!r}")
         check_finite(self)
 
 

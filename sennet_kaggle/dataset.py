@@ -83,7 +83,8 @@ class SliceDataset(Dataset):
 
     def vessel_fraction(self) -> float:
         """The part of all target pixels that is vessel, without variation; reads every slice."""
-        return float(np.mean([self._pair(index)[1].mean() for index in range(len(self))]))
+        pairs = (self._pair(index) for index in range(len(self)))
+        return float(np.mean([mask.mean() for _, masks in pairs for mask in masks if mask is not None]))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -98,41 +99,63 @@ class SliceDataset(Dataset):
             index: of a slice; beyond the last it counts on from the first, for other variations of the same.
 
         Returns:
-            Image (C, roi_size, roi_size) float32 and target (1, roi_size, roi_size) float32.
+            Image (C, roi_size, roi_size) float32 and target (K, roi_size, roi_size) float32, one for each of the
+            preprocessing's `output_offsets`; NaN where that slice is not one of this set's: without a label, held
+            out, of another size, or beyond the volume.
         """
         rng = np.random.default_rng((self.seed, self.epoch, index))
         index %= len(self)
         if self.preprocessing.region == "windows":
-            image, mask = self._window(index, rng)
+            image, masks = self._window(index, rng)
         else:
-            image, mask = self._pair(index)
-            if self.augment:
-                image, mask = augment_pair(image, mask, rng)
-        return image_to_tensor(image, self.preprocessing), mask_to_target(mask, self.preprocessing)
+            image, masks = self._pair(index)
+        (blank,) = [np.zeros_like(mask) for mask in masks if mask is not None][:1]
+        stack = np.stack([blank if mask is None else mask for mask in masks])  # (K, h, w)
+        if self.augment and self.preprocessing.region == "whole":
+            image, stack = augment_pair(image, stack, rng)
+        target = torch.cat([mask_to_target(mask, self.preprocessing) for mask in stack])
+        target[[mask is None for mask in masks]] = torch.nan
+        return image_to_tensor(image, self.preprocessing), target
 
-    def _window(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A window at the slice's own resolution: image (C, roi_size, roi_size) float32 and mask of that size, bool."""
+    def _target_zs(self, volume: Volume, z: int) -> list[int | None]:
+        """The slice that each output is for, among this set's."""
+        zs = [z + offset for offset in self.preprocessing.output_offsets]
+        return [each if each == z or self._goes_with(volume, each, z) else None for each in zs]
+
+    def _goes_with(self, volume: Volume, other: int, z: int) -> bool:
+        inside = 0 <= other < len(volume) and volume.slice_ids[other] in self.slices
+        return inside and volume.slice_size(other) == volume.slice_size(z)
+
+    def _window(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray | None]]:
+        """A window at the slice's own resolution: image (C, roi_size, roi_size) float32 and masks as of `_pair`."""
         volume, z = self._places[index]
-        mask = volume.label(z)
+        target_zs = self._target_zs(volume, z)
+        labels = {each: volume.label(each) for each in {z, *target_zs} - {None}}
         roi_size = self.preprocessing.roi_size
-        placement = draw_window(mask, roi_size, self.zoom if self.augment else None, rng)
+        placement = draw_window(labels[z], roi_size, self.zoom if self.augment else None, rng)
         zs = [min(max(z + offset, 0), len(volume) - 1) for offset in self.preprocessing.offsets]
         windows = {z: cut_window(volume[z], placement, roi_size) for z in {*zs}}
         images = {
             z: slice_to_image(window, self._intensity[volume.name], self.preprocessing) for z, window in windows.items()
         }
         image = np.stack([images[z] for z in zs] if any(self.preprocessing.offsets) else [images[z]])
-        return vary_light(image, self.light, self.noise, rng) if self.augment else image, cut_window(
-            mask, placement, roi_size
-        )
+        image = vary_light(image, self.light, self.noise, rng) if self.augment else image
+        masks = {each: cut_window(label, placement, roi_size) for each, label in labels.items()}
+        return image, [masks.get(each) for each in target_zs]
 
-    def _pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The whole slice, as of `read_pair`."""
+    def _pair(self, index: int) -> tuple[np.ndarray, list[np.ndarray | None]]:
+        """The whole slice: image (C, h, w) float32 as of `read_pair`, and a mask (h, w) bool per output or None."""
         volume, z = self._places[index]
-        if not self._rows:
-            return read_pair(volume, z, self._intensity[volume.name], self.preprocessing)
-        cached, row = self._rows[volume.name, z]
-        return np.array(cached.images[row])[None], np.array(cached.masks[row])  # torch takes no read-only memory
+        if self._rows:
+            cached, row = self._rows[volume.name, z]
+            image, mask = np.array(cached.images[row])[None], np.array(cached.masks[row])  # torch takes no read-only
+        else:
+            image, mask = read_pair(volume, z, self._intensity[volume.name], self.preprocessing)
+        target_zs = self._target_zs(volume, z)
+        others = {each: volume.label(each) for each in {*target_zs} - {z, None}}
+        masks = {each: mask_to_target(label, self.preprocessing)[0].numpy() == 1 for each, label in others.items()}
+        masks[z] = mask
+        return image, [masks.get(each) for each in target_zs]
 
 
 def split_slices(

@@ -20,6 +20,8 @@ from .report import SegmentedSlice, figure_of_curves, figure_of_slices, figure_t
 from .transforms import measure_intensity
 
 JUDGEMENT = ("held_out_dice_soft", "held_out_dice", "threshold")
+PICTURE_NAME = "predictions.png"
+"""Drawn last."""
 _DRAWN_SLICES = 4
 
 
@@ -60,7 +62,7 @@ def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: Sl
         SegmentedSlice(slice_id, volume[z], probability > card.threshold, volume.label(z))
         for (slice_id, (volume, z)), probability in islice(drawn, _DRAWN_SLICES)
     ]
-    write_whole(output_dir / "predictions.png", figure_to_png(figure_of_slices(segmented)))
+    write_whole(output_dir / PICTURE_NAME, figure_to_png(figure_of_slices(segmented)))
 
 
 def _predict(predictor: Predictor, slices: SliceDataset) -> Iterator[np.ndarray]:

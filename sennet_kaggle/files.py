@@ -1,5 +1,8 @@
 """Files that are either whole or not there, and where the shipped checkpoints lie."""
 
+import fcntl
+import functools
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +38,66 @@ def write_whole(path: Path | str, content: bytes) -> None:
     """Writes a file in one move (see `replacing`)."""
     with replacing(path) as temporary_path:
         temporary_path.write_bytes(content)
+
+
+def file_digest(path: Path | str) -> bytes:
+    """The hash of a file's content, 64 bytes; a file that has not changed since is not read again."""
+    status = os.stat(path)
+    return _digest(str(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=2**17)
+def _digest(path: str, *version: int) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
+
+
+def make_dir(path: Path | str, what: str) -> Path:
+    """Makes a folder where there is none.
+
+    Args:
+        path: with its parents.
+        what: it is, such as "the cache".
+
+    Raises:
+        InputError: it cannot be made, or cannot be written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {what} folder {path} ({error.strerror}): choose another") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"cannot write to {what} folder {path}: choose another")
+    return path
+
+
+@contextmanager
+def claim_dir(path: Path | str) -> Iterator[None]:
+    """Makes an output folder and keeps other processes from claiming it; where it stays empty, it is removed again.
+
+    Raises:
+        InputError: as `make_dir`, or another process has claimed it.
+    """
+    path = Path(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    lock_path = make_dir(path, "the output") / ".lock"
+    is_new = not lock_path.exists()
+    with open(lock_path, "a") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which forked readers would go on holding
+        except OSError as error:
+            raise InputError(
+                f"another process is writing to {path}: wait for it to end, or choose another output folder"
+            ) from error
+        try:
+            yield
+        except BaseException:
+            if is_new and [*path.iterdir()] == [lock_path]:
+                lock_path.unlink()
+                for folder in missing:
+                    folder.rmdir()
+            raise
 
 
 def shipped_checkpoints() -> list[Path]:

@@ -2,9 +2,9 @@
 
 A criterion is called as `criterion(logits, target, valid_mask=None)` with
 
-- logits: (N, 1, h, w) float, any range; the loss is computed in float32 whatever their dtype.
-- target: (N, 1, h, w) float, 0 or 1.
-- valid_mask: (N, 1, h, w) bool, the pixels that count; all of them when None.
+- logits: (N, K, h, w) float, any range; the loss is computed in float32 whatever their dtype.
+- target: (N, K, h, w) float, 0 or 1.
+- valid_mask: (N, K, h, w) bool, the pixels that count; all of them when None.
 
 Each is made of sums over the valid pixels of the whole batch, those of all processes of a training run, so
 ignored area changes nothing, and where no pixel is valid the loss is 0 and so is its gradient.

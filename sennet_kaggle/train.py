@@ -18,15 +18,15 @@ from tqdm import tqdm
 
 from .checkpoint import Card, save_checkpoint
 from .config import Training
-from .dataset import SliceDataset, split_slices
+from .dataset import SliceDataset
 from .distributed import PATIENCE, WholeBatchNorm, sum_over_processes
-from .errors import InputError
-from .evaluate import JUDGEMENT, draw, evaluate
+from .errors import InputError, warn
+from .evaluate import JUDGEMENT, PICTURE_NAME, draw, evaluate
+from .files import claim_dir
 from .losses import Criterion, create_criterion
-from .models import create_model
-from .probability import add_pseudo_labels
-from .training_state import HISTORY_NAME, TrainingState, check_settings
-from .volume import open_volumes
+from .training_data import TrainingData, digest_data, make_sets, open_data
+from .training_model import check_model, create_initial_model, learned_before, model_arguments
+from .training_state import HISTORY_NAME, TrainingState, check_checkpoint, check_settings, is_finished, read_state
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _MIXED_PRECISION = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
@@ -63,22 +63,67 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
 
     Raises:
         InputError: data, a slice id, the model or the loss named in the settings is not there, `output_dir`
-            holds a run with other settings, or the loss is not finite.
+            holds a run with other settings or data, or another process writes to it, or the loss is not finite.
     """
-    check_settings(training)
+    data = check_run(training, data_dir)
     output_dir = Path(output_dir)
     accelerator = create_accelerator(training, output_dir)
     set_seed(training.seed)
-    model = create_model(training.model, **_model_arguments(training))
-    model = model.to(memory_format=memory_format(accelerator.device))
-    train_set, held_out = split(training, data_dir, cache_dir or output_dir / "cache")
+    model = create_initial_model(training)
+    digest = digest_data(training, data)
+    with claim_dir(output_dir) if accelerator.is_main_process else contextlib.nullcontext():
+        earlier = read_state(output_dir, training, digest)
+        if earlier:
+            check_checkpoint(output_dir / CHECKPOINT_NAME, training, earlier)
+        if is_finished(training, earlier) and (output_dir / PICTURE_NAME).is_file():
+            accelerator.print(f"already finished, nothing to train: {output_dir} has all {training.epochs} epochs")
+            return output_dir / CHECKPOINT_NAME
+        sets = make_sets(training, data, cache_dir or output_dir / "cache")
+        _train(training, output_dir, accelerator, model, sets, digest, earlier)
+    return output_dir / CHECKPOINT_NAME
+
+
+def check_run(training: Training, data_dir: Path | str) -> TrainingData:
+    """Finds what is wrong with a run before any slice is read; nothing is made.
+
+    Raises:
+        InputError: settings that contradict each other or the model, or data that are not there.
+    """
+    check_settings(training)
+    check_model(training)
+    data = open_data(training, data_dir)
+    batches = plan_batches(training, len(data.learned), 1)
+    parts = [len(part) for batch in batches for part in np.array_split(batch, min(training.accumulate, len(batch)))]
+    if min(parts) == 1:  # where BatchNorm may have nothing to average over
+        check_model(training, 1)
+    both = {*learned_before(training)} & {*data.held_out}
+    if both:
+        warn(
+            f"{min(both)} is held out, but {training.init_from} has learned from it: the held-out Dice says nothing "
+            f"of slices that the model has not seen"
+        )
+    return data
+
+
+def _train(
+    training: Training,
+    output_dir: Path,
+    accelerator: Accelerator,
+    model: nn.Module,
+    sets: tuple[SliceDataset, SliceDataset | None],
+    digest: dict[str, Any],
+    earlier: dict[str, Any] | None,
+) -> None:
+    """The loop over the epochs that are left, and the pictures."""
+    train_set, held_out = sets
     criterion = create_criterion(training.loss, **_loss_arguments(training, train_set))
     accelerator.print(_describe(train_set, held_out))
-    output_dir.mkdir(parents=True, exist_ok=True)
-    state = TrainingState(training, output_dir, model, steps_per_epoch=len(plan_batches(training, len(train_set), 1)))
+    steps_per_epoch = len(plan_batches(training, len(train_set), 1))
+    model = model.to(memory_format=memory_format(accelerator.device))
+    state = TrainingState(training, output_dir, model, steps_per_epoch, digest)
     model, optimizer = accelerator.prepare(model, state.optimizer)
     state.scaler = accelerator.scaler
-    state.resume()
+    state.resume(earlier)
 
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": state.epoch + 1}})
     with _progress(training, train_set, state.epoch, accelerator) as progress:
@@ -96,7 +141,6 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
     accelerator.end_training()
     if accelerator.is_main_process:
         draw(output_dir, output_dir / CHECKPOINT_NAME, output_dir / HISTORY_NAME, held_out or train_set)
-    return output_dir / CHECKPOINT_NAME
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
@@ -141,7 +185,10 @@ def train_one_epoch(
         for each in step:
             images, targets = (tensor.to(accelerator.device, non_blocking=True) for tensor in next(pairs))
             images = images.contiguous(memory_format=memory_format(accelerator.device))
-            valid_mask = None if each.counts else torch.zeros_like(targets, dtype=torch.bool)
+            valid_mask = None
+            if training.preprocessing.outputs == "all" or not each.counts:
+                valid_mask = targets.isfinite() & each.counts
+                targets = targets.nan_to_num()
             with contextlib.ExitStack() as stack:
                 if each is not step[-1]:
                     stack.enter_context(accelerator.no_sync(model))
@@ -218,38 +265,6 @@ def create_accelerator(training: Training, output_dir: Path) -> Accelerator:
     )
 
 
-def split(
-    training: Training, data_dir: Path | str, cache_dir: Path | str | None = None
-) -> tuple[SliceDataset, SliceDataset | None]:
-    """The slices to learn from, varied at random, and those held out (None when the settings name none)."""
-    names = (*training.train_volumes, *training.held_out_volumes)
-    volumes = open_volumes(data_dir, "train", tuple(dict.fromkeys(names)))
-    learned, held_out = split_slices(
-        volumes,
-        held_out_volumes=training.held_out_volumes,
-        held_out_slices=training.held_out_slices,
-        held_out_fraction=training.held_out_fraction,
-        seed=training.seed,
-    )
-    held_out_set = SliceDataset(volumes, training.preprocessing, only=held_out) if held_out else None
-    if training.pseudo_label_dir is not None:
-        volumes = add_pseudo_labels(volumes, training.pseudo_label_dir, training.pseudo_label_threshold)
-        cache_dir = None  # it knows the labels' files only
-    roi_size = training.window_size or training.preprocessing.roi_size
-    train_set = SliceDataset(
-        volumes,
-        dataclasses.replace(training.preprocessing, roi_size=roi_size),
-        only=learned,
-        augment=training.augment,
-        zoom=training.zoom,
-        light=training.light,
-        noise=training.noise,
-        seed=training.seed,
-        cache_dir=cache_dir,
-    )
-    return train_set, held_out_set
-
-
 def judge(state: TrainingState, row: dict[str, Any], train_set: SliceDataset, held_out: SliceDataset | None) -> None:
     """Looks at the held-out slices when it is time, completes the epoch's row, and keeps the best checkpoint."""
     training, epoch = state.training, row["epoch"]
@@ -261,6 +276,7 @@ def judge(state: TrainingState, row: dict[str, Any], train_set: SliceDataset, he
         state.best_dice = row["held_out_dice"] if look else state.best_dice
         card = _card(training, row, train_set, held_out)
         save_checkpoint(state.output_dir / CHECKPOINT_NAME, state.judged_model, card, half=True)
+        state.keep(state.output_dir / CHECKPOINT_NAME)
 
 
 def _check_finite(loss: torch.Tensor, logits: torch.Tensor, train_set: SliceDataset, own: list[int], step: int) -> None:
@@ -294,11 +310,6 @@ def _describe(train_set: SliceDataset, held_out: SliceDataset | None) -> str:
     return ", ".join(parts)
 
 
-def _model_arguments(training: Training) -> dict[str, Any]:
-    arguments = {"in_channels": training.preprocessing.in_channels, **training.model_arguments}
-    return arguments if training.weights_path is None else {**arguments, "weights_path": training.weights_path}
-
-
 def _loss_arguments(training: Training, train_set: SliceDataset) -> dict[str, Any]:
     if training.loss_arguments.get("pos_weight") != "data":
         return training.loss_arguments
@@ -309,14 +320,16 @@ def _loss_arguments(training: Training, train_set: SliceDataset) -> dict[str, An
 
 
 def _card(training: Training, row: dict[str, Any], train_set: SliceDataset, held_out: SliceDataset | None) -> Card:
-    # Loading needs the checkpoint alone, so the file it started from is not an argument of the trained model.
-    arguments = {name: value for name, value in _model_arguments(training).items() if name != "weights_path"}
     return Card(
         model=training.model,
-        model_arguments=arguments,
+        model_arguments=model_arguments(training),
         preprocessing=training.preprocessing,
         threshold=training.threshold if row["threshold"] is None else row["threshold"],
-        trained_on=tuple(train_set.slices),
+        trained_on=tuple(dict.fromkeys((*learned_before(training), *train_set.slices))),
         scores={"held_out_dice_pooled": row["held_out_dice"], "epoch": row["epoch"]},
-        training={**dataclasses.asdict(training), "held_out": list(held_out.slices) if held_out else []},
+        training={
+            **dataclasses.asdict(training),
+            "held_out": list(held_out.slices) if held_out else [],
+            "slices": len(train_set),
+        },
     )

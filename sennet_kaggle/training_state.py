@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .config import Training
-from .errors import InputError
-from .files import replacing
+from .errors import InputError, warn
+from .files import file_digest, replacing
 from .losses import create_criterion
+from .training_data import difference
 
 HISTORY_NAME = "metrics.csv"
 _STATE_NAME = "training-state.pt"
@@ -28,10 +30,18 @@ class TrainingState:
         output_dir: holds, or gets, `metrics.csv` and `training-state.pt`.
         model: with fresh weights.
         steps_per_epoch: optimizer steps, for the schedule.
+        data: what tells the run's data from other data, see `training_data.digest_data`.
     """
 
-    def __init__(self, training: Training, output_dir: Path, model: nn.Module, steps_per_epoch: int):
-        self.training, self.output_dir, self.model = training, output_dir, model
+    def __init__(
+        self,
+        training: Training,
+        output_dir: Path,
+        model: nn.Module,
+        steps_per_epoch: int,
+        data: Mapping[str, Any] | None = None,
+    ):
+        self.training, self.output_dir, self.model, self.data = training, output_dir, model, data
         self.optimizer = _OPTIMIZERS[training.optimizer](
             model.parameters(), training.learning_rate, weight_decay=training.weight_decay
         )
@@ -46,6 +56,8 @@ class TrainingState:
         self.history: list[dict[str, Any]] = []
         """A row per finished epoch."""
         self.best_dice = -1.0
+        self.checkpoint: str | None = None
+        """Hash of the checkpoint that is kept, once there is one."""
 
     @property
     def epoch(self) -> int:
@@ -68,38 +80,24 @@ class TrainingState:
         self.history.append(row)
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"settings": _settings(self.training), "history": self.history, "best_dice": self.best_dice}
+        state |= {"data": json.dumps(self.data), "checkpoint": self.checkpoint}
         with replacing(self.output_dir / HISTORY_NAME) as temporary_path:
             pd.DataFrame(self.history).to_csv(temporary_path, index=False, lineterminator="\n")
         with replacing(self.output_dir / _STATE_NAME) as temporary_path:
             torch.save(state, temporary_path)
 
-    def resume(self) -> None:
-        """Takes up what an earlier run left, if there is anything.
+    def keep(self, checkpoint_path: Path) -> None:
+        """Remembers a checkpoint as the run's."""
+        self.checkpoint = file_digest(checkpoint_path).hex()
 
-        Raises:
-            InputError: it had other settings, or its file cannot be read.
-        """
-        for left_over in self.output_dir.glob(f".{_STATE_NAME}.*.tmp"):
-            left_over.unlink(missing_ok=True)
-        path = self.output_dir / _STATE_NAME
-        if not path.is_file():
+    def resume(self, earlier: Mapping[str, Any] | None) -> None:
+        """Takes up what an earlier run left, see `read_state`."""
+        if earlier is None:
             return
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            theirs, ours = json.loads(state["settings"]), json.loads(_settings(self.training))
-        except Exception as error:  # torch's loader raises many kinds on damaged files
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise InputError(f"{path} cannot be gone on from ({reason}): delete it to start anew") from error
-        changed = [name for name in ours if theirs.get(name) != ours[name]]
-        if changed:
-            name = changed[0]
-            raise InputError(
-                f"{self.output_dir} holds a run with {name} {theirs.get(name)}, now it is {ours[name]}: go on with "
-                f"the same settings, or choose another output folder"
-            )
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.history, self.best_dice = state["history"], state["best_dice"]
+            part.load_state_dict(earlier[name])
+        self.history, self.best_dice = earlier["history"], earlier["best_dice"]
+        self.checkpoint = earlier.get("checkpoint")
 
     def _parts(self) -> dict[str, Any]:
         parts = {
@@ -110,6 +108,74 @@ class TrainingState:
             "scaler": self.scaler,
         }
         return {name: part for name, part in parts.items() if part is not None}
+
+
+def read_state(output_dir: Path, training: Training, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Reads what an earlier run of the same settings and data left in a folder.
+
+    Args:
+        output_dir: the folder.
+        training: the settings.
+        data: what tells the run's data from other data, see `training_data.digest_data`.
+
+    Returns:
+        The state for `TrainingState.resume`; None where no epoch has been finished.
+
+    Raises:
+        InputError: it had other settings, data or weights, its checkpoint is missing, or its file cannot be read.
+    """
+    for left_over in output_dir.glob(f".{_STATE_NAME}.*.tmp"):
+        left_over.unlink(missing_ok=True)
+    path = output_dir / _STATE_NAME
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        theirs, ours = json.loads(state["settings"]), json.loads(_settings(training))
+        before, now = json.loads(state.get("data", "null")), json.loads(json.dumps(data))
+    except Exception as error:  # torch's loader raises many kinds on damaged files
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} cannot be gone on from ({reason}): delete it to start anew") from error
+    changed = [name for name in ours if theirs.get(name) != ours[name]]
+    if changed:
+        name = changed[0]
+        raise InputError(
+            f"{output_dir} holds a run with {name} {theirs.get(name)}, now it is {ours[name]}: go on with "
+            f"the same settings, or choose another output folder"
+        )
+    if before is None:
+        warn(f"{path} is of an earlier version, which did not keep what its data were: taken to be the same")
+    elif text := difference(before, now):
+        raise InputError(
+            f"{output_dir} holds a run with other data: {text}; go on with the same data, or choose another output "
+            f"folder"
+        )
+    return state
+
+
+def is_finished(training: Training, state: Mapping[str, Any] | None) -> bool:
+    """Whether nothing is left to train."""
+    return state is not None and len(state["history"]) >= training.epochs
+
+
+def check_checkpoint(path: Path, training: Training, state: Mapping[str, Any]) -> None:
+    """Compares the checkpoint that an earlier run left with what its state says of it.
+
+    Raises:
+        InputError: it is missing, or, after the last epoch, another file.
+    """
+    finished = is_finished(training, state)
+    if not path.is_file() and (finished or state.get("checkpoint")):
+        raise InputError(
+            f"{path.parent} holds a run whose {path.name} is missing: put it back, or delete {_STATE_NAME} there to "
+            f"train anew"
+        )
+    # Before the last epoch it may be newer than the state, where the run was killed between the two.
+    if finished and state.get("checkpoint", file_digest(path).hex()) != file_digest(path).hex():
+        raise InputError(
+            f"{path} is not the checkpoint that the finished run there wrote: put that back, or choose another output "
+            f"folder"
+        )
 
 
 def create_schedule(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .config import check_distinct
 from .errors import InputError
 from .tiff import read_grey, read_mask, read_size
 
@@ -110,8 +111,9 @@ def open_volumes(data_dir: Path | str, split: str, names: tuple[str, ...] = ()) 
         names: which kidneys; all that there are when empty.
 
     Raises:
-        InputError: the folder, a named kidney or every kidney is missing.
+        InputError: the folder, a named kidney or every kidney is missing, or a kidney is named twice.
     """
+    check_distinct("kidneys", names)
     split_dir = Path(data_dir) / split
     if not split_dir.is_dir():
         found = _listing(Path(data_dir))
@@ -137,6 +139,7 @@ def find_volumes(data_dir: Path | str, names: tuple[str, ...] = ()) -> list[Volu
     """
     if not names:
         return open_volumes(data_dir, "test")
+    check_distinct("kidneys", names)
     in_train = [(Path(data_dir) / "train" / name).is_dir() for name in names]
     return [open_volumes(data_dir, "train" if t else "test", (n,))[0] for n, t in zip(names, in_train, strict=True)]
 

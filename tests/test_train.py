@@ -21,6 +21,7 @@ from sennet_kaggle.metrics import dice_counts, dice_from_counts
 from sennet_kaggle.predict import load_predictors, predict_masks
 from sennet_kaggle.probability import save_probability
 from sennet_kaggle.train import fit, passes, plan_batches
+from sennet_kaggle.training_data import split
 from sennet_kaggle.training_state import TrainingState, create_schedule
 from sennet_kaggle.volume import open_volume, open_volumes
 
@@ -199,7 +200,7 @@ def test_two_processes_train_as_one(kidneys, tmp_path, monkeypatch):
 
 def test_accumulated_passes_are_one_step(kidneys, tmp_path, monkeypatch):
     """Without BatchNorm, the passes of a step give the gradient of its whole batch, an odd tail included."""
-    monkeypatch.setattr(train, "create_model", lambda *_, **__: torch.nn.Conv2d(3, 1, 3, padding=1))
+    monkeypatch.setattr(train, "create_initial_model", lambda _: torch.nn.Conv2d(3, 1, 3, padding=1))
     monkeypatch.setattr(train, "draw", lambda *_: None)
     training = dataclasses.replace(TINY, loss="bce", batch_size=3, held_out_slices=(), epochs=2)
     fit(training, kidneys, tmp_path / "one")
@@ -212,7 +213,7 @@ def test_windows_and_neighbours(kidneys, tmp_path):
     """Native resolution and 2.5D through the same loop, from windows to the kept checkpoint's masks."""
     preprocessing = Preprocessing(region="windows", roi_size=32, offsets=(-1, 0, 1))
     training = dataclasses.replace(TINY, preprocessing=preprocessing, window_size=24, epoch_slices=9, evaluate_every=3)
-    assert train.split(training, kidneys)[0][0][0].shape == (3, 24, 24)
+    assert split(training, kidneys)[0][0][0].shape == (3, 24, 24)
     path = fit(training, kidneys, tmp_path / "out")
     assert read_card(path).preprocessing == preprocessing
     assert history(tmp_path / "out")["held_out_dice"].notna().tolist() == [False, False, True]
@@ -251,7 +252,7 @@ def test_pseudo_labels_complete_a_sparse_kidney(kidneys, tmp_path):
     training = dataclasses.replace(
         TINY, pseudo_label_dir=str(tmp_path / "p"), pseudo_label_threshold=0.7, augment=False
     )
-    train_set, held_out = train.split(training, kidneys)
+    train_set, held_out = split(training, kidneys)
     for volume, z in train_set.slices.values():
         expected = super(type(volume), volume).label(z) | (sure > 0.7)
         np.testing.assert_array_equal(volume.label(z), expected)
@@ -300,7 +301,7 @@ def test_other_settings_do_not_go_on(kidneys, tmp_path):
 
 def test_positives_weighted_by_the_data(kidneys, tmp_path):
     training = dataclasses.replace(TINY, loss="weighted_bce", loss_arguments={"pos_weight": "data"}, epochs=1)
-    train_set, _ = train.split(training, kidneys)
+    train_set, _ = split(training, kidneys)
     fraction = train_set.vessel_fraction()
     assert 0.05 < fraction < 0.2  # a tenth in these kidneys
     assert train._loss_arguments(training, train_set) == {"pos_weight": pytest.approx((1 - fraction) / fraction)}

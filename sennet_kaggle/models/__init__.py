@@ -19,11 +19,11 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
 
     Args:
         name: "unet", "segformer", "timm_unet" or "sam".
-        arguments: those of the model's builder; `in_channels` is one of every model but "sam". Values may come
-            from JSON (lists for tuples).
+        arguments: those of the model's builder; `in_channels` and `out_channels` are of every model but "sam". Values
+            may come from JSON (lists for tuples).
 
     Returns:
-        A module that maps (N, C, h, w) float tensors to logits (N, 1, h, w); "sam" instead has a method
+        A module that maps (N, C, h, w) float tensors to logits (N, out_channels, h, w); "sam" instead has a method
         `segment` that maps an (H, W, 3) uint8 image to a mask (H, W) bool.
 
     Raises:

@@ -45,10 +45,10 @@ class Segformer(nn.Module):
                 stage's attention has no 8 x 8 patch left to reduce.
 
         Returns:
-            (N, 1, h, w), of the image's dtype.
+            (N, out_channels, h, w), of the image's dtype.
         """
         if self.training:
-            logits = self.network(pixel_values=image).logits  # (N, 1, h/4, w/4)
+            logits = self.network(pixel_values=image).logits  # (N, out_channels, h/4, w/4)
         else:
             logits = segformer_logits(self.network, image)  # the same, some 3 times as fast on a CPU
         return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
@@ -62,6 +62,7 @@ def create_segformer(
     depths: Sequence[int] | None = None,
     num_attention_heads: Sequence[int] | None = None,
     decoder_hidden_size: int | None = None,
+    out_channels: int = 1,
 ) -> Segformer:
     """Builds a SegFormer from its configuration.
 
@@ -74,6 +75,7 @@ def create_segformer(
         depths: instead of the variant's, four numbers of blocks.
         num_attention_heads: instead of 1, 2, 5 and 8.
         decoder_hidden_size: instead of the variant's.
+        out_channels: logits per pixel.
 
     Raises:
         InputError: an unknown variant, a number that is no positive integer, sizes that the attention
@@ -94,9 +96,11 @@ def create_segformer(
             f"segformer: in_channels and decoder_hidden_size must be positive integers, "
             f"got {in_channels!r} and {decoder_size!r}"
         )
+    if type(out_channels) is not int or out_channels < 1:
+        raise InputError(f"segformer: out_channels must be a positive integer, got {out_channels!r}")
     config = SegformerConfig(
         num_channels=in_channels,
-        num_labels=1,
+        num_labels=out_channels,
         hidden_sizes=sizes,
         depths=_four("depths", depths or blocks),
         num_attention_heads=heads,

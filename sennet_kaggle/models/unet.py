@@ -23,6 +23,7 @@ class UNet(nn.Module):
             after the last (Shi 2016): that much less work for the same widths, and a wider view.
         prior: the probability of a vessel that fresh weights answer; near the share of vessel pixels, training
             need not begin by learning that (Lin 2017).
+        out_channels: logits per pixel.
 
     Raises:
         InputError: a number that is no positive integer, no width, or a prior outside 0..1.
@@ -35,6 +36,7 @@ class UNet(nn.Module):
         bottleneck: int = 1024,
         unshuffle: int = 1,
         prior: float = 0.5,
+        out_channels: int = 1,
     ):
         super().__init__()
         sizes = [in_channels, bottleneck, unshuffle, *(widths if isinstance(widths, list | tuple) else (None,))]
@@ -43,7 +45,9 @@ class UNet(nn.Module):
                 f"unet: in_channels, widths (a list, not empty), bottleneck and unshuffle must be positive integers, "
                 f"got {in_channels!r}, {widths!r}, {bottleneck!r} and {unshuffle!r}"
             )
-        if not 0 < prior < 1:
+        if type(out_channels) is not int or out_channels < 1:
+            raise InputError(f"unet: out_channels must be a positive integer, got {out_channels!r}")
+        if type(prior) not in (int, float) or not 0 < prior < 1:
             raise InputError(f"unet: prior must lie between 0 and 1, got {prior!r}")
         self.unshuffle = unshuffle
         widths = list(widths)
@@ -53,7 +57,7 @@ class UNet(nn.Module):
         self.bottleneck = DoubleConv(widths[-1], bottleneck)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(b, w, 2, stride=2) for b, w in zip(below, widths, strict=True))
         self.decoders = nn.ModuleList(DoubleConv(2 * width, width) for width in widths)
-        self.head = nn.Conv2d(widths[0], unshuffle**2, 1)
+        self.head = nn.Conv2d(widths[0], out_channels * unshuffle**2, 1)
         if prior != 0.5:
             nn.init.constant_(self.head.bias, math.log(prior / (1 - prior)))
 
@@ -64,7 +68,7 @@ class UNet(nn.Module):
             image: (N, C, h, w) float, normalised; any h and w.
 
         Returns:
-            (N, 1, h, w), of the image's dtype.
+            (N, out_channels, h, w), of the image's dtype.
         """
         height, width = image.shape[-2:]
         step = self.unshuffle * 2 ** len(self.encoders)
