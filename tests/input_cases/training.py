@@ -125,12 +125,12 @@ CASES: list[Case] = [
     _refused("an infinite weight decay", "--weight-decay inf", "weight_decay must hold finite numbers only"),
     _refused("a zoom that is no number", "--zoom nan 1", "zoom must be two factors in 0.1..10"),
     _refused("epochs without end", "--epochs 1000000000", "epochs must be at most", base=TRAIN),
-    _refused(
-        "a kidney named twice", "--train-volumes kidney_1 kidney_1", "train_volumes must be distinct, found kidney_1"
+    Case(
+        "a kidney named twice",
+        TRAIN.replace("--train-volumes kidney_1", "--train-volumes kidney_1 kidney_1"),
+        "train_volumes must be distinct, found kidney_1 twice",
     ),
-    _refused(
-        "a slice held out twice", "--held-out-slices kidney_1_0000 kidney_1_0000", "held_out_slices must be distinct"
-    ),
+    Case("a slice held out twice", f"{TRAIN} kidney_1_0000", "held_out_slices must be distinct, found kidney_1_0000"),
     _refused(
         "pos_weight of a loss without it",
         """--loss-arguments '{"pos_weight": "data"}'""",
