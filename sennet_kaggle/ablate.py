@@ -25,7 +25,7 @@ from .config import (
     check_seeds,
 )
 from .errors import InputError
-from .files import make_dir, replacing, shipped_checkpoints, write_whole
+from .files import replacing, shipped_checkpoints, write_whole
 from .metrics import dice_coefficient
 from .predict import load_predictors
 from .report import markdown_table
@@ -117,12 +117,11 @@ def ablate(
         check_variant(run.variant, training, data_dir, [*kidneys[TEST].slice_ids, *_ids(run.fold)])
     check_changes(runs)
     shipped_checkpoints()  # `judge_axes` compares with them, after the trainings
-    output_dir = make_dir(output_dir, "the output")
+    output_dir = Path(output_dir)
     checkpoints = {}
     for run, training in runs.items():
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
         run_dir = output_dir / run.variant.replace(",", "").replace(" ", "-") / f"fold-{run.fold}" / f"seed-{run.seed}"
-        run_dir.parent.mkdir(parents=True, exist_ok=True)
         checkpoints[run] = fit(training, data_dir, run_dir, output_dir / "cache")
     print("judging", flush=True)
     answered: dict[tuple[Run, str], KidneyAnswers] = {}

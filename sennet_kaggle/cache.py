@@ -26,6 +26,7 @@ from .volume import Volume
 # Part of the key: raise it whenever a pair would come out otherwise than before.
 _FORMAT = 2
 _IMAGE, _MASK = np.dtype(np.float32), np.dtype(np.bool_)
+_LOCK = ".cache.lock"
 _LEFTOVER = re.compile(r"\..+-[0-9a-f]{16}\.(images|masks)\.npy\.\d+\.tmp")
 
 
@@ -69,18 +70,24 @@ def open_cache(cache_dir: Path | str, volume: Volume, zs: Sequence[int], preproc
     intensity = measure_intensity(volume, preprocessing)
     stem = f"{volume.name}-{cache_key(volume, zs, intensity, preprocessing)}"
     shape = (len(zs), preprocessing.roi_size, preprocessing.roi_size)
+    is_new = not Path(cache_dir).exists()
     cache_dir = make_dir(cache_dir, "the cache")
     paths = cache_dir / f"{stem}.images.npy", cache_dir / f"{stem}.masks.npy"
     cached = _open_whole(paths, shape)
     if cached:
         return cached
-    with FileLock(cache_dir / ".cache.lock"):
+    with FileLock(cache_dir / _LOCK):
         cached = _open_whole(paths, shape)  # another process may have built it while this one waited
         if cached:
             return cached
         _remove_leftovers(cache_dir)
         _check_space(cache_dir, volume, shape)
-        _build(paths, shape, volume, zs, intensity, preprocessing)
+        try:
+            _build(paths, shape, volume, zs, intensity, preprocessing)
+        except BaseException:
+            if is_new and [path.name for path in cache_dir.iterdir()] == [_LOCK]:
+                shutil.rmtree(cache_dir)
+            raise
     return CachedSlices(*paths)
 
 

@@ -27,7 +27,7 @@ from .config import (
     check_seeds,
 )
 from .errors import InputError
-from .files import make_dir, replacing, write_whole
+from .files import replacing, write_whole
 from .metrics import dice_counts, dice_from_counts
 from .predict import create_predictor, predict_masks
 from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png, markdown_table
@@ -94,7 +94,7 @@ def compare(
     volume = open_test(data_dir, test_volume)
     for name, training in plans:
         check_variant(name, training, data_dir, volume.slice_ids)
-    output_dir = make_dir(output_dir, "the output")
+    output_dir = Path(output_dir)
     results: dict[str, list[Result]] = {}
     for name, training in plans:
         print(f"{name}, seed {training.seed}", flush=True)

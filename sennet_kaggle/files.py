@@ -12,6 +12,7 @@ from .errors import InputError
 
 # Pushed as a Kaggle dataset, and what `predict` takes when no checkpoint is named.
 SHIPPED_DIR = Path(__file__).resolve().parent.parent / "kernel" / "checkpoints"
+_LOCK = ".lock"
 
 
 @contextmanager
@@ -74,16 +75,17 @@ def make_dir(path: Path | str, what: str) -> Path:
 
 @contextmanager
 def claim_dir(path: Path | str) -> Iterator[None]:
-    """Makes an output folder and keeps other processes from claiming it; where it stays empty, it is removed again.
+    """Makes an output folder and keeps other processes from claiming it.
+
+    Where the block fails before anything of use is in it, the folder is removed again.
 
     Raises:
         InputError: as `make_dir`, or another process has claimed it.
     """
     path = Path(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    lock_path = make_dir(path, "the output") / ".lock"
-    is_new = not lock_path.exists()
-    with open(lock_path, "a") as lock:
+    is_new = path in missing or not any(path.iterdir())
+    with open(make_dir(path, "the output") / _LOCK, "a") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which forked readers would go on holding
         except OSError as error:
@@ -93,11 +95,17 @@ def claim_dir(path: Path | str) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if is_new and [*path.iterdir()] == [lock_path]:
-                lock_path.unlink()
+            if is_new and all(_is_scaffolding(each) for each in path.rglob("*") if each.is_file()):
+                for each in sorted(path.rglob("*"), reverse=True):  # what is in a folder comes before it
+                    each.rmdir() if each.is_dir() else each.unlink()
                 for folder in missing:
-                    folder.rmdir()
+                    if not any(folder.iterdir()):
+                        folder.rmdir()
             raise
+
+
+def _is_scaffolding(path: Path) -> bool:
+    return path.name == _LOCK or "tfevents" in path.name
 
 
 def shipped_checkpoints() -> list[Path]:

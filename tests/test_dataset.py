@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -264,3 +265,43 @@ def test_neighbours_are_channels(volume, region):
     first, _ = dataset[0]
     torch.testing.assert_close(first[0], first[1])
     assert not torch.equal(first[1], first[2])
+
+
+@pytest.mark.parametrize("region", ["whole", "windows"])
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_target_per_offset(tmp_path, write_kidney, region, augment):
+    """Each channel's target is the label of the slice that it shows; those of other slices are not known."""
+    write_kidney(tmp_path / "k", depth=6, size=(40, 31))
+    (tmp_path / "k" / "labels" / "0004.tif").unlink()
+    volume = open_volume(tmp_path / "k")
+    preprocessing = Preprocessing(region=region, roi_size=32, offsets=(0, -1, 1), outputs="all")
+    arguments = {"only": ["k_0000", "k_0001", "k_0003"], "augment": augment}
+    dataset = SliceDataset([volume], preprocessing, **arguments)
+    centre = SliceDataset([volume], dataclasses.replace(preprocessing, outputs="centre"), **arguments)
+    known = [[not channel.isnan().any() for channel in dataset[index][1]] for index in range(3)]
+    # Slice 0 has none before it; 2 is held out, 4 has no label.
+    assert known == [[True, False, True], [True, True, False], [True, False, False]]
+    for index in range(3):
+        (image, target), (same_image, own) = dataset[index], centre[index]
+        assert torch.equal(image, same_image) and torch.equal(target[:1], own)
+        assert target.shape == (3, 32, 32)
+    if region == "whole" and not augment:
+        assert torch.equal(dataset[0][1][2:], centre[1][1])  # the label of slice 1, from both
+        assert torch.equal(dataset[1][1][1:2], centre[0][1])
+
+
+def test_outputs_of_channels_that_show_one_slice(tmp_path, write_kidney):
+    """Offsets all 0: as many targets as channels, from the cache as well."""
+    write_kidney(tmp_path / "k", depth=2)
+    preprocessing = Preprocessing(roi_size=32, outputs="all")
+    for cache_dir in (None, tmp_path / "cache"):
+        _, target = SliceDataset([open_volume(tmp_path / "k")], preprocessing, cache_dir=cache_dir)[0]
+        assert target.shape == (3, 32, 32)
+        assert torch.equal(target[0], target[1]) and torch.equal(target[0], target[2])
+
+
+def test_a_neighbour_of_another_size_is_not_known(tmp_path, write_kidney):
+    write_kidney(tmp_path / "k", depth=2, size=(40, 31))
+    write_kidney(tmp_path / "k", depth=1, size=(30, 31), first=2)
+    dataset = SliceDataset([open_volume(tmp_path / "k")], Preprocessing(roi_size=32, offsets=(-1, 0, 1), outputs="all"))
+    assert [bool(channel.isnan().all()) for channel in dataset[1][1]] == [False, False, True]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, write_tiff
 
 from sennet_kaggle import train
 from sennet_kaggle.__main__ import main
@@ -222,6 +222,47 @@ def test_windows_and_neighbours(kidneys, tmp_path):
     assert {mask.shape for mask in masks.values()} == {(50, 40)}
 
 
+@pytest.mark.parametrize("region", ["whole", "windows"])
+def test_outputs_for_every_channel(kidneys, tmp_path, region):
+    """Each output learns from the slice that its channel shows; what is held out stays unknown to it."""
+    preprocessing = Preprocessing(region=region, roi_size=32, offsets=(-1, 0, 1), outputs="all")
+    training = dataclasses.replace(TINY, preprocessing=preprocessing, loss="dice_bce_surface", epoch_slices=8)
+    path = fit(training, kidneys, tmp_path / "out")
+    model, card = load_checkpoint(path)
+    assert card.model_arguments == {"in_channels": 3, "out_channels": 3, **TINY_UNET}
+    assert history(tmp_path / "out")[["loss", "dice_soft", "held_out_dice_soft"]].notna().all(axis=None)
+    (volume,) = open_volumes(kidneys, "train")
+    masks = dict(predict_masks(volume, load_predictors([path], Inference()), Inference()))
+    assert len(masks) == 6
+
+
+def test_unknown_targets_change_nothing(kidneys, tmp_path, monkeypatch):
+    """The gradient of an output without a target is exactly 0."""
+    preprocessing = Preprocessing(roi_size=32, offsets=(0, 1), outputs="all", mean=(0.5,), std=(0.2,))
+    (kidneys / "train" / "k" / "labels" / "0001.tif").unlink()
+    (kidneys / "train" / "k" / "labels" / "0003.tif").unlink()
+    training = dataclasses.replace(
+        TINY, preprocessing=preprocessing, held_out_slices=(), epochs=1, weight_decay=0.0, augment=False
+    )  # 0, 2 and 4 have no labelled slice after them
+    monkeypatch.setattr(train, "create_initial_model", lambda _: torch.nn.Conv2d(2, 2, 1))
+    monkeypatch.setattr(train, "draw", lambda *_: None)
+    before = {}
+    with monkeypatch.context() as patch:
+        train_one_epoch = train.train_one_epoch
+        patch.setattr(
+            train,
+            "train_one_epoch",
+            lambda model, *rest: (
+                before.update({n: t.clone() for n, t in model.state_dict().items()}) or train_one_epoch(model, *rest)
+            ),
+        )
+        fit(training, kidneys, tmp_path / "out")
+    after = weights(tmp_path / "out")
+    for name in ("weight", "bias"):
+        assert not torch.equal(after[name][0], before[name][0])
+        torch.testing.assert_close(after[name][1], before[name][1], rtol=0, atol=0)
+
+
 def test_averaged_weights_are_judged_and_kept(kidneys, tmp_path):
     """Two steps an epoch, one epoch: the first step's weights are taken over, the second's share is 1 - 0.9."""
     training = dataclasses.replace(TINY, epochs=1, ema_decay=0.9, schedule="constant", learning_rate=0.1)
@@ -297,6 +338,61 @@ def test_other_settings_do_not_go_on(kidneys, tmp_path):
     state.write_bytes(state.read_bytes()[:-500])
     with pytest.raises(InputError, match=r"training-state.pt cannot be gone on from \(.+\): delete it"):
         fit(TINY, kidneys, tmp_path / "out")
+
+
+def test_a_finished_run_trains_nothing(kidneys, tmp_path, monkeypatch, capsys):
+    path = fit(TINY, kidneys, tmp_path / "out")
+    before = {name: name.stat().st_mtime_ns for name in (tmp_path / "out").rglob("*") if name.is_file()}
+    monkeypatch.setattr(train, "train_one_epoch", None)
+    capsys.readouterr()
+    assert fit(TINY, kidneys, tmp_path / "out") == path
+    assert "already finished, nothing to train: " in capsys.readouterr().out
+    assert {name: name.stat().st_mtime_ns for name in before} == before
+    path.unlink()
+    with pytest.raises(InputError, match="holds a run whose checkpoint.safetensors is missing: put it back, or delete"):
+        fit(TINY, kidneys, tmp_path / "out")
+
+
+def test_a_stopped_run_without_its_checkpoint(kidneys, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        killed_in(patch, train, "train_one_epoch", 3)
+        with pytest.raises(Killed):
+            fit(TINY, kidneys, tmp_path / "out")
+    (tmp_path / "out" / "checkpoint.safetensors").unlink()
+    with pytest.raises(InputError, match="checkpoint.safetensors is missing"):
+        fit(TINY, kidneys, tmp_path / "out")
+
+
+def test_a_seed_of_32_bits(kidneys, tmp_path):
+    fit(dataclasses.replace(TINY, seed=2**32 - 1, epochs=1), kidneys, tmp_path / "out")
+    assert len(history(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize("region", ["whole", "windows"])
+def test_what_fails_before_the_first_epoch_leaves_nothing(kidneys, tmp_path, region):
+    """A label of three values is found when it is read."""
+    write_tiff(kidneys / "train" / "k" / "labels" / "0003.tif", np.arange(2000, dtype=np.uint8).reshape(50, 40))
+    training = dataclasses.replace(TINY, preprocessing=Preprocessing(region=region, roi_size=32), workers=0)
+    with pytest.raises(InputError, match="0003.tif"):
+        fit(training, kidneys, tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
+def test_one_process_at_a_time_writes_to_a_folder(kidneys, tmp_path):
+    """The second is refused while the first is there, and not after it was killed."""
+    hold = "import sys; from sennet_kaggle.files import claim_dir\n"
+    hold += "with claim_dir(sys.argv[1]): print('in', flush=True); input()"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    first = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "out")],
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert first.stdout.readline() == "in\n"
+    with pytest.raises(InputError, match="another process is writing to .*out: wait for it to end, or choose another"):
+        fit(TINY, kidneys, tmp_path / "out")
+    first.kill()
+    first.communicate()
+    fit(TINY, kidneys, tmp_path / "out")
 
 
 def test_positives_weighted_by_the_data(kidneys, tmp_path):
