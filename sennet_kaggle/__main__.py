@@ -297,6 +297,7 @@ def stats(data_dir: Path, volume: tuple[str, ...] = (), preprocessing: Preproces
     from .stats import format_stats, measure_stats
     from .volume import open_volumes
 
+    preprocessing.check()
     print(format_stats(measure_stats(open_volumes(data_dir, "train", volume), preprocessing)))
 
 

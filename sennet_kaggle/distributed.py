@@ -18,6 +18,7 @@ from .errors import InputError
 Value = TypeVar("Value")
 # A process waits for the slowest, not for one that died: then torchrun ends them all.
 PATIENCE = timedelta(days=1)
+_BATCH_NORM = inspect.signature(F.batch_norm)
 
 
 class Share(NamedTuple):
@@ -122,7 +123,7 @@ class WholeBatchNorm(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is F.batch_norm:
-            call = inspect.signature(F.batch_norm).bind(*args, **kwargs)
+            call = _BATCH_NORM.bind(*args, **kwargs)
             call.apply_defaults()
             if call.arguments["training"]:
                 return _whole_batch_norm(counts=self.counts, **call.arguments)

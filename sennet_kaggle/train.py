@@ -25,7 +25,7 @@ from .evaluate import JUDGEMENT, PICTURE_NAME, draw, evaluate
 from .files import claim_dir
 from .losses import Criterion, create_criterion
 from .training_data import TrainingData, digest_data, make_sets, open_data
-from .training_model import check_model, create_initial_model, learned_before, model_arguments
+from .training_model import check_model, check_shared, create_initial_model, learned_before, model_arguments
 from .training_state import HISTORY_NAME, TrainingState, check_checkpoint, check_settings, is_finished, read_state
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -70,6 +70,8 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
     accelerator = create_accelerator(training, output_dir)
     set_seed(training.seed)
     model = create_initial_model(training)
+    if accelerator.num_processes > 1:
+        check_shared(model)
     digest = digest_data(training, data)
     with claim_dir(output_dir) if accelerator.is_main_process else contextlib.nullcontext():
         earlier = read_state(output_dir, training, digest)

@@ -94,6 +94,16 @@ def create_initial_model(training: Training) -> nn.Module:
     return model
 
 
+def check_shared(model: nn.Module) -> None:
+    """Raises InputError for a model that several processes would not train as one does."""
+    for module in model.modules():
+        if type(module).__name__.startswith("EvoNorm2dB"):  # its batch statistics are its own affair, see timm
+            raise InputError(
+                f"{type(module).__name__} takes statistics over the slices of one process alone: train with one "
+                f"process, or choose another encoder"
+            )
+
+
 def learned_before(training: Training) -> tuple[str, ...]:
     """Ids of the slices that the weights were fitted to before this run."""
     return () if training.init_from is None else read_card(training.init_from).trained_on

@@ -66,6 +66,31 @@ def test_one_thing_is_changed_at_a_time():
         plan((0, 1), {"epoch": 3})
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"loss": "dice_bce"}, "override makes 'without surface loss' the same as what is shipped: leave out loss"),
+        ({"augment": False}, "override makes 'without variation' the same as what is shipped: leave out augment"),
+        ({"seed": 3}, "override has seed, which the ablation sets itself"),
+        ({"evaluate_every": 1}, "override has evaluate_every, which the ablation sets itself"),
+        ({"learning_rate": "fast"}, "as shipped: learning_rate must be float, found 'fast'"),
+        ({"window_size": 64}, "whole slices at 512: window_size must be positive and goes with region windows"),
+        ({"preprocessing": {"region": "whole"}}, "as shipped: window_size must be positive and goes with region"),
+    ],
+)
+def test_every_variant_is_checked_before_the_first_training(kidneys, tmp_path, monkeypatch, overrides, message):
+    monkeypatch.setattr(module, "fit", None)
+    with pytest.raises(InputError, match=message):
+        ablate(kidneys, tmp_path / "out", (0, 1), overrides)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, -1), (0, 2**32)])
+def test_seeds_of_an_ablation(seeds):
+    with pytest.raises(InputError, match="seed"):
+        plan(seeds, {})
+
+
 def test_the_threshold_is_the_middle_of_the_plateau():
     """Probabilities 0.2 outside and 0.72 inside: all thresholds from 0.2 to 0.7 are right, 0.45 is amid them."""
     mask_gt = np.zeros((8, 8), bool)

@@ -10,6 +10,7 @@ from sennet_kaggle.compare import REPORT_EXPERIMENTS, compare, plan
 from sennet_kaggle.config import EXPERIMENTS, Preprocessing
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.experiments import format_experiments
+from sennet_kaggle.train import fit
 
 SMALL = {
     "*": {
@@ -130,3 +131,57 @@ def test_missing_weights_are_found_before_the_training(kidneys, tmp_path):
             kidneys, tmp_path / "out", experiments=("unet-bce", "sam-zero-shot"), test_volume="b", overrides=SMALL_UNET
         )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"unet-dice-bce": {"learning_rate": float("nan")}}, "unet-dice-bce: learning_rate must hold finite numbers"),
+        ({"unet-dice-bce": {"model_arguments": {"widths": [0]}}}, "unet-dice-bce: unet: in_channels, widths"),
+        ({"unet-dice-bce": {"train_volumes": ["c"]}}, "unet-dice-bce: .*train has no kidney c"),
+        ({"unet-dice-bce": {"held_out_fraction": 0.99, "train_volumes": "a"}}, "train_volumes must be tuple"),
+        (
+            {"unet-dice-bce": {"model": "segformer", "weights_path": "no.pth", "model_arguments": {}}},
+            "no.pth are missing",
+        ),
+        ({"unet-dice-bce": {"init_from": "no.safetensors"}}, "unet-dice-bce: checkpoint no.safetensors is missing"),
+        ({"unet-dice-bce": {"pseudo_label_dir": "no"}}, "unet-dice-bce: no has no probabilities"),
+        ({"*": {"seed": 3}}, "has seed, which is an option of its own"),
+    ],
+)
+def test_every_variant_is_checked_before_the_first_training(kidneys, tmp_path, monkeypatch, overrides, message):
+    monkeypatch.setattr("sennet_kaggle.compare.fit", None)
+    with pytest.raises(InputError, match=message):
+        compare(
+            kidneys,
+            tmp_path / "out",
+            experiments=("unet-bce", "unet-dice-bce"),
+            test_volume="b",
+            overrides={**SMALL_UNET, **overrides},
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_test_is_labelled_and_not_learned_from(kidneys, tmp_path, write_kidney):
+    small = {"experiments": ("unet-bce",), "test_volume": "b"}
+    on_b = dataclasses.replace(
+        plan(["unet-bce"], (0,), {"*": {**SMALL["*"], **SMALL["unet-*"]}}, "x")[0][1], train_volumes=("b",), epochs=1
+    )
+    start = fit(on_b, kidneys, tmp_path / "on-b")
+    overrides = {**SMALL_UNET, "unet-bce": {"init_from": str(start)}}
+    with pytest.raises(InputError, match="unet-bce: b_000[01] is of the test, but it has been learned from"):
+        compare(kidneys, tmp_path / "out", overrides=overrides, **small)
+    for label in (kidneys / "train" / "b" / "labels").iterdir():
+        label.unlink()
+    with pytest.raises(InputError, match="b is the test, but none of its 2 slices has a label: choose another"):
+        compare(kidneys, tmp_path / "out", overrides=SMALL_UNET, **small)
+
+
+def test_old_numbers_do_not_stand_under_new_data(kidneys, tmp_path, write_kidney):
+    chosen = {"experiments": ("unet-bce",), "test_volume": "b", "overrides": SMALL_UNET}
+    compare(kidneys, tmp_path / "out", **chosen)
+    before = (tmp_path / "out" / "results.csv").read_text()
+    write_kidney(kidneys / "train" / "a", depth=5, size=(44, 40))
+    with pytest.raises(InputError, match="seed-0 holds a run with other data: the image or label of a_000"):
+        compare(kidneys, tmp_path / "out", **chosen)
+    assert (tmp_path / "out" / "results.csv").read_text() == before

@@ -1,6 +1,7 @@
 """The training loop on tiny kidneys: going on after a kill, several processes, accumulation, bad numbers, results."""
 
 import dataclasses
+import datetime
 import os
 import signal
 import subprocess
@@ -196,6 +197,25 @@ def test_two_processes_train_as_one(kidneys, tmp_path, monkeypatch):
     for name, tensor in weights(tmp_path / "two").items():
         expected = weights(tmp_path / "one")[name].float()
         assert (tensor - expected).norm() <= 0.05 * expected.norm(), name
+
+
+def test_waiting_while_the_first_process_judges(tmp_path):
+    """The time that the others wait is ours, not the half hour that is torch's default."""
+    accelerator = train.create_accelerator(TINY, tmp_path)
+    assert accelerator.init_handler.timeout >= datetime.timedelta(days=1)
+
+
+@pytest.mark.slow
+def test_the_process_group_waits_as_long(tmp_path):
+    script = tmp_path / "group.py"
+    script.write_text(
+        "import pathlib, torch, torch.distributed as dist\n"
+        "from sennet_kaggle import config, train\n"
+        "train.create_accelerator(config.Training(precision='float32'), pathlib.Path('out'))\n"
+        "print(dist.group.WORLD._get_backend(torch.device('cpu')).options._timeout.days, 'day')\n"
+    )
+    run = run_python(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)], tmp_path)
+    assert run.stdout.count("1 day\n") == 2, run.stderr
 
 
 def test_accumulated_passes_are_one_step(kidneys, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from sennet_kaggle.config import Preprocessing, Training
 from sennet_kaggle.errors import InputError, show_messages
 from sennet_kaggle.models import create_model
 from sennet_kaggle.train import fit
-from sennet_kaggle.training_model import check_model, create_initial_model
+from sennet_kaggle.training_model import check_model, check_shared, create_initial_model
 
 UNET = {"widths": [4], "bottleneck": 8}
 TINY = Training(
@@ -111,3 +111,13 @@ def test_every_model_has_an_output_per_channel(model, arguments):
 def test_a_model_that_does_not_fit_its_settings(model, arguments, message):
     with pytest.raises(InputError, match=message):
         check_model(dataclasses.replace(TINY, model=model, model_arguments=arguments))
+
+
+def test_a_norm_that_several_processes_do_not_share():
+    from timm.layers import BatchNormAct2d, EvoNorm2dB0
+
+    check_shared(torch.nn.Sequential(BatchNormAct2d(4)))
+    with pytest.raises(
+        InputError, match="EvoNorm2dB0 takes statistics over the slices of one process alone: train with"
+    ):
+        check_shared(torch.nn.Sequential(EvoNorm2dB0(4)))
