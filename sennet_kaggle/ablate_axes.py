@@ -1,6 +1,7 @@
 """What neighbouring slices and the other axes give, on synthetic kidneys: labelled real slices have no neighbours."""
 
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ _TRAINING = Training(
     learning_rate=3e-3,
     workers=0,
 )
+_UNFINISHED = ".unfinished"
 _OFFSETS = {"2D": (0,), "2.5D": (-1, 0, 1)}
 _INFERENCES = {
     "z": Inference(),
@@ -56,7 +58,11 @@ def judge_axes(output_dir: Path) -> str:
     """
     for name, phantom in (("learned", LEARNED), ("test", TEST)):
         if not (output_dir / "train" / name).is_dir():
-            write_phantom(output_dir, name, phantom)
+            shutil.rmtree(output_dir / _UNFINISHED, ignore_errors=True)
+            kidney_dir = write_phantom(output_dir / _UNFINISHED, name, phantom)
+            (output_dir / "train").mkdir(exist_ok=True)
+            kidney_dir.rename(output_dir / "train" / name)  # so that half a kidney is never learned from
+            shutil.rmtree(output_dir / _UNFINISHED)
     models = {}
     for name, offsets in _OFFSETS.items():
         preprocessing = dataclasses.replace(_TRAINING.preprocessing, offsets=offsets)

@@ -26,7 +26,15 @@ from .files import claim_dir
 from .losses import Criterion, create_criterion
 from .training_data import TrainingData, digest_data, make_sets, open_data
 from .training_model import check_model, check_shared, create_initial_model, learned_before, model_arguments
-from .training_state import HISTORY_NAME, TrainingState, check_checkpoint, check_settings, is_finished, read_state
+from .training_state import (
+    HISTORY_NAME,
+    TrainingState,
+    check_checkpoint,
+    check_settings,
+    is_finished,
+    read_state,
+    write_history,
+)
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _MIXED_PRECISION = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
@@ -77,8 +85,11 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
         earlier = read_state(output_dir, training, digest)
         if earlier:
             check_checkpoint(output_dir / CHECKPOINT_NAME, training, earlier)
-        if is_finished(training, earlier) and (output_dir / PICTURE_NAME).is_file():
+        if is_finished(training, earlier):
             accelerator.print(f"already finished, nothing to train: {output_dir} has all {training.epochs} epochs")
+            if accelerator.is_main_process:
+                write_history(output_dir, earlier["history"])
+        if is_finished(training, earlier) and (output_dir / PICTURE_NAME).is_file():
             return output_dir / CHECKPOINT_NAME
         sets = make_sets(training, data, cache_dir or output_dir / "cache")
         _train(training, output_dir, accelerator, model, sets, digest, earlier)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .config import Training
 from .errors import InputError, warn
-from .files import file_digest, replacing
+from .files import file_digest, replacing, write_whole
 from .losses import create_criterion
 from .training_data import difference
 
@@ -81,8 +81,7 @@ class TrainingState:
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"settings": _settings(self.training), "history": self.history, "best_dice": self.best_dice}
         state |= {"data": json.dumps(self.data), "checkpoint": self.checkpoint}
-        with replacing(self.output_dir / HISTORY_NAME) as temporary_path:
-            pd.DataFrame(self.history).to_csv(temporary_path, index=False, lineterminator="\n")
+        write_history(self.output_dir, self.history)
         with replacing(self.output_dir / _STATE_NAME) as temporary_path:
             torch.save(state, temporary_path)
 
@@ -151,6 +150,14 @@ def read_state(output_dir: Path, training: Training, data: Mapping[str, Any]) ->
             f"folder"
         )
     return state
+
+
+def write_history(output_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Writes `metrics.csv`, unless it is there as it must be."""
+    text = pd.DataFrame(history).to_csv(index=False, lineterminator="\n").encode()
+    path = output_dir / HISTORY_NAME
+    if not path.is_file() or path.read_bytes() != text:
+        write_whole(path, text)
 
 
 def is_finished(training: Training, state: Mapping[str, Any] | None) -> bool:

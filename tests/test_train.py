@@ -368,6 +368,9 @@ def test_a_finished_run_trains_nothing(kidneys, tmp_path, monkeypatch, capsys):
     assert fit(TINY, kidneys, tmp_path / "out") == path
     assert "already finished, nothing to train: " in capsys.readouterr().out
     assert {name: name.stat().st_mtime_ns for name in before} == before
+    (tmp_path / "out" / "metrics.csv").write_text("epoch,loss\n1,0\n")
+    fit(TINY, kidneys, tmp_path / "out")
+    assert history(tmp_path / "out")["held_out_dice"].notna().all()  # as it was
     path.unlink()
     with pytest.raises(InputError, match="holds a run whose checkpoint.safetensors is missing: put it back, or delete"):
         fit(TINY, kidneys, tmp_path / "out")
