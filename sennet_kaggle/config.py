@@ -224,6 +224,8 @@ class Training:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must lie in 0..1 (1 excluded), got {getattr(self, name)}")
         check_seeds((self.seed,))
+        if not self.train_volumes:
+            raise InputError("train_volumes must name at least one kidney to learn from, found none")
         for name in ("train_volumes", "held_out_volumes", "held_out_slices"):
             check_distinct(name, getattr(self, name))
         if any(epoch < 1 for epoch in self.milestones):

@@ -443,6 +443,7 @@ def test_positives_weighted_by_the_data(kidneys, tmp_path):
         ({"loss": "dise"}, "unknown loss 'dise'"),
         ({"loss_arguments": {"weight": 2}}, "loss 'dice_bce' has no argument 'weight'"),
         ({"train_volumes": ("q",)}, "has no kidney q"),
+        ({"train_volumes": ()}, "train_volumes must name at least one kidney to learn from, found none"),
         ({"held_out_fraction": 0.5}, "held_out_slices and held_out_fraction exclude each other"),
         ({"weights_path": "w.pth"}, "model 'unet' has no argument 'weights_path'"),
     ],
