@@ -84,7 +84,7 @@ def claim_dir(path: Path | str) -> Iterator[None]:
     """
     path = Path(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    is_new = path in missing or not any(path.iterdir())
+    is_new = path in missing or (path.is_dir() and not any(path.iterdir()))
     with open(make_dir(path, "the output") / _LOCK, "a") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which forked readers would go on holding
