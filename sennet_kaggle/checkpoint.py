@@ -35,6 +35,9 @@ class Card:
     scores: dict[str, float | None] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     """The training run's settings."""
+    image_digests: dict[str, str] = field(default_factory=dict)
+    """What `identity.image_digest` gives for the images learned from and for those held out, by slice id; empty in
+    files of earlier versions."""
 
 
 def save_checkpoint(path: Path | str, model: nn.Module, card: Card, *, half: bool = False) -> None:

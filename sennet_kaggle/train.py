@@ -22,6 +22,7 @@ from .dataset import SliceDataset, split_slices
 from .distributed import sum_over_processes, synchronize_batch_norm
 from .errors import InputError
 from .evaluate import JUDGEMENT, draw, evaluate
+from .identity import check_split, digest_slices
 from .losses import Criterion, create_criterion
 from .models import create_model
 from .probability import add_pseudo_labels
@@ -61,6 +62,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
     model = create_model(training.model, **_model_arguments(training))
     model = model.to(memory_format=memory_format(accelerator.device))
     train_set, held_out = split(training, data_dir, cache_dir or output_dir / "cache")
+    digests = digest_slices({**train_set.slices, **(held_out.slices if held_out else {})})
     criterion = create_criterion(training.loss, **_loss_arguments(training, train_set))
     accelerator.print(_describe(train_set, held_out))
     if accelerator.num_processes > 1:
@@ -80,7 +82,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
             row = train_one_epoch(model, train_set, criterion, optimizer, state, accelerator, training, progress)
             row["seconds"] = time.perf_counter() - started
             if accelerator.is_main_process:
-                judge(state, row, train_set, held_out)
+                judge(state, row, train_set, held_out, digests)
                 state.finish_epoch(row)
                 accelerator.log({name: value for name, value in row.items() if value is not None}, step=epoch)
             accelerator.wait_for_everyone()
@@ -217,6 +219,8 @@ def split(
         held_out_fraction=training.held_out_fraction,
         seed=training.seed,
     )
+    places = {slice_id: (volume, z) for volume in volumes for z, slice_id in enumerate(volume.slice_ids)}
+    check_split({each: places[each] for each in learned}, {each: places[each] for each in held_out})
     held_out_set = SliceDataset(volumes, training.preprocessing, only=held_out) if held_out else None
     if training.pseudo_label_dir is not None:
         volumes = add_pseudo_labels(volumes, training.pseudo_label_dir, training.pseudo_label_threshold)
@@ -236,7 +240,13 @@ def split(
     return train_set, held_out_set
 
 
-def judge(state: TrainingState, row: dict[str, Any], train_set: SliceDataset, held_out: SliceDataset | None) -> None:
+def judge(
+    state: TrainingState,
+    row: dict[str, Any],
+    train_set: SliceDataset,
+    held_out: SliceDataset | None,
+    digests: dict[str, str],
+) -> None:
     """Looks at the held-out slices when it is time, completes the epoch's row, and keeps the best checkpoint."""
     training, epoch = state.training, row["epoch"]
     last = epoch == training.epochs
@@ -245,7 +255,7 @@ def judge(state: TrainingState, row: dict[str, Any], train_set: SliceDataset, he
     best = last if held_out is None else look and row["held_out_dice"] > state.best_dice
     if best:
         state.best_dice = row["held_out_dice"] if look else state.best_dice
-        card = _card(training, row, train_set, held_out)
+        card = _card(training, row, train_set, held_out, digests)
         save_checkpoint(state.output_dir / CHECKPOINT_NAME, state.judged_model, card, half=True)
 
 
@@ -294,7 +304,13 @@ def _loss_arguments(training: Training, train_set: SliceDataset) -> dict[str, An
     return {**training.loss_arguments, "pos_weight": (1 - fraction) / fraction}
 
 
-def _card(training: Training, row: dict[str, Any], train_set: SliceDataset, held_out: SliceDataset | None) -> Card:
+def _card(
+    training: Training,
+    row: dict[str, Any],
+    train_set: SliceDataset,
+    held_out: SliceDataset | None,
+    digests: dict[str, str],
+) -> Card:
     # Loading needs the checkpoint alone, so the file it started from is not an argument of the trained model.
     arguments = {name: value for name, value in _model_arguments(training).items() if name != "weights_path"}
     return Card(
@@ -305,4 +321,5 @@ def _card(training: Training, row: dict[str, Any], train_set: SliceDataset, held
         trained_on=tuple(train_set.slices),
         scores={"held_out_dice_pooled": row["held_out_dice"], "epoch": row["epoch"]},
         training={**dataclasses.asdict(training), "held_out": list(held_out.slices) if held_out else []},
+        image_digests=digests,
     )

@@ -11,7 +11,7 @@ ROWS = [
     {"allocator", "config", "distributed", "faults", "files", "inputs", "metrics", "rle", "stream"},
     {"augment", "batching", "budget", "experiments", "guard", "helpers", "tiff", "models", "losses", "openvino_model"},
     {"volume", "phantom", "transforms", "windows", "checkpoint", "training_state"},
-    {"cache", "submission", "probability", "provenance", "report", "background", "axes", "steady"},
+    {"cache", "identity", "submission", "probability", "provenance", "report", "background", "axes", "steady"},
     {"dataset", "predictor", "rows", "score", "stats", "page", "notebook"},
     {"predict"},
     {"trial"},
