@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import tyro
 
-from .config import EXPERIMENTS, SHIPPED_INFERENCE, Inference, Preprocessing, Training
+from .config import DEFAULT_INFERENCE, EXPERIMENTS, Inference, Preprocessing, Training
 from .errors import InputError, show_messages
 
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
@@ -41,7 +41,7 @@ def predict(
     checkpoint: tuple[Path, ...] = (),
     volume: tuple[str, ...] = (),
     save_probability: Path | None = None,
-    inference: Inference = SHIPPED_INFERENCE,
+    inference: Inference = DEFAULT_INFERENCE,
 ) -> None:
     """Segment every slice of DATA_DIR/test/*/images and write a submission.
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from .ablate_axes import judge_axes
 from .compare import changed, machine
-from .config import EXPERIMENTS, FOLDS, SHIPPED, SHIPPED_INFERENCE, THRESHOLDS, Inference, Training
+from .config import DEFAULT_INFERENCE, EXPERIMENTS, FOLDS, SHIPPED, THRESHOLDS, Inference, Training
 from .errors import InputError
 from .files import replacing, write_whole
 from .metrics import dice_coefficient
@@ -44,7 +44,7 @@ class Variant:
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Of its training; where there are none, the models of the shipped settings answer."""
-    inference: Inference = SHIPPED_INFERENCE
+    inference: Inference = DEFAULT_INFERENCE
     members: int = 1
     """How many models that differ in their seed answer together."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .checkpoint import Card, read_card
-from .config import SHIPPED_INFERENCE
+from .config import DEFAULT_INFERENCE
 from .errors import InputError
 from .files import write_whole
 from .metrics import dice_coefficient
@@ -46,7 +46,7 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
             f"{kidney_dir} must be a labelled kidney that no checkpoint has learned from, "
             + (f"but {min(seen)} was learned from" if seen else "but no slice has a label")
         )
-    predictors = load_predictors(paths, SHIPPED_INFERENCE)
+    predictors = load_predictors(paths, DEFAULT_INFERENCE)
     members = {f"`{path.name}` alone": [one] for path, one in zip(paths, predictors, strict=True)}
     groups = members | {"**together**": predictors} if len(paths) > 1 else members
     masks = {name: segment(volume, zs, group) for name, group in groups.items()}
@@ -59,7 +59,7 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
     text = (
         f"# The shipped checkpoint{'s' * (len(paths) > 1)}\n\n"
         + markdown_table(["", *(f"`{path.name}`" for path in paths)], _facts(cards, predictors))
-        + f"\nDice on {volume.name}, which no model has seen, {SHIPPED_INFERENCE.tta} averaged:\n\n"
+        + f"\nDice on {volume.name}, which no model has seen, {DEFAULT_INFERENCE.tta} averaged:\n\n"
         + markdown_table(header, rows)
         + f"\n{_time(volume, zs, predictors)}\n\n![Image, prediction, label, errors](checkpoint.png)\n"
     )
@@ -73,7 +73,7 @@ def segment(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor]) 
     members = list(zip(predictors, intensities, strict=True))
     threshold = mean_threshold(predictors)
     return {
-        z: np.mean([one.predict_slice(volume, z, each, SHIPPED_INFERENCE) for one, each in members], axis=0) > threshold
+        z: np.mean([one.predict_slice(volume, z, each, DEFAULT_INFERENCE) for one, each in members], axis=0) > threshold
         for z in zs
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .budget import Budget
 from .checkpoint import read_card
-from .config import SHIPPED_INFERENCE, Inference
+from .config import DEFAULT_INFERENCE, Inference
 from .distributed import Share
 from .errors import InputError, one_line
 from .faults import Faults, on_kaggle
@@ -54,7 +54,7 @@ class KernelSettings:
     """Slug of the competition."""
     checkpoint_source: str = "sennet-kaggle-checkpoints"
     """Slug of the dataset or model that holds the *.safetensors files; all of them are used, averaged."""
-    inference: Inference = SHIPPED_INFERENCE
+    inference: Inference = DEFAULT_INFERENCE
     strict: bool | None = None
     """Whether a fault, such as a damaged slice, ends the run; else it costs what it touches and is listed at the
     end. None: yes at home, no on Kaggle."""

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .checkpoint import Card, save_checkpoint
-from .config import Training
+from .config import DEFAULT_INFERENCE, Training
 from .dataset import SliceDataset, split_slices
 from .distributed import sum_over_processes, synchronize_batch_norm
 from .errors import InputError
@@ -320,6 +320,10 @@ def _card(
         threshold=training.threshold if row["threshold"] is None else row["threshold"],
         trained_on=tuple(train_set.slices),
         scores={"held_out_dice_pooled": row["held_out_dice"], "epoch": row["epoch"]},
-        training={**dataclasses.asdict(training), "held_out": list(held_out.slices) if held_out else []},
+        training={
+            **dataclasses.asdict(training),
+            "held_out": list(held_out.slices) if held_out else [],
+            "judged_with": dataclasses.asdict(DEFAULT_INFERENCE),
+        },
         image_digests=digests,
     )
