@@ -54,7 +54,7 @@ class SliceDataset(Dataset):
         self.preprocessing = preprocessing
         self.augment, self.seed, self.epoch = augment, seed, 0
         self.zoom, self.light, self.noise = zoom, light, noise
-        labelled = _labelled_slices(self.volumes)
+        labelled = labelled_slices(self.volumes)
         only, exclude = labelled.keys() if only is None else {*only}, {*exclude}
         _check_known(only | exclude, labelled, "a labelled slice")
         self.slices = {slice_id: place for slice_id, place in labelled.items() if slice_id in only - exclude}
@@ -170,7 +170,7 @@ def split_slices(
     given = [name for name, value in ways.items() if value]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other: give one of them")
-    labelled = _labelled_slices(sorted(volumes, key=lambda volume: volume.name))
+    labelled = labelled_slices(sorted(volumes, key=lambda volume: volume.name))
     if held_out_volumes:
         held_out = _ids_of_kidneys(labelled, held_out_volumes)
     elif held_out_slices:
@@ -188,7 +188,7 @@ def _labelled_zs(volume: Volume) -> list[int]:
     return [z for z in range(len(volume)) if volume.is_labelled(z)]
 
 
-def _labelled_slices(volumes: Iterable[Volume]) -> dict[str, tuple[Volume, int]]:
+def labelled_slices(volumes: Iterable[Volume]) -> dict[str, tuple[Volume, int]]:
     """Volume and z by slice id."""
     return {volume.slice_ids[z]: (volume, z) for volume in volumes for z in _labelled_zs(volume)}
 

@@ -45,9 +45,18 @@ def hash_package(package_dir: Path) -> str:
 
 def describe_checkpoint(path: Path, card: Card) -> dict[str, Any]:
     """A checkpoint's name, hash and card."""
+    return {"file": path.name, "sha256": hash_file(path), "card": dataclasses.asdict(card)}
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file."""
     with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": path.name, "sha256": sha256, "card": dataclasses.asdict(card)}
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def name_checkpoint(path: Path) -> str:
+    """A checkpoint's name with as much of its hash as tells it from others."""
+    return f"{path.name} ({hash_file(path)[:12]})"
 
 
 def describe_machine(devices: Sequence[torch.device]) -> dict[str, Any]:

@@ -44,6 +44,12 @@ def segmented_slice(volume: Volume, z: int, rles: Mapping[str, str]) -> Segmente
     return SegmentedSlice(slice_id, image, rle_decode(rles[slice_id], *image.shape), mask_gt)
 
 
+def spread(places: Sequence[Any], wanted: int = 4) -> list[Any]:
+    """At most so many of some places, evenly from the first to the last: what is drawn of many slices."""
+    chosen = np.unique(np.linspace(0, len(places) - 1, wanted).round().astype(int))
+    return [places[at] for at in chosen.tolist()]
+
+
 def score_table(slice_ids: Sequence[str], counts: Sequence[tuple[int, int, int]]) -> pd.DataFrame:
     """Dice per slice, then their mean and the pooled Dice.
 

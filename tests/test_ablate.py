@@ -12,6 +12,7 @@ from sennet_kaggle.ablate import VARIANTS, Run, ablate, choose_threshold, judge,
 from sennet_kaggle.ablate_axes import judge_models
 from sennet_kaggle.config import EXPERIMENTS, FOLDS, SHIPPED, Training
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.predict import load_predictors
 from sennet_kaggle.train import fit
 from sennet_kaggle.volume import open_volume, open_volumes
 
@@ -70,8 +71,8 @@ def test_the_threshold_is_the_middle_of_the_plateau():
     """Probabilities 0.2 outside and 0.72 inside: all thresholds from 0.2 to 0.7 are right, 0.45 is amid them."""
     mask_gt = np.zeros((8, 8), bool)
     mask_gt[2:5, 2:5] = True
-    answers = {"k_0": (mask_gt, np.where(mask_gt, 0.72, 0.2).astype(np.float16))}
-    assert choose_threshold([answers]) == pytest.approx(0.45)
+    answers = [("k_0", mask_gt, np.where(mask_gt, 0.72, 0.2).astype(np.float16))]
+    assert choose_threshold(iter(answers)) == pytest.approx(0.45)
 
 
 @pytest.mark.slow
@@ -106,7 +107,12 @@ def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
     run = Run("as shipped", 1, 0)
     checkpoint = fit(runs[run], kidneys, tmp_path / "out")
     volumes = {volume.name: volume for volume in open_volumes(kidneys, "train")}
-    answers = module.answer(checkpoint, volumes, 1, VARIANTS["as shipped"].inference)
+    inference = VARIANTS["as shipped"].inference
+    predictors = load_predictors([checkpoint], inference)
+    answers = {
+        kidney: {each: rest for each, *rest in module.answer(predictors, volumes, kidney, 1, inference)}
+        for kidney in ("kidney_1_dense", "kidney_1_dense, stretched", "kidney_2")
+    }
     held_out = {f"kidney_1_dense_{stem}" for stem in FOLDS[1]}
     assert {kidney: {*each} for kidney, each in answers.items()} == {
         "kidney_1_dense": held_out,
@@ -118,7 +124,7 @@ def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
         np.testing.assert_array_equal(plain[slice_id][0], stretched[slice_id][0])
         assert (plain[slice_id][1] != stretched[slice_id][1]).any()
     first = {Run("as shipped", fold, seed): checkpoint for fold, seed in ((0, 0), (0, 1), (1, 0), (2, 0))}
-    rows = judge("as shipped", first, volumes, (0, 1), {})
+    rows = judge("as shipped", first, volumes, (0, 1))
     assert [(row["fold"], row["seed"]) for row in rows if row["kidney"] == "kidney_1_dense"] == [
         *((0, 0), (0, 1), (1, 0), (2, 0)),
         ("all", 0),
