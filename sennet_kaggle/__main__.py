@@ -49,7 +49,7 @@ def predict(
 
     Args:
         data_dir: A folder in the competition's layout.
-        output: The csv to write.
+        output: The csv to write; beside it goes a .json that says what made it.
         checkpoint: Checkpoints to average; the shipped ones when none is named.
         volume: Kidneys of train/ or test/ to segment instead of all of test/.
         save_probability: A folder to keep the probabilities in, 8 bits a pixel, for sweep.
@@ -58,16 +58,21 @@ def predict(
     from .distributed import join_processes
     from .files import shipped_checkpoints
     from .predict import load_predictors, predict_rows
+    from .provenance import stamp_images, warn_of_learned_volumes, write_origin
     from .submission import write_submission
     from .volume import find_volumes
 
-    volumes = find_volumes(data_dir, volume)
-    predictors = load_predictors(checkpoint or shipped_checkpoints(), inference)
+    volumes, checkpoints = find_volumes(data_dir, volume), checkpoint or shipped_checkpoints()
+    predictors = load_predictors(checkpoints, inference)
     with join_processes() as share:
+        if share.rank == 0:
+            warn_of_learned_volumes(checkpoints, volumes, data_dir)
         rows = predict_rows(volumes, predictors, inference, save_probability, share)
         rows = share.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
         if rows is not None:
             print(f"{output}: {write_submission(output, rows)} rows")
+            stamps = {volume.name: stamp_images(volume) for volume in volumes}
+            write_origin(output, "predict", checkpoints, inference, stamps)
 
 
 @app.command
@@ -99,10 +104,12 @@ def score(
         cl_dice: Also compute clDice, which takes several times as long as all the rest.
         json: Print JSON instead of a table.
     """
+    from .provenance import warn_if_learned
     from .score import format_scores, score_submission, scores_to_json
 
     scores = score_submission(submission, labels, size, cl_dice)
     print(scores_to_json(scores) if json else format_scores(scores))
+    warn_if_learned(submission, labels)
 
 
 @app.command
@@ -136,7 +143,7 @@ def report(
 
     Args:
         run_dir: What predict, dry-run, train or sweep left: submission.csv or checkpoint.safetensors (which then
-            segments the kidneys), and, where they are there, metrics.csv and sweep.csv.
+            segments the kidneys, anew when it has changed), and, where they are there, metrics.csv and sweep.csv.
         data_dir: A folder in the competition's layout with the run's kidneys.
         volume: Kidneys to show; those of the submission or the checkpoint's training when not given.
         output: The page; RUN_DIR/report.html when not given.
@@ -148,7 +155,9 @@ def report(
     run = open_run(run_dir, data_dir, volume)
     output = output or run_dir / "report.html"
     name = title or f"sennet-kaggle: {run_dir.resolve().name}"
-    write_page(output, title=name, volumes=run.volumes, rles=run.rles, history=run.history, sweep=run.sweep)
+    write_page(
+        output, title=name, volumes=run.volumes, rles=run.rles, history=run.history, sweep=run.sweep, notes=run.notes
+    )
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
@@ -320,11 +329,14 @@ def dry_run(
         on_kaggle: Run as on Kaggle: faults are survived, and passes are dropped when the time gets short.
     """
     from .dry_run import open_rehearsal_volumes, rehearse
+    from .files import shipped_checkpoints
+    from .provenance import warn_of_learned_volumes
     from .report import format_table
 
     volumes = open_rehearsal_volumes(data_dir, volume, output_dir / "phantom")
     submission_path, table, picture_path = rehearse(volumes, output_dir, mount_layout, None, checkpoint, on_kaggle)
     print(format_table(table) if table is not None else "no labels, so no score")
+    warn_of_learned_volumes(checkpoint or shipped_checkpoints(), volumes, data_dir)
     print(f"submission: {submission_path}\npicture:    {picture_path}")
 
 

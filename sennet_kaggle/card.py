@@ -74,7 +74,7 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
     shown = list(places) if len(places) <= _MOST_COLUMNS else [each.slice_id for each in together.drawn]
     rows = [[name, *_cells(each, shown)] for name, each in judged.items()]
     header = ["", *shown, "mean", "pooled", "without largest", "2D Surface Dice at 1 px"]
-    how = DEFAULT_INFERENCE.describe(f"{mean_threshold(predictors):g}")
+    how = DEFAULT_INFERENCE.describe(f"{mean_threshold(predictors):g}", [card.model for card in cards.values()])
     shipped = all(path.resolve().parent == SHIPPED_DIR for path in paths)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_whole(output_dir / "checkpoint.png", figure_to_png(figure_of_slices(together.drawn)))

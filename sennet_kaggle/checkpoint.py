@@ -80,12 +80,22 @@ def read_card(path: Path | str) -> Card:
             f"found safetensors metadata {_shown(sorted(metadata))}"
         )
     try:
-        fields = json.loads(metadata[_METADATA_KEY])
-        fields["preprocessing"] = _preprocessing_from(fields["preprocessing"])
-        fields["trained_on"] = tuple(fields["trained_on"])
-        return _with_right_types(Card(**fields))
+        return card_from_fields(json.loads(metadata[_METADATA_KEY]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"checkpoint {path} has a card that this version cannot read: {one_line(error)}") from error
+
+
+def card_from_fields(fields: dict[str, Any]) -> Card:
+    """Makes a card of what JSON kept of it.
+
+    Raises:
+        ValueError, KeyError, TypeError or AttributeError: whatever is wrong with it.
+    """
+    changed = {
+        "preprocessing": _preprocessing_from(fields["preprocessing"]),
+        "trained_on": tuple(fields["trained_on"]),
+    }
+    return _with_right_types(Card(**{**fields, **changed}))
 
 
 def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:

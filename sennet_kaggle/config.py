@@ -1,5 +1,6 @@
 """Settings as frozen dataclasses; the command line and the checkpoint's card are made from them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -106,10 +107,16 @@ class Inference:
         """The scale of the kidney of that name."""
         return self.scales.get(name, self.scale)
 
-    def describe(self, threshold: str = "the checkpoint's own") -> str:
-        """The settings that decide a mask, on one line; of the rarer ones those that are not the defaults."""
+    def describe(self, threshold: str = "the checkpoint's own", models: Collection[str] = ()) -> str:
+        """The settings that decide a mask, on one line; of the rarer ones those that are not the defaults.
+
+        Args:
+            threshold: what is used where the settings name none.
+            models: names of the models; Segment Anything takes no views.
+        """
         threshold = threshold if self.threshold is None else f"{self.threshold:g}"
-        parts = [f"views {self.tta}", f"axes {self.axes}", f"average {self.average}", f"threshold {threshold}"]
+        views = f"{self.tta} (none for sam)" if "sam" in models and self.tta != "none" else self.tta
+        parts = [f"views {views}", f"axes {self.axes}", f"average {self.average}", f"threshold {threshold}"]
         rest = ("overlap", "importance", "skip_background", "scale", "scales", "precision", "backend")
         plain = Inference()
         values = {name: getattr(self, name) for name in rest}

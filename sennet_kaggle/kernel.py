@@ -27,6 +27,7 @@ from .provenance import (
     describe_checkpoint,
     describe_machine,
     format_provenance,
+    hash_file,
     hash_package,
     to_json,
 )
@@ -234,6 +235,7 @@ class _Run:
         }
         path = self.settings.submission_path
         try:
+            self.provenance["submission_sha256"] = hash_file(path)
             write_whole(path.with_suffix(".json"), to_json(self.provenance))
         except OSError as error:
             self.faults.note(path.with_suffix(".json").name, f"cannot be written ({one_line(error)})", "left out")

@@ -65,6 +65,7 @@ def write_page(
     rles: Mapping[str, str],
     history: pd.DataFrame | None = None,
     sweep: pd.DataFrame | None = None,
+    notes: Sequence[str] = (),
     max_bytes: int = 20_000_000,
 ) -> None:
     """Writes the report of a run as one HTML file that needs no network and no other file.
@@ -80,6 +81,7 @@ def write_page(
         history: a training run's metrics.csv: columns epoch, loss, held_out_dice (missing where not looked at).
         sweep: columns threshold and any of dice_pooled, dice_mean, dice_without_largest, surface_dice; its
             `attrs` may have plateau_low and plateau_high.
+        notes: sentences for its top, such as what made the prediction.
         max_bytes: the file's size at most; slices are scaled and compressed until they fit.
 
     Raises:
@@ -101,7 +103,8 @@ def write_page(
             kidneys.append(kidney)
             blocks += kidney_blocks
     facts = {"kidneys": kidneys, "sweep": _sweep_facts(sweep), "history": _history_facts(history)}
-    changing = {"title": html.escape(title), "facts": _json(facts), "blocks": "\n".join(blocks)}
+    said = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
+    changing = {"title": html.escape(title), "notes": said, "facts": _json(facts), "blocks": "\n".join(blocks)}
     page = _fill(_asset("page.html"), fixed | changing).encode()
     if len(page) > max_bytes:
         raise InputError(f"the page has {len(page)} bytes but max_bytes is {max_bytes}: allow more, or fewer slices")
