@@ -242,7 +242,13 @@ def ablate(
 
 
 @app.command
-def card(data_dir: Path, output_dir: Path, checkpoint: tuple[Path, ...] = (), volume: str = "kidney_2") -> None:
+def card(
+    data_dir: Path,
+    output_dir: Path,
+    checkpoint: tuple[Path, ...] = (),
+    volume: str = "kidney_2",
+    record_images: bool = False,
+) -> None:
     """Write a page about checkpoints: what they learned from, scores on a kidney they have not seen, time, size.
 
     Args:
@@ -250,11 +256,18 @@ def card(data_dir: Path, output_dir: Path, checkpoint: tuple[Path, ...] = (), vo
         output_dir: Gets checkpoint.md and checkpoint.png.
         checkpoint: Checkpoints that are averaged; the shipped ones when none is named.
         volume: A labelled kidney of train/ that none of them has learned from.
+        record_images: First add to checkpoints of earlier versions what tells the images that they learned from in
+            any other copy; these are looked for in DATA_DIR by their names.
     """
     from .card import write_card
     from .files import shipped_checkpoints
+    from .identity import record_images as add_digests
 
-    path = write_card(checkpoint or shipped_checkpoints(), data_dir / "train" / volume, output_dir)
+    paths = checkpoint or shipped_checkpoints()
+    if record_images:
+        for path in paths:
+            add_digests(path, data_dir)
+    path = write_card(paths, data_dir / "train" / volume, output_dir)
     print(f"{path.read_text()}\n{path}")
 
 

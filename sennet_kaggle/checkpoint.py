@@ -54,9 +54,12 @@ def save_checkpoint(path: Path | str, model: nn.Module, card: Card, *, half: boo
         name: (tensor.half() if half and tensor.ndim >= 2 else tensor).contiguous().cpu()
         for name, tensor in model.state_dict().items()
     }
-    metadata = {_METADATA_KEY: json.dumps(dataclasses.asdict(card), sort_keys=True)}
-    with replacing(path) as temporary_path:
-        safetensors.torch.save_file(tensors, temporary_path, metadata)
+    _write(path, tensors, card)
+
+
+def replace_card(path: Path | str, card: Card) -> None:
+    """Gives a checkpoint another card; its weights stay as they are."""
+    _write(path, safetensors.torch.load_file(path), card)
 
 
 def read_card(path: Path | str) -> Card:
@@ -124,6 +127,12 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
             f"checkpoint {path} does not fit the model {card.model!r} it names: {one_line(error)}"
         ) from error
     return model.eval().requires_grad_(False), card
+
+
+def _write(path: Path | str, tensors: dict[str, torch.Tensor], card: Card) -> None:
+    metadata = {_METADATA_KEY: json.dumps(dataclasses.asdict(card), sort_keys=True)}
+    with replacing(path) as temporary_path:
+        safetensors.torch.save_file(tensors, temporary_path, metadata)
 
 
 def _preprocessing_from(fields: dict[str, Any]) -> Preprocessing:

@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import Card
+from .checkpoint import Card, read_card, replace_card
 from .errors import InputError, warn
 from .tiff import read_grey
 from .volume import Volume, open_volume
@@ -42,7 +42,8 @@ class Seen:
     def claim(self, subject: str = "no model") -> str:
         """What can be said of the slices, as a clause that follows their kidney's name."""
         if self.learned:
-            return f"of which {len(self.learned)} of {self.slices} slices were learned from"
+            chosen = f", and epoch and threshold were chosen on {len(self.chosen)}" if self.chosen else ""
+            return f"of which {len(self.learned)} of {self.slices} slices were learned from{chosen}"
         if self.unknown:
             return f"which {subject} is known to have seen (not every checkpoint says what it learned from)"
         how = "images compared by content" if self.by_content else "by name only: their images were not compared"
@@ -144,6 +145,27 @@ def what_was_seen(cards: Sequence[Card], places: Places, data_dir: Path | str | 
         by_content=all(slice_id in known for slice_id in unnamed),
         unknown=not all(card.trained_on for card in cards),
     )
+
+
+def record_images(path: Path | str, data_dir: Path | str) -> None:
+    """Adds the digests of its images to a checkpoint of an earlier version; weights and card stay as they are.
+
+    Args:
+        path: of the checkpoint; nothing is done where it has them.
+        data_dir: a folder in the competition's layout, with the slices that the card names.
+
+    Raises:
+        InputError: a slice is not there.
+    """
+    card = read_card(path)
+    slice_ids = [*card.trained_on, *(card.training.get("held_out") or ())]
+    if all(slice_id in card.image_digests for slice_id in slice_ids):
+        return
+    places = _find(slice_ids, Path(data_dir))
+    missing = [slice_id for slice_id in slice_ids if slice_id not in places]
+    if missing:
+        raise InputError(f"{data_dir} has no image of {missing[0]}, which {path} learned from or was chosen on")
+    replace_card(path, replace(card, image_digests=digest_slices(places)))
 
 
 def warn_of_learned(cards: Sequence[Card], places: Places, data_dir: Path | str | None = None) -> None:

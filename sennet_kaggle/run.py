@@ -132,11 +132,11 @@ def _notes_on_masks(
     submission_path: Path, checkpoint_path: Path, origin: Origin | None, volumes: list[Volume], data_dir: Path | str
 ) -> list[str]:
     if origin is None:
-        note = f"Masks: {submission_path.name}, which does not say what made it or how"
-        if checkpoint_path.is_file():
-            note += f"; {name_checkpoint(checkpoint_path)} and the curves may be of another model"
-            warn(f"{submission_path}: {note.partition(', ')[2]}")
-        return [f"{note}."]
+        if not checkpoint_path.is_file():
+            return [f"Masks: {submission_path.name}; nothing says what made it or how."]
+        name = name_checkpoint(checkpoint_path)
+        warn(f"nothing says what made {submission_path}: {name} and the curves beside it may be of another model")
+        return [f"Masks: {submission_path.name}; nothing says what made it: {name} and the curves may be another's."]
     notes = [f"Masks: {submission_path.name}, made {origin.describe()}."]
     for volume in volumes:
         places = {slice_id: (volume, z) for z, slice_id in enumerate(volume.slice_ids)}
