@@ -1,16 +1,28 @@
 """Which slices are the same image, and what may be claimed of a checkpoint."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from conftest import write_tiff
+from safetensors.torch import load_file
 
-from sennet_kaggle.checkpoint import Card, read_card
+from sennet_kaggle.checkpoint import Card, read_card, save_checkpoint
 from sennet_kaggle.config import Preprocessing, Training
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.identity import check_split, digest_slices, image_digest, same_images, what_was_seen
+from sennet_kaggle.files import shipped_checkpoints
+from sennet_kaggle.identity import (
+    check_split,
+    digest_slices,
+    image_digest,
+    record_images,
+    same_images,
+    what_was_seen,
+)
+from sennet_kaggle.models import create_model
 from sennet_kaggle.tiff import read_grey
 from sennet_kaggle.train import fit
 from sennet_kaggle.volume import open_volume
@@ -108,7 +120,7 @@ def test_what_was_seen_goes_by_content(kidney, tmp_path):
     seen = what_was_seen([learned_two], places(renamed))
     assert seen.learned == {f"renamed_000{z}": f"kidney_3_sparse_000{z}" for z in (0, 1)}
     assert seen.chosen == {"renamed_0002": "kidney_3_sparse_0002"} and seen.by_content
-    assert "2 of 3 slices were learned from" in seen.claim()
+    assert "2 of 3 slices were learned from, and epoch and threshold were chosen on 1" in seen.claim()
 
     for z in range(3):  # the name stays, the image is another one
         write_tiff(renamed / "images" / f"{z:04d}.tif", GREY + np.uint16(z))
@@ -142,3 +154,32 @@ def test_slices_of_another_size_are_not_read(kidney, monkeypatch):
 
     monkeypatch.setattr(identity, "read_grey", None)
     assert what_was_seen([card("x_0000", digests={"x_0000": "1303x912-0"})], places(kidney)).by_content
+
+
+def test_recording_images_changes_nothing_else(kidney, tmp_path):
+    """Every tensor, in whatever type, and all the rest of the card."""
+    path = tmp_path / "c.safetensors"
+    arguments = {"in_channels": 1, "widths": [4], "bottleneck": 4}
+    old = Card("unet", arguments, Preprocessing(mean=(0.5,), std=(0.1,)), 0.5, ("kidney_3_sparse_0001",), {"epoch": 3})
+    save_checkpoint(path, create_model("unet", **arguments), old, half=True)
+    tensors = load_file(path)
+    record_images(path, tmp_path)
+    recorded = read_card(path)
+    assert recorded.image_digests == {"kidney_3_sparse_0001": digest_slices(places(kidney))["kidney_3_sparse_0001"]}
+    assert replace(recorded, image_digests={}) == old
+    after = load_file(path)
+    assert all(after[name].dtype == each.dtype and torch.equal(after[name], each) for name, each in tensors.items())
+    shutil.rmtree(kidney)
+    record_images(path, tmp_path)  # it has them
+    save_checkpoint(path, create_model("unet", **arguments), old)
+    with pytest.raises(InputError, match="has no image of kidney_3_sparse_0001, which .*c.safetensors learned from"):
+        record_images(path, tmp_path)
+
+
+def test_what_is_shipped_knows_its_images_by_content(data_dir, tmp_path):
+    """The competition's slices under any name; another kidney's are not among them."""
+    cards = [read_card(path) for path in shipped_checkpoints()]
+    shutil.copytree(data_dir / "train" / "kidney_1_dense", tmp_path / "renamed")
+    assert len(what_was_seen(cards, places(tmp_path / "renamed")).learned) == 11
+    seen = what_was_seen(cards, places(data_dir / "train" / "kidney_2"))
+    assert seen.claim() == "which no model has seen (images compared by content)"

@@ -15,10 +15,11 @@ from conftest import REPOSITORY
 from sennet_kaggle import train
 from sennet_kaggle.__main__ import main
 from sennet_kaggle.checkpoint import load_checkpoint, read_card
-from sennet_kaggle.config import EXPERIMENTS, Inference, Preprocessing, Training
+from sennet_kaggle.config import DEFAULT_INFERENCE, EXPERIMENTS, Inference, Preprocessing, Training
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.metrics import dice_counts, dice_from_counts
-from sennet_kaggle.predict import load_predictors, predict_masks
+from sennet_kaggle.models import create_model
+from sennet_kaggle.predict import create_predictor, load_predictors, predict_masks, predict_probabilities
 from sennet_kaggle.probability import save_probability
 from sennet_kaggle.train import fit, passes, plan_batches
 from sennet_kaggle.training_state import TrainingState, create_schedule
@@ -218,6 +219,26 @@ def test_windows_and_neighbours(kidneys, tmp_path):
     (volume,) = open_volumes(kidneys, "train")
     masks = dict(predict_masks(volume, load_predictors([path], Inference()), Inference()))
     assert {mask.shape for mask in masks.values()} == {(50, 40)}
+
+
+@pytest.mark.parametrize("preprocessing", [Preprocessing(roi_size=32), Preprocessing(region="windows", roi_size=32)])
+def test_what_is_judged_is_what_predict_writes(kidneys, tmp_path, preprocessing):
+    """Held-out slices are scored by the probabilities that `predict` gives by default, flips and arithmetic included."""
+    training = dataclasses.replace(TINY, preprocessing=preprocessing, precision="bfloat16")
+    path = fit(training, kidneys, tmp_path / "out")
+    assert Inference(**read_card(path).training["judged_with"]) == DEFAULT_INFERENCE != Inference()
+    (volume,) = open_volumes(kidneys, "train")
+    last = history(tmp_path / "out").iloc[-1]
+    model = create_model(training.model, in_channels=3, **training.model_arguments)
+    model.load_state_dict(weights(tmp_path / "out"))  # before the file rounds them to float16
+    scores = {}
+    for inference in (DEFAULT_INFERENCE, Inference()):
+        predictor = create_predictor(model, preprocessing, 0.5, inference)
+        probability = dict(predict_probabilities(volume, [predictor], inference))["k_0001"].numpy().astype(float)
+        mask_gt = volume.label(1)
+        scores[inference.tta] = 2 * probability[mask_gt].sum() / (probability.sum() + mask_gt.sum())
+    assert scores["flips"] == pytest.approx(last["held_out_dice_soft"], rel=1e-9)
+    assert scores["none"] != pytest.approx(last["held_out_dice_soft"], rel=1e-6)
 
 
 def test_averaged_weights_are_judged_and_kept(kidneys, tmp_path):
