@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from .config import DEFAULT_INFERENCE, THRESHOLDS, Training
@@ -33,7 +34,9 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
         held_out_dice_soft, of the probabilities; held_out_dice, of the masks at the best threshold;
         threshold, which that was. Both are pooled over the slices.
     """
-    predictor = create_predictor(copy.deepcopy(model), training.preprocessing, 0.5, DEFAULT_INFERENCE)
+    # Without the training's reduced precision, which accelerate has put around the model's forward.
+    plain = extract_model_from_parallel(copy.deepcopy(model), keep_fp32_wrapper=False)
+    predictor = create_predictor(plain, training.preprocessing, 0.5, DEFAULT_INFERENCE)
     counts = np.zeros((len(THRESHOLDS), 3), dtype=np.int64)
     overlap, sizes = 0.0, 0.0
     for (volume, z), probability in zip(held_out.slices.values(), _predict(predictor, held_out), strict=True):

@@ -223,7 +223,7 @@ def test_windows_and_neighbours(kidneys, tmp_path):
 
 @pytest.mark.parametrize("preprocessing", [Preprocessing(roi_size=32), Preprocessing(region="windows", roi_size=32)])
 def test_what_is_judged_is_what_predict_writes(kidneys, tmp_path, preprocessing):
-    """Held-out slices are scored by the probabilities that `predict` gives by default, flips and arithmetic included."""
+    """Held-out slices are scored by what `predict` gives by default, flips and arithmetic included."""
     training = dataclasses.replace(TINY, preprocessing=preprocessing, precision="bfloat16")
     path = fit(training, kidneys, tmp_path / "out")
     assert Inference(**read_card(path).training["judged_with"]) == DEFAULT_INFERENCE != Inference()
