@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .distributed import Share
 from .errors import InputError
+from .padding import fill_padding
 from .transforms import resize_probability, resize_slice
 
 Score = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
@@ -155,7 +156,7 @@ def _scratch(scratch_dir: Path | str | None, shape: tuple[int, int, int], share:
 def _store(folder: str, slices: Sequence[np.ndarray], shape: tuple[int, int, int]) -> None:
     """Writes the resized volume, and zeros for its scores."""
     volume = _open_on_disk(f"{folder}/grey.npy", slices[0].dtype, shape)
-    planes = (resize_slice(slice_, *shape[1:]) for slice_ in _alike(slices))
+    planes = (resize_slice(fill_padding(slice_), *shape[1:]) for slice_ in _alike(slices))
     for z, plane in enumerate(resample_along(planes, len(slices), shape[0])):
         volume[z] = np.rint(plane)
     _open_on_disk(f"{folder}/scores.npy", np.dtype(np.float16), shape)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from .errors import InputError
 from .files import write_whole
 from .metrics import dice_counts, dice_from_counts
+from .padding import crop_padding
 from .report import SegmentedSlice, segmented_slice
 from .volume import Volume
 
@@ -350,7 +351,7 @@ def _numbers(volume: Volume) -> list[int] | None:
 
 def _window(volume: Volume) -> Window:
     """One window for the kidney, so that brightness does not jump from slice to slice."""
-    sampled = np.concatenate([volume[z][::4, ::4].ravel() for z in _spread(len(volume), 8)])
+    sampled = np.concatenate([crop_padding(volume[z])[::4, ::4].ravel() for z in _spread(len(volume), 8)])
     return Window(*np.percentile(sampled, (0.5, 99.8)).tolist())
 
 

@@ -18,6 +18,7 @@ from .checkpoint import load_checkpoint
 from .config import Inference, Preprocessing
 from .distributed import Share, local_rank
 from .errors import InputError
+from .padding import fill_padding, sample_slices
 from .predictor import Predictor, to_probability
 from .probability import save_probability
 from .rle import rle_encode
@@ -204,8 +205,11 @@ def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: I
     thread that computes, and once these are more than the cores they wait for one another.
     """
     windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
-    background = measure_background(volume) if windows and inference.skip_background else None
-    intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
+    skips = windows and inference.skip_background
+    percentile = any(predictor.preprocessing.intensity == "percentile" for predictor in predictors)
+    sample = sample_slices(volume) if skips or percentile else volume
+    background = measure_background(sample) if skips else None
+    intensities = [measure_intensity(sample, predictor.preprocessing) for predictor in predictors]
 
     def score(slices: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
         members = zip(predictors, intensities, fan_out(slices, len(predictors)), strict=True)
@@ -244,7 +248,8 @@ def _score_along_z(volume: Volume, zs: range, score: Score, scale: float) -> Ite
     slices = (volume[z] for z in zs)
     if scale == 1:
         return score(slices)
-    resized = (resize_slice(slice_, *(scaled_length(length, scale) for length in slice_.shape)) for slice_ in slices)
+    filled = map(fill_padding, slices)  # before its edge is blurred
+    resized = (resize_slice(slice_, *(scaled_length(length, scale) for length in slice_.shape)) for slice_ in filled)
     return (resize_map(map_, *volume.slice_size(z)) for z, map_ in zip(zs, score(resized), strict=True))
 
 
