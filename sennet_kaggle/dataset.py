@@ -13,7 +13,7 @@ from .config import Preprocessing
 from .errors import InputError
 from .padding import find_padding
 from .transforms import image_to_tensor, mask_to_target, measure_intensity, read_stack, slice_to_image
-from .volume import Volume
+from .volume import Volume, warn_of_gaps
 
 
 class SliceDataset(Dataset):
@@ -63,6 +63,9 @@ class SliceDataset(Dataset):
             raise InputError(f"no labelled slice is left in {', '.join(volume.name for volume in self.volumes)}")
         self._places = list(self.slices.values())
         used = {volume.name: volume for volume, _ in self._places}.values()
+        if any(preprocessing.offsets):
+            for volume in used:
+                warn_of_gaps(volume, "training with offsets")
         # Windows are cut anew each time, and neighbours need not be labelled: only whole slices are worth keeping.
         cached = cache_dir is not None and preprocessing.region == "whole" and not any(preprocessing.offsets)
         self._rows = _open_rows(cache_dir, used, preprocessing) if cached else {}

@@ -43,7 +43,7 @@ def shipped_checkpoints() -> list[Path]:
     Raises:
         InputError: there is none.
     """
-    paths = sorted(SHIPPED_DIR.glob("*.safetensors"))
+    paths = sorted(path for path in SHIPPED_DIR.glob("*.safetensors") if not path.name.startswith("."))
     if not paths:
         raise InputError(f"{SHIPPED_DIR} has no checkpoint: train one, or name one with --checkpoint")
     return paths

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from .budget import Budget
 from .checkpoint import read_card
 from .config import SHIPPED_INFERENCE, Inference
 from .distributed import Share
-from .errors import InputError, one_line
+from .errors import InputError, one_line, show_messages
 from .faults import Faults, on_kaggle
 from .files import write_whole
 from .guard import GuardedModel
@@ -73,6 +74,7 @@ def run_kernel(settings: KernelSettings) -> None:
         InputError: the competition or the models are not attached; in a strict run, any fault. A strict run then
             leaves no submission, any other the complete one it has.
     """
+    show_messages(tqdm.write)
     strict = not on_kaggle() if settings.strict is None else settings.strict
     with _none_left_by_failure(settings.submission_path) if strict else nullcontext():
         run = _Run(settings, Faults(strict))
@@ -100,6 +102,7 @@ def _none_left_by_failure(path: Path) -> Iterator[None]:
 
 def _help(settings: KernelSettings, share: Share) -> None:
     """What another process does of a run: it leaves a journal with the rows of its share."""
+    show_messages(lambda _: None)  # the first process says the same
     run = _Run(settings, Faults(strict=False), share)
     for step in (run.load, run.try_out, run.segment):
         step()

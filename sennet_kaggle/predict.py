@@ -24,7 +24,7 @@ from .probability import save_probability
 from .rle import rle_encode
 from .stream import fan_out, work_ahead
 from .transforms import fetch_mask, measure_intensity, resize_map, resize_slice
-from .volume import Volume
+from .volume import Volume, warn_of_gaps
 
 # On import, since threads that torch has started before it keep heaps of their own.
 keep_freed_memory()
@@ -111,6 +111,8 @@ def predict_probabilities(
     scale = inference.scale_of(volume.name)
     zs = range(len(volume)) if zs is None else zs
     reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
+    if inference.axes == "zyx" or reach:
+        warn_of_gaps(volume, "axes zyx" if inference.axes == "zyx" else "a model that sees several slices at once")
     if inference.axes == "z":
         first = max(0, zs.start - reach)
         scores = _score_along_z(volume, range(first, min(len(volume), zs.stop + reach)), score, scale)

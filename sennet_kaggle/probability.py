@@ -120,7 +120,7 @@ def open_probabilities(probability_dir: Path | str) -> list[ProbabilityVolume]:
     Raises:
         InputError: the folder is missing or has none, or a file is damaged.
     """
-    paths = sorted(Path(probability_dir).glob("*.npy"))
+    paths = sorted(path for path in Path(probability_dir).glob("*.npy") if not path.name.startswith("."))
     if not paths:
         raise InputError(f"{probability_dir} has no probabilities: make some with predict --save-probability")
     return [_open(path) for path in paths]
