@@ -402,9 +402,16 @@ def _parse_object(text: str) -> dict[str, Any]:
     return parsed
 
 
+def _say(text: str) -> None:
+    """Writes to standard error, clear of the progress bars there."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; bad input is one line on standard error and exit status 2."""
-    show_messages(lambda text: print(text, file=sys.stderr))
+    show_messages(_say)
     try:
         with registry:
             app.cli(

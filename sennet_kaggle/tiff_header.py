@@ -45,10 +45,12 @@ def open_page(path: Path, label: bool = False) -> Iterator[tifffile.TiffPage]:
     with tiff:
         with reading(path, "is truncated or damaged"):
             page = tiff.pages[0]
-            pages = max(len(tiff.pages), page.imagedepth, _images_in_one(page, path))
+            in_one = _images_in_one(page, path)
+            images = max(len(tiff.pages), page.imagedepth, in_one)
+            if images > 1:
+                how = _how_to_split(path.resolve(), page, in_one)
+                raise InputError(f"{path} holds {images} images: expected one slice per file. {how}")
             end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-        if pages > 1:
-            raise InputError(f"{path} holds {pages} images: expected one slice per file. {_how_to_split(path, page)}")
         if end > tiff.filehandle.size:
             raise InputError(f"{path} is truncated: expected {end} bytes, found {tiff.filehandle.size}: copy it again")
         with reading(path, "is truncated or damaged"):
@@ -117,30 +119,34 @@ def _images_in_one(page: tifffile.TiffPage, path: Path) -> int:
     return images
 
 
-def _how_to_split(path: Path, page: tifffile.TiffPage) -> str:
-    height, width, *channels = page.shape[page.axes.find("Y") :]
+def _how_to_split(path: Path, page: tifffile.TiffPage, in_one: int) -> str:
+    """A command that makes a file of each image, numbered from 0000."""
+    size = page.shape[page.axes.find("Y") :]
+    module, stack = "tifffile", f"tifffile.imread({str(path)!r})"
     if page.compression == COMPRESSION.LZW:  # which tifffile needs imagecodecs for
-        modules, stack = "cv2, tifffile", f"cv2.imreadmulti({str(path)!r}, flags=-1)[1]"
-    else:
-        modules, stack = (
-            "tifffile",
-            f"tifffile.imread({str(path)!r}).reshape(-1, {', '.join(map(str, (height, width, *channels)))})",
-        )
-    photometric = "rgb" if channels else "minisblack"
+        module, stack = "cv2", f"cv2.imreadmulti({str(path)!r}, flags=-1)[1]"
+    elif in_one > 1 and page.bitspersample % 8 == 0:  # tifffile trusts the metadata, which may promise too much
+        form = page.dtype.newbyteorder(page.parent.byteorder).str
+        count, offset = in_one * prod(size), page.dataoffsets[0]
+        module, stack = "numpy", f"numpy.fromfile({str(path)!r}, {form!r}, {count}, offset={offset})"
+    modules = "tifffile" if module == "tifffile" else f"{module}, tifffile"
+    if module != "cv2":
+        stack += f".reshape(-1, {', '.join(map(str, size))})"
+    first = "" if _is_decodable(page) else "pip install imagecodecs; "
+    photometric = "rgb" if len(size) > 2 else "minisblack"
     return (
-        f'Split it, in a new folder: python -c "import {modules}; '
-        "[tifffile.imwrite(f'{z:04d}.tif', s, "
-        f"photometric='{photometric}') for z, s in enumerate({stack})]\""
+        f'Split it, in a new folder: {first}python -c "import {modules}; '
+        f"[tifffile.imwrite(f'{{z:04d}}.tif', s, photometric='{photometric}') for z, s in enumerate({stack})]\""
     )
 
 
 def _check_pixels(path: Path, page: tifffile.TiffPage, label: bool) -> None:
     """What a pixel is, and how many there are."""
-    bits = LABEL_BITS if label else GREY_BITS
+    bits, or_bits = (LABEL_BITS, " or single bits") if label else (GREY_BITS, "")
     if page.dtype not in bits or page.bitspersample != bits[page.dtype]:
         raise InputError(
-            f"{path} has pixels of another kind: expected 8- or 16-bit unsigned grey values, "
-            f"found {page.bitspersample}-bit {page.dtype}: save it as uint8 or uint16"
+            f"{path} is not a slice: expected 8- or 16-bit unsigned grey values{or_bits}, "
+            f"found {page.bitspersample}-bit {page.dtype}: scale it to 0..255 or 0..65535 and save it as such"
         )
     # A 1-bit label is taken by its bits: tifffile writes bool arrays as WhiteIsZero, other programs as BlackIsZero.
     one_bit = page.bitspersample == 1
@@ -148,12 +154,15 @@ def _check_pixels(path: Path, page: tifffile.TiffPage, label: bool) -> None:
         one_bit and page.photometric == PHOTOMETRIC.MINISWHITE
     ):
         found = _PHOTOMETRICS.get(page.photometric) or getattr(page.photometric, "name", page.photometric)
-        raise InputError(f"{path} stores {found}: expected grey values with black as zero; convert it to such")
+        raise InputError(
+            f"{path} stores {found}: expected grey values with black as zero: convert it to 8- or 16-bit grey "
+            f"(ImageJ: Image > Type) and save it with black as zero"
+        )
     grey, colour = page.axes == "YX", page.axes == "YXS" and page.photometric == PHOTOMETRIC.RGB
     if not grey and not (colour and page.shape[2] == 3):
         raise InputError(
             f"{path} has {page.samplesperpixel} channels ({page.axes} {page.shape}): expected one, "
-            f"or red = green = blue pixel by pixel; save the grey channel alone"
+            f"or red = green = blue pixel by pixel: save the grey channel alone"
         )
     height, width = map(operator.index, page.shape[:2])  # a damaged tag may hold bytes
     if height * width > MAX_PIXELS:
@@ -164,14 +173,17 @@ def _check_pixels(path: Path, page: tifffile.TiffPage, label: bool) -> None:
 
 def _check_codec(path: Path, page: tifffile.TiffPage) -> None:
     """Whether the pixels can be decoded here."""
-    if page.compression in (COMPRESSION.NONE, COMPRESSION.LZW):  # LZW is decoded by OpenCV
-        return
-    if not _has_decoder(page.compression):
+    if not _is_decodable(page):
         raise InputError(f"{path} {_no_decoder(path, getattr(page.compression, 'name', page.compression))}")
+
+
+def _is_decodable(page: tifffile.TiffPage) -> bool:
+    return page.compression in (COMPRESSION.NONE, COMPRESSION.LZW) or _has_decoder(page.compression)
 
 
 @lru_cache
 def _has_decoder(compression: int) -> bool:
+    """Whether tifffile decodes a compression here; LZW is left to OpenCV."""
     try:
         tifffile.TIFF.DECOMPRESSORS[compression](b"")
     except (KeyError, ImportError):
@@ -183,9 +195,9 @@ def _has_decoder(compression: int) -> bool:
 
 def _no_decoder(path: Path, what: str) -> str:
     return (
-        f"needs a decoder that is not installed ({what}): pip install imagecodecs; where that cannot be, rewrite the "
-        f"file before: python -c \"import tifffile; tifffile.imwrite('NEW.tif', tifffile.imread({str(path)!r}), "
-        f"compression='zlib')\""
+        f"needs a decoder that is not installed ({what}): pip install imagecodecs, and for places without it, such as "
+        f"Kaggle, rewrite the file: python -c \"import tifffile; tifffile.imwrite('NEW.tif', "
+        f"tifffile.imread({str(path)!r}), compression='zlib')\""
     )
 
 
@@ -219,7 +231,7 @@ def _check_segments(path: Path, page: tifffile.TiffPage) -> None:
         problem = f"has {word} that overlap"
     else:
         return
-    raise InputError(f"{path} {problem}: expected data for every pixel; copy it again, or write it anew")
+    raise InputError(f"{path} {problem}: expected data for every pixel: copy it again, or write it anew")
 
 
 def _warn_of_orientation(path: Path, page: tifffile.TiffPage) -> None:

@@ -145,7 +145,7 @@ def garble(content: bytearray) -> bytearray:
         pytest.param(damaged(garble), "cannot be decoded", id="pixels overwritten"),
         pytest.param(
             lambda p: write_tiff(p, GREY.astype(np.float32)),
-            "expected 8- or 16-bit .* found 32-bit float32: save it as",
+            "expected 8- or 16-bit .* found 32-bit float32: scale it",
             id="float",
         ),
         pytest.param(
