@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from tifffile import COMPRESSION, PHOTOMETRIC
+from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG
 
 from .errors import InputError, one_line, warn
 
@@ -46,7 +46,8 @@ def open_page(path: Path, label: bool = False) -> Iterator[tifffile.TiffPage]:
         with reading(path, "is truncated or damaged"):
             page = tiff.pages[0]
             in_one = _images_in_one(page, path)
-            images = max(len(tiff.pages), page.imagedepth, in_one)
+            planes = page.samplesperpixel if page.planarconfig == PLANARCONFIG.SEPARATE else 1
+            images = max(len(tiff.pages), page.imagedepth, planes, in_one)
             if images > 1:
                 how = _how_to_split(path.resolve(), page, in_one)
                 raise InputError(f"{path} holds {images} images: expected one slice per file. {how}")
