@@ -45,7 +45,7 @@ def open_page(path: Path, label: bool = False) -> Iterator[tifffile.TiffPage]:
     with tiff:
         with reading(path, "is truncated or damaged"):
             page = tiff.pages[0]
-            in_one = _images_in_one(page, path)
+            in_one = _images_in_one(page, path) if len(tiff.pages) == 1 else 1
             planes = page.samplesperpixel if page.planarconfig == PLANARCONFIG.SEPARATE else 1
             images = max(len(tiff.pages), page.imagedepth, planes, in_one)
             if images > 1:
