@@ -207,7 +207,7 @@ def warn_of_gaps(volume: Volume, why: str) -> None:
         volume: the kidney.
         why: what takes its slices for neighbours.
     """
-    runs = consecutive_runs([path.stem for path in volume.image_paths])
+    runs = consecutive_runs([slice_id.removeprefix(f"{volume.name}_") for slice_id in volume.slice_ids])
     gaps = [f"{before[-1]} and {after[0]}" for before, after in pairwise(runs)]
     if gaps:
         more = f" and {len(gaps) - _SHOWN_GAPS} more" if len(gaps) > _SHOWN_GAPS else ""
