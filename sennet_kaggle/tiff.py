@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from .errors import InputError, warn
-from .tiff_header import open_page, reading
+from .tiff_header import BY_OPENCV, open_page, reading, zeros_are_vessel
 
 # What a label may hold besides 0: one of these, the largest of its bits or 1.
 _VESSEL = (1, 255, 65535)
@@ -25,7 +25,7 @@ def read_grey(path: Path) -> np.ndarray:
     """Reads one slice with its exact values, in the order in which they are stored: no tag turns them.
 
     Args:
-        path: a TIFF of one page, grey or R=G=B, in a compression that tifffile decodes, or LZW.
+        path: a TIFF of one page, grey or R=G=B, in a compression that tifffile or OpenCV decodes.
 
     Returns:
         (H, W) uint8 or uint16, as stored.
@@ -75,9 +75,11 @@ def read_mask(path: Path) -> np.ndarray:
 def _read(path: Path, label: bool = False) -> np.ndarray:
     with open_page(path, label) as page:
         with reading(path, "cannot be decoded"):
-            pixels = _decode_lzw(path, page) if page.compression == tifffile.COMPRESSION.LZW else page.asarray()
+            pixels = _decode_by_opencv(path, page) if page.compression in BY_OPENCV else page.asarray()
         if pixels is None or pixels.shape[:2] != page.shape[:2] or pixels.dtype != page.dtype:
             raise InputError(f"{path} cannot be decoded: copy it again")
+        if zeros_are_vessel(page):
+            pixels = ~pixels
     if pixels.ndim == 3:
         if (pixels != pixels[..., :1]).any():
             raise InputError(f"{path} is coloured: expected one grey channel, or red = green = blue")
@@ -85,12 +87,8 @@ def _read(path: Path, label: bool = False) -> np.ndarray:
     return pixels
 
 
-def _decode_lzw(path: Path, page: tifffile.TiffPage) -> np.ndarray | None:
-    """Decodes with OpenCV: tifffile needs imagecodecs for LZW, which the Kaggle image lacks.
-
-    Returns:
-        The pixels as stored: OpenCV would turn them by one tag and invert single bits by another, so both are reset.
-    """
+def _decode_by_opencv(path: Path, page: tifffile.TiffPage) -> np.ndarray | None:
+    """The pixels as stored: OpenCV would turn them by one tag and invert single bits by another, so both are reset."""
     content = np.fromfile(path, dtype=np.uint8)
     for name in ("Orientation", "PhotometricInterpretation"):
         tag = page.tags.get(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG
+from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, PREDICTOR
 
 from .errors import InputError, one_line, warn
 
@@ -19,6 +19,9 @@ GREY_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 LABEL_BITS = {**GREY_BITS, np.dtype(np.bool_): 1}
 # The competition's largest slice has 4 million pixels; a damaged header may ask for terabytes.
 MAX_PIXELS = 2**26
+
+# What OpenCV decodes: tifffile needs imagecodecs for these, which the Kaggle image lacks.
+BY_OPENCV = (COMPRESSION.LZW, COMPRESSION.CCITTRLE, COMPRESSION.CCITTFAX3, COMPRESSION.CCITTFAX4)
 
 _UIC2_TAG = 33629  # MetaMorph: one value for each image of the stack
 _PHOTOMETRICS = {
@@ -124,7 +127,7 @@ def _how_to_split(path: Path, page: tifffile.TiffPage, in_one: int) -> str:
     """A command that makes a file of each image, numbered from 0000."""
     size = page.shape[page.axes.find("Y") :]
     module, stack = "tifffile", f"tifffile.imread({str(path)!r})"
-    if page.compression == COMPRESSION.LZW:  # which tifffile needs imagecodecs for
+    if page.compression in BY_OPENCV:
         module, stack = "cv2", f"cv2.imreadmulti({str(path)!r}, flags=-1)[1]"
     elif in_one > 1 and page.bitspersample % 8 == 0:  # tifffile trusts the metadata, which may promise too much
         form = page.dtype.newbyteorder(page.parent.byteorder).str
@@ -149,11 +152,8 @@ def _check_pixels(path: Path, page: tifffile.TiffPage, label: bool) -> None:
             f"{path} is not a slice: expected 8- or 16-bit unsigned grey values{or_bits}, "
             f"found {page.bitspersample}-bit {page.dtype}: scale it to 0..255 or 0..65535 and save it as such"
         )
-    # A 1-bit label is taken by its bits: tifffile writes bool arrays as WhiteIsZero, other programs as BlackIsZero.
-    one_bit = page.bitspersample == 1
-    if page.photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB) and not (
-        one_bit and page.photometric == PHOTOMETRIC.MINISWHITE
-    ):
+    white_bits = page.bitspersample == 1 and page.photometric == PHOTOMETRIC.MINISWHITE
+    if page.photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB) and not white_bits:
         found = _PHOTOMETRICS.get(page.photometric) or getattr(page.photometric, "name", page.photometric)
         raise InputError(
             f"{path} stores {found}: expected grey values with black as zero: convert it to 8- or 16-bit grey "
@@ -168,23 +168,35 @@ def _check_pixels(path: Path, page: tifffile.TiffPage, label: bool) -> None:
     height, width = map(operator.index, page.shape[:2])  # a damaged tag may hold bytes
     if height * width > MAX_PIXELS:
         raise InputError(f"{path} claims to be {height}x{width}, too large for a slice: copy it again")
-    if one_bit and page.photometric == PHOTOMETRIC.MINISWHITE:
-        warn(f"{path} is a 1-bit label marked WhiteIsZero: its bits of 1 are taken for vessel", path.parent)
+    if white_bits:
+        bit = "0, which are white," if zeros_are_vessel(page) else "1, as tifffile writes them,"
+        warn(f"{path} is a 1-bit label marked WhiteIsZero: its bits of {bit} are taken for vessel", path.parent)
+
+
+def zeros_are_vessel(page: tifffile.TiffPage) -> bool:
+    """Whether a label of single bits has its vessels, which are white, at 0.
+
+    tifffile marks every bool array as WhiteIsZero, although it stores True as 1.
+    """
+    by_tifffile = str(page.tags.valueof("Software", "")).startswith("tifffile")
+    return page.bitspersample == 1 and page.photometric == PHOTOMETRIC.MINISWHITE and not by_tifffile
 
 
 def _check_codec(path: Path, page: tifffile.TiffPage) -> None:
     """Whether the pixels can be decoded here."""
     if not _is_decodable(page):
         raise InputError(f"{path} {_no_decoder(path, getattr(page.compression, 'name', page.compression))}")
+    if page.predictor not in (PREDICTOR.NONE, PREDICTOR.HORIZONTAL):
+        raise InputError(f"{path} {_no_decoder(path, f'predictor {page.predictor}')}")
 
 
 def _is_decodable(page: tifffile.TiffPage) -> bool:
-    return page.compression in (COMPRESSION.NONE, COMPRESSION.LZW) or _has_decoder(page.compression)
+    return page.compression in (COMPRESSION.NONE, *BY_OPENCV) or _has_decoder(page.compression)
 
 
 @lru_cache
 def _has_decoder(compression: int) -> bool:
-    """Whether tifffile decodes a compression here; LZW is left to OpenCV."""
+    """Whether tifffile decodes a compression here."""
     try:
         tifffile.TIFF.DECOMPRESSORS[compression](b"")
     except (KeyError, ImportError):

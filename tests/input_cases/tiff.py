@@ -209,8 +209,8 @@ CASES: list[Case] = [
     Case(
         "labels of single bits, WhiteIsZero",
         _STATS,
-        "its bits of 1 are taken for vessel",
-        _labels(_MASK, photometric=0),
+        "its bits of 0, which are white, are taken for vessel",
+        _labels(~_MASK, photometric=0),
         refused=False,
     ),
     Case("labels of 0 and 65535", _STATS, (), _labels(_MASK * np.uint16(65535)), refused=False),
