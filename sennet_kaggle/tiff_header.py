@@ -71,10 +71,10 @@ def reading(path: Path, problem: str) -> Iterator[None]:
 
     Args:
         path: the file.
-        problem: what is the matter with the file where nothing else is.
+        problem: what the line says where the file itself is to blame.
 
     Raises:
-        InputError: damage is called so; a lack of memory, of a right, of a decoder or of the file itself is not.
+        InputError: always; only damage is called damage, not missing memory, permission, decoder or file.
     """
     try:
         yield
@@ -85,9 +85,11 @@ def reading(path: Path, problem: str) -> Iterator[None]:
     except IsADirectoryError as error:
         raise InputError(f"{path} is a folder: expected a TIFF file") from error
     except PermissionError as error:
-        raise InputError(f"{path} may not be read: give yourself the right to, as with chmod u+r") from error
+        raise InputError(f"{path} may not be read: check its permissions, e.g. with chmod u+r") from error
     except MemoryError as error:
-        raise InputError(f"{path} could not be read for lack of memory: free some, or use fewer workers") from error
+        raise InputError(
+            f"{path} could not be read for lack of memory: close other programs, or use fewer workers"
+        ) from error
     except (ImportError, NotImplementedError) as error:
         raise InputError(f"{path} {_no_decoder(path, one_line(error))}") from error
     except OSError as error:
