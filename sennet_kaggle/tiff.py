@@ -66,7 +66,7 @@ def read_mask(path: Path) -> np.ndarray:
     if mask.mean() > _INVERTED_ABOVE:
         warn(
             f"{path} marks {mask.mean():.0%} of the slice as vessel: expected 0 outside vessels; "
-            f"if it is inverted, save 255 minus its values",
+            f"if it is inverted, swap its two values",
             path.parent,
         )
     return mask
