@@ -74,6 +74,9 @@ def predict(
 def validate(submission: Path, data_dir: Path) -> None:
     """Check that Kaggle would accept a submission for the slices of DATA_DIR/test.
 
+    The file must be a csv in UTF-8 with exactly the columns id,rle, and have each test slice once; the order of the
+    rows does not matter. It is read as pandas.read_csv reads it.
+
     Args:
         submission: The csv to check.
         data_dir: A folder in the competition's layout.
@@ -88,21 +91,57 @@ def validate(submission: Path, data_dir: Path) -> None:
 
 @app.command
 def score(
-    submission: Path, labels: Path, size: tuple[int, int] | None = None, cl_dice: bool = False, json: bool = False
+    submission: Path,
+    labels: Path,
+    size: tuple[str, ...] = (),
+    data_dir: Path | None = None,
+    labelled_only: bool = False,
+    per_slice: bool = False,
+    cl_dice: bool = False,
+    json: bool = False,
 ) -> None:
     """Score a submission with the competition's metric and Dice, per kidney and overall.
+
+    All scores go from 0 to 1 (equal; also where label and prediction are both empty), and one empty mask scores 0.
+
+    surface_dice: the competition's metric, Surface Dice at tolerance 0 in 3D. Slices that follow each other without a
+    gap are stacked as there. Where there are gaps, only the layers between neighbouring slices count, and without
+    neighbours there is none ("-"). Lines below the table say where it cannot be compared with the leaderboard.
+
+    surface_dice_2d_1px: mean over the slices of each one's Surface Dice in 2D; contours up to a pixel apart agree.
+
+    dice_pooled: Dice over the pixels of all slices; a large vessel outweighs all others.
+
+    dice_mean: mean over the slices of each one's Dice; a slice that is empty in both counts as 1.
+
+    dice_without_largest: dice_pooled without the pixels of the label's largest object in any one slice.
+
+    slices, runs: how many slices were scored, and how many stretches of consecutive slices they form.
+
+    cl_dice: mean over the slices of each one's clDice: are the centre lines found, of thick and thin vessels alike?
+
+    The last row is the mean over kidneys.
 
     Args:
         submission: The csv to score.
         labels: A folder with <kidney>/labels/*.tif (or train/ above them), or another submission taken for the truth.
-        size: Rows and columns of the masks, where LABELS is a csv without the columns height and width.
+            A kidney NAME_sparse without labels is scored by those of NAME_dense, and the other way round.
+        size: Size of the masks where LABELS is a csv and neither csv has the columns height and width: for each
+            kidney as in kidney_5=1303x912 (rows x columns); for a single kidney 1303x912 does.
+        data_dir: A folder in the competition's layout whose images tell the size of the masks instead.
+        labelled_only: Leave out slices that have no label; otherwise they are an error.
+        per_slice: Also print a row per slice, with the pixels of label, prediction and both.
         cl_dice: Also compute clDice, which takes several times as long as all the rest.
         json: Print JSON instead of a table.
     """
+    from .report import format_table
     from .score import format_scores, score_submission, scores_to_json
 
-    scores = score_submission(submission, labels, size, cl_dice)
-    print(scores_to_json(scores) if json else format_scores(scores))
+    scored = score_submission(submission, labels, size, cl_dice, labelled_only, data_dir)
+    if json:
+        print(scores_to_json(scored.kidneys, scored.slices if per_slice else None))
+    else:
+        print(f"{format_table(scored.slices)}\n" if per_slice else "", format_scores(scored.kidneys), sep="")
 
 
 @app.command
@@ -111,12 +150,14 @@ def sweep(
 ) -> None:
     """Score kept probabilities at every threshold in one pass, and find the plateau.
 
+    Slices without a label are left out; score --help says what each metric is.
+
     Args:
         probability: The folder that predict --save-probability made.
         labels: As for score.
         output_dir: Gets sweep.csv and sweep.png.
-        metric: Whose plateau to find: surface_dice, surface_dice_1px, dice_pooled, dice_mean, dice_without_largest
-            or cl_dice.
+        metric: Whose plateau to find: surface_dice (which needs neighbouring slices), surface_dice_2d_1px, dice_pooled,
+            dice_mean, dice_without_largest or cl_dice.
         cl_dice: Also compute clDice, which takes several times as long as all the rest.
     """
     from .sweep import write_sweep

@@ -34,7 +34,7 @@ _MEASURES = {
     "dice_mean": "Dice, mean",
     "dice_pooled": "pooled",
     "dice_without_largest": "without largest",
-    "surface_dice_1px": "2D Surface Dice at 1 px",
+    "surface_dice_2d_1px": "2D Surface Dice at 1 px",
 }
 
 

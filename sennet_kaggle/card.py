@@ -100,7 +100,7 @@ def _scores(volume: Volume, zs: Sequence[int], masks: Mapping[int, np.ndarray]) 
         scorer.update(mask_gt, masks[z])
         dice.append(dice_coefficient(mask_gt, masks[z]))
     scores = scorer.compute()
-    measures = (scores.dice_mean, scores.dice_pooled, scores.dice_without_largest, scores.surface_dice_1px)
+    measures = (scores.dice_mean, scores.dice_pooled, scores.dice_without_largest, scores.surface_dice_2d_1px)
     return [f"{value:.3f}" for value in (*dice, *measures)]
 
 

@@ -22,9 +22,9 @@ from .files import replacing, write_whole
 from .metrics import dice_counts, dice_from_counts
 from .predict import create_predictor, predict_masks
 from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png, markdown_table
-from .score import kidney_of
 from .train import fit
 from .training_state import HISTORY_NAME
+from .truth import kidney_of
 from .volume import Volume, open_volumes
 from .zero_shot import check_weights, run_zero_shot
 

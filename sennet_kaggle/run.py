@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from .errors import InputError
-from .score import kidney_of
 from .submission import read_submission, write_submission
 from .sweep import find_plateau
+from .truth import kidney_of
 from .volume import Volume, find_volumes
 
 
@@ -23,7 +23,7 @@ class Run:
     history: pd.DataFrame | None
     """Columns of a training run's metrics.csv."""
     sweep: pd.DataFrame | None
-    """Columns of sweep.csv; its attrs have the plateau of Surface Dice, plateau_low and plateau_high."""
+    """Columns of sweep.csv; its attrs have the plateau of (2D) Surface Dice: plateau_low, plateau_high."""
 
 
 def open_run(run_dir: Path | str, data_dir: Path | str, names: tuple[str, ...] = ()) -> Run:
@@ -47,7 +47,9 @@ def open_run(run_dir: Path | str, data_dir: Path | str, names: tuple[str, ...] =
     volumes = find_volumes(data_dir, names or tuple(sorted(set(map(kidney_of, rles)))))
     sweep = _table(run_dir / "sweep.csv")
     if sweep is not None:
-        low, high, _ = find_plateau(sweep["threshold"].tolist(), sweep["surface_dice"].tolist())
+        # Of slices that are far apart there is no Surface Dice in 3D.
+        metric = "surface_dice" if "surface_dice" in sweep.columns else "surface_dice_2d_1px"
+        low, high, _ = find_plateau(sweep["threshold"].tolist(), sweep[metric].tolist())
         sweep.attrs.update(plateau_low=low, plateau_high=high)
     return Run(volumes, rles, _table(run_dir / "metrics.csv"), sweep)
 

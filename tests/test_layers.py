@@ -8,7 +8,7 @@ import pytest
 PACKAGE_DIR = Path(__file__).resolve().parent.parent / "sennet_kaggle"
 ROWS = [
     {"errors", "surface_dice"},
-    {"allocator", "config", "distributed", "faults", "files", "inputs", "metrics", "rle", "stream", "tiff_header"},
+    {"allocator", "config", "distributed", "faults", "files", "inputs", "metrics", "stream", "tiff_header"},
     {
         "augment",
         "batching",
@@ -22,10 +22,10 @@ ROWS = [
         "padding",
         "tiff",
     },
-    {"checkpoint", "phantom", "training_state", "transforms", "volume", "windows"},
+    {"checkpoint", "phantom", "rle", "training_state", "transforms", "volume", "windows"},
     {"axes", "background", "cache", "probability", "provenance", "report", "steady", "submission"},
-    {"dataset", "notebook", "page", "predictor", "rows", "score", "stats"},
-    {"predict"},
+    {"dataset", "notebook", "page", "predictor", "rows", "stats", "truth"},
+    {"predict", "score"},
     {"trial"},
     {"segment"},
     {"card", "evaluate", "kernel", "sweep", "zero_shot"},
