@@ -270,7 +270,11 @@ def _choose_slices(
         )
     for kidney in left_out.keys() - truth.label_kidneys.keys():
         warn(f"{path}: {kidney} has no label; its {left_out[kidney]} rows are not scored")
-    return runs_by_kidney(scored), left_out
+    runs_of = runs_by_kidney(scored)
+    for kidney, runs in runs_of.items():
+        if len(runs) > 1:
+            warn(f"{kidney} has no slices to score between {runs[0][-1]} and {runs[1][0]} ({len(runs)} runs in all)")
+    return runs_of, left_out
 
 
 def _unlabelled_problems(slice_ids: Iterable[str], truth: Truth) -> list[str]:

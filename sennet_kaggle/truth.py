@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, warn
 from .rle import check_size, rle_decode
 from .submission import read_unique_rows
 from .tiff import read_mask
@@ -98,6 +98,11 @@ def open_truth(
             f"{labels_path} has no label of {_listed(kidneys)}: expected labels of the same kidneys, "
             f"found {_listed(labelled)}"
         )
+    for kidney, label_kidney in names.items():
+        if kidney != label_kidney:
+            warn(
+                f"{labels_path} has no label of {kidney}: those of {label_kidney} are taken, which has the same slices"
+            )
     own_names = {label_kidney: kidney for kidney, label_kidney in names.items()}
     wanted = {
         own_names[kidney_of(slice_id)] + slice_id.removeprefix(kidney_of(slice_id)): label
