@@ -135,7 +135,8 @@ def score(
         json: Print JSON instead of a table.
     """
     from .report import format_table
-    from .score import format_scores, score_submission, scores_to_json
+    from .score import format_scores, scores_to_json
+    from .score_csv import score_submission
 
     scored = score_submission(submission, labels, size, cl_dice, labelled_only, data_dir)
     if json:

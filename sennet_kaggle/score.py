@@ -1,17 +1,13 @@
-"""A submission against the truth: the competition's score and Dice, slice by slice in the memory of a few slices."""
+"""The scores of a kidney, slice by slice in the memory of a few slices, and what they can be compared with."""
 
 import dataclasses
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from .errors import InputError, warn
 from .metrics import (
     SurfaceDice,
     cl_dice,
@@ -22,9 +18,7 @@ from .metrics import (
     surface_dice_at_tolerance,
 )
 from .report import format_table
-from .rle import ColumnCheck, rle_decode
-from .submission import read_unique_rows, refuse, warn_of_columns
-from .truth import Truth, kidney_of, open_truth, runs_by_kidney, sizes_of_images, sizes_of_rows
+from .truth import Truth
 
 # The shallowest kidney of the competition, kidney_6, has as many slices.
 LEADERBOARD_SLICES = 501
@@ -133,53 +127,6 @@ class KidneyScorer:
         return dice_from_corner_counts(self._surface_of_runs + self._surface.inner_counts)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What `score_submission` found."""
-
-    kidneys: dict[str, Scores]
-    """In natural order of name."""
-    slices: pd.DataFrame
-    """A row per slice: slice, surface_dice_2d_1px, dice, vessel_px, predicted_px, common_px, and cl_dice on demand."""
-
-
-def score_submission(
-    submission_path: Path | str,
-    labels_path: Path | str,
-    size: Sequence[str] = (),
-    centerlines: bool = False,
-    labelled_only: bool = False,
-    data_dir: Path | str | None = None,
-) -> Scored:
-    """Scores a submission against labels or against another submission.
-
-    Args:
-        submission_path: the csv to score; the order of its rows does not matter.
-        labels_path: a folder with labels, or a csv with the columns of a submission (see `truth.open_truth`). Kidneys
-            of which the submission has no slice are left out.
-        size: of the masks of a csv (see `truth.parse_sizes`).
-        centerlines: also compute clDice.
-        labelled_only: leave out slices of the submission that have no label, instead of refusing them.
-        data_dir: a folder in the competition's layout whose images tell how large the masks are.
-
-    Raises:
-        InputError: ids are missing, extra or repeated, a row is malformed, or a mask does not fit; each is named.
-    """
-    rles = read_unique_rows(submission_path)
-    kidneys = set(map(kidney_of, rles))
-    sizes = {str(submission_path): sizes_of_rows(rles, submission_path)}
-    if data_dir is not None:
-        sizes[f"the images of {data_dir}"] = sizes_of_images(data_dir, kidneys)
-    truth = open_truth(labels_path, kidneys, size, sizes)
-    scored, left_out = _choose_slices(submission_path, rles, truth, labelled_only)
-    scorers = _score_slices(submission_path, labels_path, rles, truth, scored, centerlines)
-    kidneys = {
-        kidney: add_remark(scorer.compute(), kidney, truth, left_out[kidney]) for kidney, scorer in scorers.items()
-    }
-    tables = [scorer.slice_table(sum(scored[kidney], [])) for kidney, scorer in scorers.items()]
-    return Scored(kidneys, pd.concat(tables, ignore_index=True))
-
-
 def add_remark(scores: Scores, kidney: str, truth: Truth, left_out: int = 0) -> Scores:
     """Adds why the Surface Dice of a kidney cannot be compared with the leaderboard, if it cannot.
 
@@ -244,78 +191,6 @@ def scores_to_json(scores: Mapping[str, Scores], slices: pd.DataFrame | None = N
     if slices is not None:
         content["slices"] = slices.to_dict("records")
     return json.dumps(content, indent=2)
-
-
-def _choose_slices(
-    path: Path | str, rles: Mapping[str, Mapping[str, str]], truth: Truth, labelled_only: bool
-) -> tuple[dict[str, list[list[str]]], Counter[str]]:
-    """The runs of slices to score by kidney, and how many of each kidney's slices are left out.
-
-    Raises:
-        InputError: slices without a label, unless only the labelled ones are asked for, or labels without a slice.
-    """
-    unlabelled = [slice_id for slice_id in rles if slice_id not in truth.labels]
-    # Of a dense kidney that is scored by the labels of its sparse twin, the other slices were never asked for.
-    of_twin = {kidney for kidney, name in truth.label_kidneys.items() if name != kidney and name.endswith("_sparse")}
-    missing = [slice_id for slice_id in truth.labels if slice_id not in rles and kidney_of(slice_id) not in of_twin]
-    problems = [f"{slice_id}: is missing" for slice_id in missing]
-    if not labelled_only:
-        problems += _unlabelled_problems(unlabelled, truth)
-    refuse(path, problems, "; --labelled-only leaves out slices without a label" if unlabelled else "")
-    scored = [slice_id for slice_id in truth.labels if slice_id in rles]
-    left_out = Counter(map(kidney_of, unlabelled))
-    if not scored:
-        raise InputError(
-            f"{path} has no labelled slice: expected at least one of {', '.join(list(truth.labels)[:3])}, …"
-        )
-    for kidney in left_out.keys() - truth.label_kidneys.keys():
-        warn(f"{path}: {kidney} has no label; its {left_out[kidney]} rows are not scored")
-    runs_of = runs_by_kidney(scored)
-    for kidney, runs in runs_of.items():
-        if len(runs) > 1:
-            warn(f"{kidney} has no slices to score between {runs[0][-1]} and {runs[1][0]} ({len(runs)} runs in all)")
-    return runs_of, left_out
-
-
-def _unlabelled_problems(slice_ids: Iterable[str], truth: Truth) -> list[str]:
-    """A line per slice of a kidney with labels, and one for each kidney without any."""
-    slice_ids = list(slice_ids)
-    kidneys = Counter(kidney for kidney in map(kidney_of, slice_ids) if kidney not in truth.label_kidneys)
-    shown = [repr(slice_id)[1:-1][:100] for slice_id in slice_ids if kidney_of(slice_id) not in kidneys]
-    return [f"{slice_id}: has no label" for slice_id in shown] + [
-        f"{repr(kidney)[1:-1][:100]}: has no label for any of its {count} rows" for kidney, count in kidneys.items()
-    ]
-
-
-def _score_slices(
-    submission_path: Path | str,
-    labels_path: Path | str,
-    rles: Mapping[str, Mapping[str, str]],
-    truth: Truth,
-    scored: Mapping[str, list[list[str]]],
-    centerlines: bool,
-) -> dict[str, KidneyScorer]:
-    scorers = {kidney: KidneyScorer(centerlines) for kidney in scored}
-    checks = {submission_path: ColumnCheck(), labels_path: ColumnCheck()}
-    problems = []
-    runs = [(kidney, run) for kidney, runs in scored.items() for run in runs]
-    with tqdm(total=sum(len(run) for _, run in runs), unit="slice", desc="scoring", mininterval=1.0) as progress:
-        for kidney, run in runs:
-            for slice_id in run:
-                progress.update()
-                mask_gt = truth.read(slice_id)
-                try:
-                    mask_pred = rle_decode(rles[slice_id]["rle"], *mask_gt.shape)
-                except InputError as error:
-                    problems.append(f"{slice_id}: {error}")
-                    continue
-                scorers[kidney].update(mask_gt, mask_pred, begins_run=slice_id == run[0])
-                checks[submission_path].add(mask_pred)
-                checks[labels_path].add(mask_gt)
-    refuse(submission_path, problems)
-    for path, check in checks.items():
-        warn_of_columns(path, check)
-    return scorers
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -16,9 +16,9 @@ from sennet_kaggle.score import (
     add_remark,
     format_scores,
     mean_scores,
-    score_submission,
     scores_to_json,
 )
+from sennet_kaggle.score_csv import score_submission
 from sennet_kaggle.surface_dice import AREA_OF_CODE, surface_dice
 from sennet_kaggle.truth import Truth, open_truth, parse_sizes
 
@@ -390,6 +390,28 @@ def test_sizes_that_contradict_each_other(tmp_path, labels_dir, masks, submissio
         score_submission(turned_path, truth_path)
     with pytest.raises(InputError, match="the label of a_1_0000 is 30x41"):
         score_submission(turned_path, labels_dir)
+
+
+@pytest.mark.parametrize(
+    ("size", "change", "hint"),
+    [
+        pytest.param((60, 90), lambda mask: mask, None, id="as it should be"),
+        pytest.param((60, 90), lambda mask: np.roll(mask, -1), "if they began one pixel later", id="counted from 0"),
+        pytest.param((60, 90), lambda mask: np.roll(mask, 1), None, id="a pixel too far is no such fault"),
+        pytest.param((60, 90), lambda mask: mask.T, "would fit column by column", id="by columns"),
+        pytest.param(
+            (70, 70), lambda mask: mask.T, "if pixels were numbered column by column", id="by columns, square"
+        ),
+    ],
+)
+def test_masks_numbered_in_another_way_get_a_hint(tmp_path, caplog, size, change, hint):
+    y, x = np.mgrid[: size[0], : size[1]]
+    mask = sum((y - a) ** 2 + (x - b) ** 2 < 30 for a, b in ((10, 50), (24, 44), (50, 20), (30, 8))) > 0
+    write_csv(tmp_path / "t.csv", [("k_0000", rle_encode(mask))])
+    write_csv(tmp_path / "s.csv", [("k_0000", rle_encode(change(mask)))])
+    score_submission(tmp_path / "s.csv", tmp_path / "t.csv", ("x".join(map(str, size)),))
+    assert caplog.text.count("WARNING") == (hint is not None)
+    assert hint is None or hint in caplog.text
 
 
 def test_help_and_docs_define_every_column(capsys):

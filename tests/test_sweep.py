@@ -10,7 +10,7 @@ from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import create_model
 from sennet_kaggle.probability import open_probabilities, save_probability
 from sennet_kaggle.rle import rle_encode
-from sennet_kaggle.score import score_submission
+from sennet_kaggle.score_csv import score_submission
 from sennet_kaggle.submission import write_submission
 from sennet_kaggle.sweep import METRICS, find_plateau, sweep_thresholds, write_sweep
 from sennet_kaggle.volume import open_volume

@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 from conftest import write_tiff
 
+from sennet_kaggle.rle import rle_encode
+
 from . import Case
 
 VALIDATE = "validate --submission s.csv --data-dir data"
@@ -62,6 +64,15 @@ def _column_major(folder):
     """A square of 12 pixels in each slice, numbered column by column (a column has 40)."""
     rle = " ".join(f"{40 * x + 6} 12" for x in range(3, 15))
     _write([f"{row.split(',')[0]},{rle}" for row in EMPTY])(folder)
+
+
+def _counted_from_0(folder):
+    """The same disc in label and prediction, whose runs begin a pixel too early."""
+    y, x = np.mgrid[:40, :31]
+    disc = (y - 20) ** 2 + (x - 15) ** 2 < 81
+    for z in range(3):
+        write_tiff(folder / f"data/train/kidney_1/labels/{z:04d}.tif", disc.astype(np.uint8))
+    _write([f"kidney_1_{z:04d},{rle_encode(np.roll(disc, -1))}" for z in range(3)])(folder)
 
 
 TITLE = "Submissions and scores"
@@ -190,6 +201,13 @@ CASES: list[Case] = [
         SCORE,
         "the label of kidney_1_0001 is 41x31, but the masks of its kidney are 40x31: all must be of one size",
         _all(_label("kidney_1", 1, (41, 31)), _write(SCORED)),
+    ),
+    Case(
+        "masks that fit the labels better one pixel further on",
+        SCORE,
+        "if starts are counted from 0, add 1 to each",
+        _counted_from_0,
+        refused=False,
     ),
     # --- the size of the masks
     Case("a csv as truth that has no size", AGAINST_CSV, "give --size kidney_1=HEIGHTxWIDTH", _two_csv()),
