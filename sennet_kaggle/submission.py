@@ -187,10 +187,11 @@ def _open_text(path: Path | str) -> TextIO:
     """Opens a file as text, without its byte order mark, once its first bytes say that it can be text."""
     file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
     begin = file.peek(64)
-    for signatures, found in _NOT_PLAIN_TEXT.items():
-        if begin.startswith(signatures):
-            file.close()
-            raise InputError(f"{path} is not a submission: expected a csv in UTF-8, found {found}")
+    found = next((found for begins, found in _NOT_PLAIN_TEXT.items() if begin.startswith(begins)), None)
+    if found or b"\0" in begin:
+        file.close()
+        found = found or "binary data: name the csv itself"
+        raise InputError(f"{path} is not a submission: expected a csv in UTF-8, found {found}")
     return io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
 
 

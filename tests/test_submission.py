@@ -117,6 +117,7 @@ def test_problems_are_named(tmp_path, volumes, rows, problems):
         pytest.param("id,rle\na,1 0\n".encode("utf-16-be"), "UTF-16 text: save it", id="UTF-16 without a mark"),
         pytest.param(gzip.compress(b"id,rle\na,1 0\n"), "found gzip-compressed: unpack it", id="gzip"),
         pytest.param(b"PK\x03\x04rest", "a zip archive or an Excel workbook", id="zip"),
+        pytest.param(b"II*\0\x08\0\0\0", "found binary data: name the csv itself", id="a TIFF"),
         pytest.param(b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull", id="git-lfs"),
         pytest.param(b"<!DOCTYPE html>", "a web page: download the file itself", id="web page"),
         pytest.param(
