@@ -140,7 +140,10 @@ def add_remark(scores: Scores, kidney: str, truth: Truth, left_out: int = 0) -> 
     if scores.surface_dice is None:
         remarks.append(f"no two of the {scores.slices} scored slices are neighbours, so there is no surface in 3D")
     elif scores.runs > 1:
-        remarks.append(f"{scores.slices} slices in {scores.runs} runs, of which only the inside is scored")
+        remarks.append(
+            f"{scores.slices} slices in {scores.runs} runs, so {scores.slices - scores.runs} layer(s) between neighbours "
+            "are all that is scored"
+        )
     if left_out:
         remarks.append(f"{left_out} slices without a label are left out")
     if scores.slices < LEADERBOARD_SLICES and scores.runs == 1:
