@@ -141,8 +141,8 @@ def add_remark(scores: Scores, kidney: str, truth: Truth, left_out: int = 0) -> 
         remarks.append(f"no two of the {scores.slices} scored slices are neighbours, so there is no surface in 3D")
     elif scores.runs > 1:
         remarks.append(
-            f"{scores.slices} slices in {scores.runs} runs, so {scores.slices - scores.runs} layer(s) between neighbours "
-            "are all that is scored"
+            f"{scores.slices} slices in {scores.runs} runs, so only {scores.slices - scores.runs} layer(s) between "
+            "neighbours are scored"
         )
     if left_out:
         remarks.append(f"{left_out} slices without a label are left out")
