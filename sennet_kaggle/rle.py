@@ -7,7 +7,7 @@ Pixels are numbered row by row (left to right, then down) from 1; a mask is the 
 import numpy as np
 
 from .errors import InputError
-from .tiff import MAX_PIXELS
+from .tiff_header import MAX_PIXELS
 
 EMPTY_RLE = "1 0"
 

@@ -154,7 +154,7 @@ class _FitCheck:
     def warn(self, path: Path | str) -> None:
         """Says how the masks would fit better, if they would."""
         found = f"pixels in common with the labels instead of {self._common}"
-        # Of sound masks a shift loses 4 to 14 %: real slices, a phantom, two models' masks of kidney_3_dense.
+        # Of sound masks a shift loses 5 to 15 %: those of a phantom, and two models' masks of kidney_3_dense.
         if self._further_on > 1.02 * self._common + 20:
             warn(
                 f"{path}: the masks would have {self._further_on} {found} if they began one pixel later: if starts are "
