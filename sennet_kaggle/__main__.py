@@ -401,25 +401,22 @@ def pack(
     output: Path,
     model_arguments: dict[str, Any] = {},  # noqa: B006 (only read)
     preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
-    threshold: float = 0.5,
+    threshold: float | None = None,
 ) -> None:
     """Make a checkpoint of foreign weights, such as Segment Anything's, so that predict and the kernel can use them.
 
     Args:
         model: A name that create_model knows.
-        weights_path: The weights as their makers publish them.
+        weights_path: The weights of a whole model as their makers publish them, or a checkpoint of this package,
+            whose settings are kept where none are given here.
         output: The .safetensors file to write.
         model_arguments: Further arguments of the model, as JSON.
         preprocessing: What the model's input is.
-        threshold: Probability above which a pixel is vessel.
+        threshold: Probability above which a pixel is vessel; 0.5 when not given.
     """
-    from .checkpoint import Card, save_checkpoint
-    from .models import create_model
+    from .pack import pack as pack_weights
 
-    preprocessing.check()
-    arguments = model_arguments
-    network = create_model(model, weights_path=str(weights_path), **arguments)
-    save_checkpoint(output, network, Card(model, arguments, preprocessing, threshold))
+    pack_weights(model, weights_path, output, model_arguments, preprocessing, threshold)
     print(output)
 
 

@@ -54,7 +54,8 @@ class KernelSettings:
     competition: str = "blood-vessel-segmentation"
     """Slug of the competition."""
     checkpoint_source: str = "sennet-kaggle-checkpoints"
-    """Slug of the dataset or model that holds the *.safetensors files; all of them are used, averaged."""
+    """Slug of the dataset or model that holds the *.safetensors files at any depth; all of them are used, averaged.
+    owner/slug where inputs of several owners have that slug."""
     inference: Inference = SHIPPED_INFERENCE
     strict: bool | None = None
     """Whether a fault, such as a damaged slice, ends the run; else it costs what it touches and is listed at the

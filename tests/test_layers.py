@@ -26,7 +26,7 @@ ROWS = [
     {"axes", "background", "cache", "probability", "provenance", "report", "steady", "submission"},
     {"dataset", "notebook", "page", "predictor", "rows", "stats", "truth"},
     {"predict", "score"},
-    {"trial", "score_csv"},
+    {"pack", "score_csv", "trial"},
     {"segment"},
     {"card", "evaluate", "kernel", "sweep", "zero_shot"},
     {"train"},
