@@ -67,7 +67,7 @@ def read_card(path: Path | str) -> Card:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"checkpoint {path} {'is a folder: name the file' if path.is_dir() else 'is missing'}")
+        raise InputError(f"checkpoint {path} {_why_no_file(path)}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -122,6 +122,14 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
             f"checkpoint {path} does not fit the model {card.model!r} it names: {one_line(error)}"
         ) from error
     return model.eval().requires_grad_(False), card
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder: name the file in it"
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, which is not there: put the file itself there"
+    return "is missing"
 
 
 def _check_finite(path: Path | str, tensors: dict[str, torch.Tensor]) -> None:

@@ -23,7 +23,7 @@ ROWS = [
         "tiff",
     },
     {"checkpoint", "phantom", "rle", "training_state", "transforms", "volume", "windows"},
-    {"axes", "background", "cache", "probability", "provenance", "report", "steady", "submission"},
+    {"axes", "background", "cache", "checkpoint_folder", "probability", "provenance", "report", "steady", "submission"},
     {"dataset", "notebook", "page", "predictor", "rows", "stats", "truth"},
     {"predict", "score"},
     {"pack", "score_csv", "trial"},

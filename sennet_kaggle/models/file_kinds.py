@@ -72,8 +72,11 @@ def describe_content(path: Path) -> Kind | None:
 
     A damaged file of tensors is for the loader to find.
     """
-    with open(path, "rb") as file:
-        head = file.read(_HEAD_BYTES)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return None
     if not head:
         return Kind("an empty file", _COPY)
     if not head.strip(b"\0"):
