@@ -44,6 +44,8 @@ def pack(
     """
     if not output.parent.is_dir():
         raise InputError(f"cannot write {output}: there is no folder {output.parent}")
+    if output.is_dir():
+        raise InputError(f"cannot write {output}: it is a folder, expected the name of a .safetensors file")
     card = _make_card(model, weights_path, model_arguments, preprocessing, threshold)
     check_card(card)
     if not 0 <= card.threshold < 1:

@@ -216,7 +216,7 @@ def test_the_variant_of_an_encoder_is_named(tmp_path):
 def test_other_models_are_named(tmp_path, names, kind):
     save_file({name: torch.zeros(2) for name in names}, tmp_path / "a.safetensors")
     with pytest.raises(
-        InputError, match=f"do not fit SAM vit_b: the file holds .*{kind}.*; choose their variant"
+        InputError, match=f"do not fit SAM vit_b: the file holds .*{kind}.*; (choose their variant|give the official)"
     ) as caught:
         create_model("sam", weights_path=tmp_path / "a.safetensors", **SMALL_SAM)
     assert "\n" not in str(caught.value)
@@ -225,8 +225,9 @@ def test_other_models_are_named(tmp_path, names, kind):
 @pytest.mark.parametrize("width", [768, 1024, 1280])
 def test_the_variant_of_segment_anything_is_named(tmp_path, width):
     variant = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}[width]
+    remedy = "give the whole file, and the image_size" if variant == "vit_b" else f"choose their variant, {variant}$"
     save_file({"image_encoder.patch_embed.proj.weight": torch.zeros(width, 3, 1, 1)}, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=f"holds Segment Anything {variant}, .*; choose their variant, {variant}$"):
+    with pytest.raises(InputError, match=f"holds Segment Anything {variant}, .*; {remedy}"):
         create_model("sam", weights_path=tmp_path / "a.safetensors", **SMALL_SAM)
 
 

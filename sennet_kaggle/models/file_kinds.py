@@ -47,6 +47,7 @@ _NAMES = (
     (r"mask_decoder\.(hf_token|hf_mlp)\b", "HQ-SAM"),
     (r"mask_decoder\.final_output_upscaling_layers\.", "EfficientSAM"),
     (r"image_encoder\.blocks\..*\.Adapter\.|image_encoder\..*lora_", "Segment Anything with adapters"),
+    (r"image_encoder\.(blocks|patch_embed\.proj)\.", "Segment Anything"),
     (r"(^|\.)layers\.0\.1\.0\.attn\.attn\.in_proj_weight", "SegFormer in the names of OpenMMLab"),
     (r"patch_embed1\.proj\.weight", "a Mix Transformer (SegFormer) in its original names"),
     (r"(^|\.)patch_embeddings\.0\.proj\.weight", "a SegFormer in the names of HuggingFace"),
@@ -119,11 +120,11 @@ def _describe_archive(path: Path) -> Kind | None:
 
 def describe_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """Tells whose weights these are, by names and shapes; "weights of another kind" where that is not known."""
+    variant = sam_variant(tensors)
     for pattern, kind in _NAMES:
         if any(re.search(pattern, name) for name in tensors):
-            return kind
-    variant = sam_variant(tensors)
-    return f"Segment Anything {variant}" if variant else "weights of another kind"
+            return f"{kind} {variant}" if variant and kind == "Segment Anything" else kind
+    return "weights of another kind"
 
 
 def sam_variant(tensors: Mapping[str, torch.Tensor]) -> str | None:

@@ -1,6 +1,6 @@
 """Segment Anything (Kirillov 2023) without any training: image → union of the masks it proposes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from .file_kinds import sam_variant
+from .file_kinds import describe_tensors, sam_variant
 from .weights import check_fit, load_weights_file, match_names
 
 # Width, blocks, heads and globally attending blocks of the image encoders.
@@ -171,11 +171,19 @@ def load_pretrained(model: SamVessels, weights_path: Path | str) -> tuple[list[s
     """
     own = model.sam.state_dict()
     match = match_names(load_weights_file(weights_path, "sam"), own)
-    variant = sam_variant(match.source)
-    remedy = f"choose their variant, {variant or 'of which there are ' + ', '.join(VARIANTS)}"
-    check_fit(weights_path, match, own, f"do not fit SAM {model.variant}", remedy, whole=True)
+    check_fit(weights_path, match, own, f"do not fit SAM {model.variant}", _remedy(model, match.source), whole=True)
     model.sam.load_state_dict(match.tensors)
     return [f"sam.{name}" for name in own], []
+
+
+def _remedy(model: SamVessels, tensors: Mapping[str, torch.Tensor]) -> str:
+    """What to do about a file that does not fit."""
+    variant = sam_variant(tensors)
+    if describe_tensors(tensors).removesuffix(f" {variant}") != "Segment Anything":
+        return f"give the official file of {', '.join(VARIANTS)}, which alone fit"
+    if variant == model.variant:
+        return "give the whole file, and the image_size and encoder that it was made with"
+    return f"choose their variant{f', {variant}' if variant else ''}"
 
 
 def _check_encoder(embed_dim: int, depth: int, num_heads: int, global_attn_indexes: Sequence[int]) -> None:

@@ -158,6 +158,7 @@ def check_fit(
         found = "nothing" if tensor is None else str(tuple(tensor.shape))
         if tensor is not None and tensor.shape == own.shape:
             expected, found = f"{name} must hold floating-point numbers", f"{tensor.dtype}, as of a quantised model"
+            remedy = "give the weights before they were quantised"
         raise InputError(f"weights {path} {complaint}: the file holds {kind}, and {expected}, found {found}; {remedy}")
     if whole and match.unknown:
         raise InputError(
