@@ -19,7 +19,7 @@ import sys
 import tempfile
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "sennet_kaggle"
@@ -220,7 +220,7 @@ def write_push_dir(owner: str, notebook: str) -> Push:
         )
     if not CHECKPOINTS_DIR.is_dir():
         return Push([f"{CHECKPOINTS_DIR.relative_to(ROOT)}/ must hold the checkpoints, found no such folder"], [], [])
-    paths, problems, left_out = inspect_folder(CHECKPOINTS_DIR)
+    paths, problems, left_out = inspect_folder(CHECKPOINTS_DIR, notebook_settings().inference)
     problems += foreign_files()
     with tempfile.TemporaryDirectory(prefix=".push-", dir=ROOT) as temporary_dir:
         staged_dir = Path(temporary_dir) / "new"
@@ -245,6 +245,13 @@ def write_push_dir(owner: str, notebook: str) -> Push:
     return Push([], left_out, next_commands(PUSH_DIR, COMPETITION))
 
 
+def notebook_settings() -> Any:
+    """What the notebook's settings cell makes."""
+    names: dict[str, Any] = {"Path": Path}
+    exec(SETTINGS, names)
+    return names["settings"]
+
+
 def foreign_files() -> list[str]:
     """The line about files in push/ that this program did not put there as they are, and so must not remove."""
     if not PUSH_DIR.exists() and not PUSH_DIR.is_symlink():
@@ -264,12 +271,16 @@ def foreign_files() -> list[str]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of every file by its path in a folder; None for what is no file."""
+    """The sha256 of every file by its path in a folder; empty for what is no file."""
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        for path in paths
-    }
+    return {path.relative_to(folder).as_posix(): _hash(path) for path in paths}
+
+
+def _hash(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main() -> int:

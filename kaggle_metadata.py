@@ -252,7 +252,9 @@ def _read_json(path: Path) -> tuple[dict[str, Any] | None, str]:
     """A JSON object, or the line that says why there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        return None, f"{path.name}: expected a JSON object, found no file to read ({error.strerror}): put it there"
+    except (ValueError, RecursionError) as error:
         return None, f"{path.name}: expected a JSON object, found one that cannot be read ({error}): correct it"
     if not isinstance(content, dict):
         return None, f"{path.name}: expected a JSON object, found {_shown(content)}: put it in braces"

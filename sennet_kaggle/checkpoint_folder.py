@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from .checkpoint import load_checkpoint
+from .config import Inference
 from .errors import InputError
+from .predict import load_predictors
 
 METADATA_NAME = "dataset-metadata.json"
 
@@ -22,8 +24,14 @@ class Contents(NamedTuple):
     """Names of what the notebook would not use."""
 
 
-def inspect_folder(folder: Path) -> Contents:
-    """Loads every checkpoint of a folder, as the notebook will."""
+def inspect_folder(folder: Path, inference: Inference) -> Contents:
+    """Loads every checkpoint of a folder, as the notebook will, but on the CPU.
+
+    Args:
+        folder: may hold anything.
+        inference: the notebook's settings, which a checkpoint must be able to follow.
+    """
+    inference = replace(inference, device="cpu", precision="float32", backend="torch", compile=False)
     contents = Contents([], [], [])
     seen: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
@@ -34,9 +42,9 @@ def inspect_folder(folder: Path) -> Contents:
         if path.is_file():
             contents.paths.append(path)
         try:
-            load_checkpoint(os.path.relpath(path))
+            load_predictors([os.path.relpath(path)], inference)
         except InputError as error:
-            contents.problems.append(str(error))
+            contents.problems.append(str(error) if path.name in str(error) else f"{path.name}: {error}")
             continue
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

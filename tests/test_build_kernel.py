@@ -11,13 +11,14 @@ import sys
 
 import nbformat
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, SMALL_SAM
 from safetensors.torch import save_file
 
 from sennet_kaggle.checkpoint import Card, load_checkpoint, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.models import create_model
 
+WHOLE = Preprocessing()
 NOTEBOOK_PATH = REPOSITORY / "kernel" / "sennet.ipynb"
 
 
@@ -38,9 +39,9 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def write_checkpoint(path, prior=0.5):
+def write_checkpoint(path, prior=0.5, threshold=0.5):
     arguments = {"widths": [4], "bottleneck": 8, "prior": prior}
-    save_checkpoint(path, create_model("unet", **arguments), Card("unet", arguments, Preprocessing(), 0.5))
+    save_checkpoint(path, create_model("unet", **arguments), Card("unet", arguments, WHOLE, threshold))
 
 
 @pytest.fixture
@@ -252,7 +253,7 @@ def not_finite(path):
     arguments = {"widths": [4], "bottleneck": 8}
     model = create_model("unet", **arguments)
     model.head.bias.data.fill_(float("nan"))
-    save_checkpoint(path, model, Card("unet", arguments, Preprocessing(), 0.5))
+    save_checkpoint(path, model, Card("unet", arguments, WHOLE, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -279,6 +280,19 @@ def test_a_checkpoint_that_the_notebook_could_not_use_is_refused(push, checkout,
     assert status == 2 and output == "" and contents(checkout) == before
     (line,) = error.splitlines()
     assert line.startswith("error: checkpoint kernel/checkpoints/bad.safetensors ") and message in line
+
+
+def test_a_checkpoint_that_cannot_follow_the_notebooks_settings_is_refused(push, checkout):
+    folder = checkout / "kernel" / "checkpoints"
+    save_checkpoint(folder / "sam.safetensors", create_model("sam", **SMALL_SAM), Card("sam", SMALL_SAM, WHOLE, 0.5))
+    write_checkpoint(folder / "unet.safetensors", threshold=2)
+    lines = push()[2].splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("error: sam.safetensors: Segment Anything proposes masks of whole slices")
+    assert lines[1] == "error: unet.safetensors: threshold must lie in 0..1 (1 excluded), got 2"
+    build_path = checkout / "build_kernel.py"
+    build_path.write_text(build_path.read_text().replace('tta="flips"', 'tta="none"'))
+    assert push()[2].splitlines() == lines[1:]
 
 
 def test_a_checkpoint_twice_is_refused(push, checkout):
