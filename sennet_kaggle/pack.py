@@ -16,6 +16,7 @@ from .models.weights import COUNTER, read_own_card
 from .predict import create_predictor
 
 _DEFAULT_THRESHOLD = 0.5
+_NOT_FOR_SAM = ("roi_size", "outputs", "mean", "std")
 
 
 def pack(
@@ -46,6 +47,8 @@ def pack(
         raise InputError(f"cannot write {output}: there is no folder {output.parent}")
     if output.is_dir():
         raise InputError(f"cannot write {output}: it is a folder, expected the name of a .safetensors file")
+    if model == "sam":
+        _check_unused(preprocessing)
     card = _make_card(model, weights_path, model_arguments, preprocessing, threshold)
     check_card(card)
     if not 0 <= card.threshold < 1:
@@ -84,6 +87,16 @@ def _make_card(
         threshold=threshold,
         scores=card.scores if same else {},
     )
+
+
+def _check_unused(preprocessing: Preprocessing) -> None:
+    """Settings that would be in the card and change nothing."""
+    unused = [name for name in _NOT_FOR_SAM if getattr(preprocessing, name) != getattr(Preprocessing(), name)]
+    if unused:
+        raise InputError(
+            f"Segment Anything must be given whole slices as 8-bit pictures, scaled by itself, found a setting of "
+            f"{' and '.join(unused)}, which it cannot follow: leave that out"
+        )
 
 
 def _build(card: Card) -> nn.Module:

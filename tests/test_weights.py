@@ -85,7 +85,7 @@ def test_two_models_in_one_file_are_not_chosen_from(tmp_path):
         load_weights_file(tmp_path / "a.pth")
     torch.save({**prefixed(tensors, "student."), **prefixed(tensors, "teacher.")}, tmp_path / "a.pth")
     with pytest.raises(
-        InputError, match=r"hold this model twice, as student.\* and teacher.\*: save the tensors of one"
+        InputError, match=r"holds this model twice, as student.\* and teacher.\*: save the tensors of one"
     ):
         create_model("unet", weights_path=tmp_path / "a.pth", **UNET)
 
@@ -305,9 +305,13 @@ def test_the_content_counts_and_not_the_name(tmp_path, suffix):
     assert load_weights_file(tmp_path / f"a{suffix}")["a"].tolist() == [0, 1, 2]
 
 
+def test_tensors_by_numbers_are_not_tensors_by_name(tmp_path):
+    torch.save({0: torch.zeros(3)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="must hold tensors by name, found tensors by numbers"):
+        load_weights_file(tmp_path / "a.pth")
+
+
 def test_a_pickled_model_is_named(tmp_path):
     torch.save({"model": copy.deepcopy(nn.Linear(1, 1))}, tmp_path / "a.pt")
-    with pytest.raises(
-        InputError, match="found a pickled torch.nn.modules.linear.Linear or damage .refused, nothing was"
-    ):
+    with pytest.raises(InputError, match="a pickled torch.nn.modules.linear.Linear .refused, nothing was run.: save"):
         load_weights_file(tmp_path / "a.pt")

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,13 +63,16 @@ def load_weights_file(path: Path | str, model: str | None = None) -> dict[str, t
         if looks_like_safetensors(path):
             content = safetensors.torch.load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # about the format of old files
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own message recommends the unsafe loader, so only the object's name is taken from it.
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"a pickled {found[1]}" if found else "other pickled objects or damage"
+        remedy = "save the model's state_dict alone" if found else "copy the file again, or save its tensors"
         raise InputError(
-            f"weights {path} must hold tensors by name, found {f'a pickled {found[1]}' if found else 'other objects'} "
-            f"or damage (refused, nothing was run): copy the file again, or save its tensors as .safetensors"
+            f"weights {path} must hold tensors by name, found {what} (refused, nothing was run): {remedy}, best as "
+            f".safetensors"
         ) from error
     except Exception as error:  # both loaders raise many kinds on damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -123,7 +127,7 @@ def match_names(
         for other, others, _ in candidates:
             if len(others) == most and not set(others.values()) & set(sources.values()):
                 raise InputError(
-                    f"the weights hold this model twice, as {prefix}* and {other}*: save the tensors of one of them"
+                    f"the file of weights holds this model twice, as {prefix}* and {other}*: save the tensors of one"
                 )
     unknown = [name for name, mine in own.items() if mine is None]
     return Match(tensors, {mine: tensors[name] for mine, name in sources.items()}, unknown)
@@ -224,7 +228,9 @@ def _shown(content: object) -> str:
     if not isinstance(content, dict):
         return type(content).__name__
     wrong = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
-    return f"{type(content[wrong[0]]).__name__} under {wrong[0]!r}" if wrong else "none"
+    if wrong:
+        return f"{type(content[wrong[0]]).__name__} under {wrong[0]!r}"
+    return "tensors by numbers" if content else "none"
 
 
 def _shared_prefixes(names: Collection[str]) -> list[str]:
