@@ -97,11 +97,11 @@ def _without_copies(paths: list[Path]) -> list[Path]:
     """A model that is there twice would count twice."""
     first: dict[object, Path] = {}
     for path in paths:
-        if not path.exists():  # a link to nowhere, for the loader to complain of
-            first[path] = path
-            continue
-        with open(path, "rb") as file:
-            digest = file_digest(file, "sha256").hexdigest()
+        try:
+            with open(path, "rb") as file:
+                digest: object = file_digest(file, "sha256").hexdigest()
+        except OSError:  # for the loader to complain of
+            digest = path
         if first.setdefault(digest, path) != path:
             warn(f"{path} is the same checkpoint as {first[digest]}: it is used once")
     return list(first.values())
