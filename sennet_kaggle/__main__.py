@@ -2,14 +2,19 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from .config import EXPERIMENTS, SHIPPED_INFERENCE, Inference, Preprocessing, Training
-from .errors import InputError, show_messages
+from .console import BAD_INPUT, missing_package, run_command
+
+try:
+    import tyro
+except ModuleNotFoundError as error:
+    print(f"error: {missing_package(error) or error}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
 app = tyro.extras.SubcommandApp()
@@ -56,14 +61,20 @@ def predict(
         inference: How the model is run.
     """
     from .distributed import join_processes
-    from .files import shipped_checkpoints
+    from .files import check_output, making_dir, shipped_checkpoints
     from .predict import load_predictors, predict_rows
+    from .probability import check_room
     from .submission import write_submission
     from .volume import find_volumes
 
     volumes = find_volumes(data_dir, volume)
-    predictors = load_predictors(checkpoint or shipped_checkpoints(), inference)
-    with join_processes() as share:
+    checkpoint_paths = checkpoint or shipped_checkpoints()
+    check_output(output, (*checkpoint_paths, *(path for volume in volumes for path in volume.paths)))
+    if save_probability is not None:
+        check_room(save_probability, volumes)
+    predictors = load_predictors(checkpoint_paths, inference)
+    keeping = nullcontext() if save_probability is None else making_dir(save_probability)
+    with keeping, join_processes() as share:
         rows = predict_rows(volumes, predictors, inference, save_probability, share)
         rows = share.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
         if rows is not None:
@@ -184,11 +195,13 @@ def report(
         output: The page; RUN_DIR/report.html when not given.
         title: What stands at its top; the run's folder when not given.
     """
+    from .files import check_output
     from .page import write_page
-    from .run import open_run
+    from .run import RUN_FILES, open_run
 
-    run = open_run(run_dir, data_dir, volume)
     output = output or run_dir / "report.html"
+    check_output(output, (run_dir / name for name in RUN_FILES))
+    run = open_run(run_dir, data_dir, volume)
     name = title or f"sennet-kaggle: {run_dir.resolve().name}"
     write_page(output, title=name, volumes=run.volumes, rles=run.rles, history=run.history, sweep=run.sweep)
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
@@ -250,7 +263,7 @@ def compare(
         overrides=override,
         sam_weights_path=weights_path,
     )
-    print(f"\n{path.read_text()}\n{path}")
+    print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
 
 
 @app.command
@@ -271,7 +284,7 @@ def ablate(
     from .ablate import ablate as run_ablation
 
     path = run_ablation(data_dir, output_dir, seed, override)
-    print(f"\n{path.read_text()}\n{path}")
+    print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
 
 
 @app.command
@@ -288,7 +301,7 @@ def card(data_dir: Path, output_dir: Path, checkpoint: tuple[Path, ...] = (), vo
     from .files import shipped_checkpoints
 
     path = write_card(checkpoint or shipped_checkpoints(), data_dir / "train" / volume, output_dir)
-    print(f"{path.read_text()}\n{path}")
+    print(f"{path.read_text(encoding='utf-8')}\n{path}")
 
 
 @app.command
@@ -441,30 +454,18 @@ def _parse_object(text: str) -> dict[str, Any]:
     return parsed
 
 
-def _say(text: str) -> None:
-    """Writes to standard error, clear of the progress bars there."""
-    from tqdm import tqdm
-
-    tqdm.write(text, file=sys.stderr)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; bad input is one line on standard error and exit status 2."""
-    show_messages(_say)
-    try:
+
+    def run() -> None:
         with registry:
             app.cli(
                 args=arguments,
                 prog="python -m sennet_kaggle",
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
             )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+
+    return run_command(run)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from .ablate_axes import judge_axes
 from .compare import changed, machine
 from .config import EXPERIMENTS, FOLDS, SHIPPED, SHIPPED_INFERENCE, THRESHOLDS, Inference, Training
 from .errors import InputError
-from .files import replacing, write_whole
+from .files import check_output_dir, make_dir, replacing, write_whole
 from .metrics import dice_coefficient
 from .predict import load_predictors
 from .report import markdown_table
@@ -103,13 +103,14 @@ def ablate(
     """
     runs = plan(seeds, overrides)
     output_dir = Path(output_dir)
+    check_output_dir(output_dir, ("ablation.md", "results.csv"))
     kidneys = {volume.name: volume for volume in open_volumes(data_dir, "train", (LEARNED, TEST))}
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_dir(output_dir)
     checkpoints = {}
     for run, training in runs.items():
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
         run_dir = output_dir / run.variant.replace(",", "").replace(" ", "-") / f"fold-{run.fold}" / f"seed-{run.seed}"
-        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        make_dir(run_dir.parent)
         checkpoints[run] = fit(training, data_dir, run_dir, output_dir / "cache")
     print("judging", flush=True)
     answered: dict[tuple[Run, str], KidneyAnswers] = {}

@@ -11,7 +11,7 @@ import torch
 from .checkpoint import Card, read_card
 from .config import SHIPPED_INFERENCE
 from .errors import InputError
-from .files import write_whole
+from .files import check_output_dir, make_dir, write_whole
 from .metrics import dice_coefficient
 from .predict import load_predictors, mean_threshold
 from .predictor import Predictor
@@ -37,6 +37,7 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
     Raises:
         InputError: a checkpoint cannot be read, has learned from the kidney, or this has no label.
     """
+    check_output_dir(output_dir, ("checkpoint.md", "checkpoint.png"))
     cards = {path: read_card(path) for path in paths}
     volume = open_volume(kidney_dir)
     zs = [z for z in range(len(volume)) if volume.is_labelled(z)]
@@ -52,7 +53,7 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
     masks = {name: segment(volume, zs, group) for name, group in groups.items()}
     rows = [[name, *_scores(volume, zs, each)] for name, each in masks.items()]
     header = ["", *(volume.slice_ids[z] for z in zs), "mean", "pooled", "without largest", "2D Surface Dice at 1 px"]
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_dir(output_dir)
     together = list(masks.values())[-1]
     pictured = [SegmentedSlice(volume.slice_ids[z], volume[z], mask, volume.label(z)) for z, mask in together.items()]
     write_whole(output_dir / "checkpoint.png", figure_to_png(figure_of_slices(pictured)))

@@ -18,7 +18,7 @@ import torch
 from .checkpoint import load_checkpoint
 from .config import EXPERIMENTS, REPORTED_DICE, REPORTED_SEGFORMER_SLICES, SAM_ZERO_SHOT, Inference, Training
 from .errors import InputError
-from .files import replacing, write_whole
+from .files import check_output_dir, make_dir, replacing, write_whole
 from .metrics import dice_counts, dice_from_counts
 from .predict import create_predictor, predict_masks
 from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png, markdown_table
@@ -82,8 +82,9 @@ def compare(
     if SAM_ZERO_SHOT in experiments:
         check_weights(sam_weights_path)  # before hours of training, not after
     output_dir = Path(output_dir)
+    check_output_dir(output_dir, ("comparison.md", "results.csv", "curves.png", "predictions.png"))
     (volume,) = open_volumes(data_dir, "train", (test_volume,))
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_dir(output_dir)
     results: dict[str, list[Result]] = {}
     for name, training in plans:
         print(f"{name}, seed {training.seed}", flush=True)

@@ -12,6 +12,22 @@ class InputError(ValueError):
     """
 
 
+class OutputError(InputError, OSError):
+    """An output that the system does not let us write; `errno` and `strerror` are the system's.
+
+    Args:
+        message: the one line.
+        error: of the system.
+    """
+
+    def __init__(self, message: str, error: OSError):
+        OSError.__init__(self, error.errno, error.strerror)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 def one_line(error: Exception) -> str:
     """What another library's exception says, short and on one line, as part of an InputError's message."""
     return " ".join(str(error).split())[:200]

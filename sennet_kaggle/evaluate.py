@@ -21,6 +21,8 @@ from .transforms import measure_intensity
 
 JUDGEMENT = ("held_out_dice_soft", "held_out_dice", "threshold")
 _DRAWN_SLICES = 4
+# The curves, and what the checkpoint makes of some slices.
+PICTURE_NAMES = ("curves.png", "predictions.png")
 
 
 def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> dict[str, float]:
@@ -52,7 +54,7 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
 
 def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: SliceDataset) -> None:
     """Writes `curves.png`, and `predictions.png` with what a checkpoint makes of the first slices."""
-    write_whole(output_dir / "curves.png", figure_to_png(figure_of_curves({"": pd.read_csv(history_path)})))
+    write_whole(output_dir / PICTURE_NAMES[0], figure_to_png(figure_of_curves({"": pd.read_csv(history_path)})))
     model, card = load_checkpoint(checkpoint_path)
     predictor = create_predictor(model, card.preprocessing, card.threshold, Inference())
     drawn = zip(slices.slices.items(), _predict(predictor, slices), strict=True)
@@ -60,7 +62,7 @@ def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: Sl
         SegmentedSlice(slice_id, volume[z], probability > card.threshold, volume.label(z))
         for (slice_id, (volume, z)), probability in islice(drawn, _DRAWN_SLICES)
     ]
-    write_whole(output_dir / "predictions.png", figure_to_png(figure_of_slices(segmented)))
+    write_whole(output_dir / PICTURE_NAMES[1], figure_to_png(figure_of_slices(segmented)))
 
 
 def _predict(predictor: Predictor, slices: SliceDataset) -> Iterator[np.ndarray]:

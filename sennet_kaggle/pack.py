@@ -11,6 +11,7 @@ from torch import nn
 from .checkpoint import Card, check_card, read_card, save_checkpoint
 from .config import Inference, Preprocessing
 from .errors import InputError, one_line, warn
+from .files import check_output
 from .models import MODELS, create_model, load_pretrained
 from .models.weights import COUNTER, read_own_card
 from .predict import create_predictor
@@ -43,10 +44,7 @@ def pack(
             other; weights that are none, that are another model's, that leave a tensor of the model without a value
             or that are no finite numbers.
     """
-    if not output.parent.is_dir():
-        raise InputError(f"cannot write {output}: there is no folder {output.parent}")
-    if output.is_dir():
-        raise InputError(f"cannot write {output}: it is a folder, expected the name of a .safetensors file")
+    check_output(output, (weights_path,))
     if model == "sam":
         _check_unused(preprocessing)
     card = _make_card(model, weights_path, model_arguments, preprocessing, threshold)

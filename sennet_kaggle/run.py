@@ -7,10 +7,14 @@ from pathlib import Path
 import pandas as pd
 
 from .errors import InputError
+from .files import check_output
 from .submission import read_submission, write_submission
 from .sweep import find_plateau
 from .truth import kidney_of
 from .volume import Volume, find_volumes
+
+# What a run's folder may hold and a report shows.
+RUN_FILES = ("submission.csv", "checkpoint.safetensors", "metrics.csv", "sweep.csv")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def _segment(checkpoint_path: Path, data_dir: Path | str, names: tuple[str, ...]
 
     names = names or tuple(sorted(set(map(kidney_of, read_card(checkpoint_path).trained_on))))
     volumes = find_volumes(data_dir, names)
+    check_output(submission_path)
     inference = Inference()
     predictors = load_predictors([checkpoint_path], inference)
     write_submission(submission_path, predict_rows(volumes, predictors, inference))

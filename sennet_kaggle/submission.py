@@ -44,7 +44,7 @@ def write_submission(path: Path | str, rows: Iterable[tuple[str, str]]) -> int:
         InputError: the folder of `path` is missing, or an id comes twice.
     """
     seen: set[str] = set()
-    with replacing(path) as temporary_path, open(temporary_path, "w", newline="") as file:
+    with replacing(path) as temporary_path, open(temporary_path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         for slice_id, rle in rows:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from .config import THRESHOLDS
 from .errors import InputError
-from .files import write_whole
+from .files import check_output_dir, make_dir, write_whole
 from .metrics import largest_object
 from .probability import LEVELS, ProbabilityVolume, open_probabilities
 from .report import figure_to_png, format_table
@@ -104,9 +104,10 @@ def write_sweep(
     known = [name for name in METRICS if centerlines or name != "cl_dice"]
     if metric not in known:
         raise InputError(f"unknown metric {metric!r}: choose one of {', '.join(known)}")
+    check_output_dir(output_dir, ("sweep.csv", "sweep.png"))
     table = sweep_thresholds(probability_dir, labels_path, centerlines=centerlines, metric=metric)
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_dir(output_dir)
     write_whole(output_dir / "sweep.csv", table.to_csv(index=False).encode())
     write_whole(output_dir / "sweep.png", figure_to_png(figure_of_sweep(table, metric)))
     first, last, middle = find_plateau(table["threshold"].tolist(), table[metric].tolist())

@@ -31,6 +31,11 @@ class Volume:
     label_paths: dict[str, Path] = field(default_factory=dict, repr=False)
     """Label file by the stem of its image; slices without an entry are unlabelled."""
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file of it."""
+        return (*self.image_paths, *self.label_paths.values())
+
     def __len__(self) -> int:
         return len(self.image_paths)
 

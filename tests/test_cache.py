@@ -235,7 +235,7 @@ def test_a_full_disk_is_one_line(volume, cache_dir, monkeypatch):
 
 def test_a_file_in_the_place_of_the_folder(volume, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot make the cache folder .*file .File exists.: choose another"):
+    with pytest.raises(InputError, match="cannot make the folder .*file .File exists.: choose another"):
         open_cache(tmp_path / "file", volume, ZS, PREPROCESSING)
 
 

@@ -13,6 +13,7 @@ ROWS = [
         "augment",
         "batching",
         "budget",
+        "console",
         "experiments",
         "guard",
         "helpers",
