@@ -374,9 +374,10 @@ def dry_run(
         checkpoint: Checkpoints to attach; the shipped ones when none is named.
         on_kaggle: Run as on Kaggle: faults are survived, and passes are dropped when the time gets short.
     """
-    from .dry_run import open_rehearsal_volumes, rehearse
+    from .dry_run import check_rehearsal, open_rehearsal_volumes, rehearse
     from .report import format_table
 
+    check_rehearsal(output_dir)
     volumes = open_rehearsal_volumes(data_dir, volume, output_dir / "phantom")
     submission_path, table, picture_path = rehearse(volumes, output_dir, mount_layout, None, checkpoint, on_kaggle)
     print(format_table(table) if table is not None else "no labels, so no score")
