@@ -101,7 +101,7 @@ def _reason(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         _drop_output()  # it may be the disk of the output itself
         where = error.filename or "the output"
-        return f"cannot write {where}: its disk is full ({error.strerror}): make room or choose another"
+        return f"cannot write {where}: the disk has no room ({error.strerror}): make some, or use another"
     return None
 
 

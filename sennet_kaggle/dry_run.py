@@ -25,7 +25,7 @@ from .submission import read_submission, refuse, validate_submission
 from .volume import Volume, find_volumes, open_volumes
 
 # What it makes in its output folder; `kaggle` is a tree.
-_OUTPUTS = ("submission.csv", "submission.json", "sennet.ipynb", "scores.csv", "slices.png", "built.ipynb", "kaggle")
+_OUTPUTS = ("submission.csv", "submission.json", "sennet.ipynb", "scores.csv", "slices.png", "kaggle")
 _NOTE_NAME, _MADE_BY = ".dry-run.json", "sennet_kaggle dry-run, which deletes these paths when it runs again"
 _SECONDS_TO_END = 15.0
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -67,13 +67,12 @@ def rehearse(
     inputs = (*(path for volume in volumes for path in volume.paths), *checkpoint_paths, *filter(None, [notebook_path]))
     _check_apart(output_dir, inputs)
     with remaking(output_dir, _OUTPUTS):
+        lay_out_kaggle(kaggle_dir, volumes, mount_layout, checkpoint_paths)
         if notebook_path is None:
-            notebook_path = output_dir / "built.ipynb"
+            notebook_path = kaggle_dir / "built.ipynb"
             build = [sys.executable, str(REPOSITORY / "build_kernel.py"), "--output", str(notebook_path)]
             _run(build, "building the notebook")
-        lay_out_kaggle(kaggle_dir, volumes, mount_layout, checkpoint_paths)
         run_notebook(notebook_path, output_dir / "sennet.ipynb", kaggle_dir, on_kaggle)
-        (output_dir / "built.ipynb").unlink(missing_ok=True)
         submission_path = output_dir / "submission.csv"
         for path in (submission_path, submission_path.with_suffix(".json")):
             os.replace(kaggle_dir / "working" / path.name, path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import re
 import shutil
@@ -108,10 +109,9 @@ def open_reserved(path: Path | str, dtype: np.dtype, shape: tuple[int, ...]) -> 
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
     except OSError as error:
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        size = format_size(math.prod(shape) * np.dtype(dtype).itemsize)
         raise OutputError(
-            f"{Path(path).parent} has no room for {size / 1e9:.1f} GB ({error.strerror}): delete files there, or "
-            f"choose another folder",
+            f"the disk of {Path(path).parent} has no room for {size} ({error.strerror}): make some, or use another",
             error,
         ) from error
     return array
@@ -167,11 +167,16 @@ def shipped_checkpoints() -> list[Path]:
     return paths
 
 
+def format_size(size: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.2g} MB"
+
+
 def cannot_write(path: Path | str, error: OSError) -> OutputError:
     """What to say of a file that could not be written, for this reason."""
     reason = error.strerror or str(error)
     if error.errno in FULL_DISK:
-        return OutputError(f"cannot write {path}: its disk is full ({reason}): make room or choose another", error)
+        return OutputError(f"cannot write {path}: the disk has no room ({reason}): make some, or use another", error)
     return OutputError(f"cannot write {path} ({reason}): choose a name in a folder that can be written to", error)
 
 

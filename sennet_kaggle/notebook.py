@@ -40,6 +40,7 @@ def execute_notebook(notebook_path: Path, executed_path: Path, working_dir: Path
         notebook,
         timeout=None,
         kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=50"],  # a stopped kernel's complaints about its closed sockets
         resources={"metadata": {"path": str(working_dir)}},
     )
     kernel_manager = client.create_kernel_manager()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .files import check_output_dir, make_dir, open_reserved, replacing
+from .files import check_output_dir, format_size, make_dir, open_reserved, replacing
 from .volume import Volume
 
 # A threshold t keeps what is stored above 255 t; the values between are 0.4 % wide.
@@ -124,8 +124,8 @@ def check_room(probability_dir: Path | str, volumes: Sequence[Volume]) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise InputError(
-            f"save_probability needs {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free: make room, or "
-            f"choose another folder"
+            f"save_probability needs {format_size(needed)} and {folder} has {format_size(free)} free: make room there, "
+            f"or choose another folder"
         )
 
 

@@ -70,8 +70,9 @@ class TrainingState:
         state |= {"settings": _settings(self.training), "history": self.history, "best_dice": self.best_dice}
         with replacing(self.output_dir / HISTORY_NAME) as temporary_path:
             pd.DataFrame(self.history).to_csv(temporary_path, index=False, lineterminator="\n")
-        with replacing(self.output_dir / STATE_NAME) as temporary_path:
-            torch.save(state, temporary_path)
+        # Python's own file, for torch does not say why it could not write to one of its own.
+        with replacing(self.output_dir / STATE_NAME) as temporary_path, open(temporary_path, "wb") as file:
+            torch.save(state, file)
 
     def resume(self) -> None:
         """Takes up what an earlier run left, if there is anything.
