@@ -234,7 +234,7 @@ def _failed_write(error: Exception, paths: tuple[Path, Path]) -> OSError | None:
     if isinstance(error, InputError):
         return None
     if isinstance(error, UnicodeEncodeError):
-        return OSError(errno.EILSEQ, f"a name in it is not UTF-8 text: {ascii(error.object[-100:])}")
+        return OSError(errno.EILSEQ, "it would hold a name that is not UTF-8")
     number = re.search(r"\(os error (\d+)\)", str(error))  # of safetensors, which is written in Rust
     if number:
         return OSError(int(number[1]), os.strerror(int(number[1])))

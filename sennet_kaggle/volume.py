@@ -109,6 +109,10 @@ def open_volume(kidney_dir: Path | str) -> Volume:
     orphans = sorted(labels.keys() - images.keys(), key=natural_key)
     if orphans:
         raise InputError(f"{labels_dir} has {len(orphans)} labels without an image, the first {orphans[0]}")
+    if any("\udc80" <= letter <= "\udcff" for name in (kidney_dir.name, *images) for letter in name):
+        raise InputError(
+            f"{ascii(str(kidney_dir))} has names that are not UTF-8, which no csv can hold: rename the kidney or slices"
+        )
     return Volume(kidney_dir.name, tuple(images.values()), labels)
 
 
