@@ -205,7 +205,7 @@ def create_accelerator(training: Training, output_dir: Path) -> Accelerator:
     return Accelerator(
         cpu=not has_gpu,  # else it takes several CPU processes for one each
         mixed_precision=_MIXED_PRECISION[precision],
-        log_with="tensorboard",
+        log_with="tensorboard" if is_tensorboard_available() else None,
         project_dir=str(output_dir),
     )
 
