@@ -63,6 +63,36 @@ def test_a_process_that_dies_ends_the_run(folder):
     assert not Path("two.csv").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [*PREDICT, "--output", "no/two.csv"],
+        ["train", "unet-dice-bce", "--data-dir", "data", "--output-dir", "small.safetensors"],
+    ],
+    ids=["predict", "train"],
+)
+def test_an_output_that_cannot_be_written_ends_every_process(folder, arguments):
+    """At once, and with the line; the traceback below it is torchrun's own."""
+    run = start(*arguments)
+    _, errors = run.communicate(timeout=100)
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert run.returncode == 1 and lines and len({*lines}) == 1 and "cannot" in lines[0]
+    assert "sennet_kaggle/__main__.py" not in errors
+    assert "exitcode  : 2" in errors
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_ends_every_process(folder):
+    """The first process cannot write; the others, which wait for it, do not go on waiting."""
+    program = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
+    (folder / "usercustomize.py").write_text(program)
+    run = start(*PREDICT, "--output", "two.csv")
+    _, errors = run.communicate(timeout=100)
+    assert "error: cannot write two.csv: the disk has no room (File too large)" in errors
+    assert "sennet_kaggle/__main__.py" not in errors and not Path("two.csv").exists()
+
+
 def process_of_rank(rank: int, parent: int) -> int:
     """Waits until torchrun has started it."""
     while True:
