@@ -79,7 +79,7 @@ def test_an_output_that_cannot_be_written_ends_every_process(folder):
 def test_a_disk_that_fills_up_ends_every_process(folder):
     """The first process cannot write; the others, which wait for it, do not go on waiting."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))  # the processes inherit it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # the processes inherit it
     try:
         run = start(*PREDICT, "--output", "two.csv")
     finally:
