@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def stop_once(process: subprocess.Popen, said: bytes, number: signal.Signals) ->
         more = os.read(process.stderr.fileno(), 4096)
         assert more, heard.decode()
         heard += more
+    time.sleep(0.3)  # tqdm itself complains of a signal while its bar is being made
     process.send_signal(number)
     return process.communicate(timeout=60)[1].decode()
 
