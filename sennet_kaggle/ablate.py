@@ -18,7 +18,7 @@ from .compare import changed, check_test_is_unseen, machine
 from .config import DEFAULT_INFERENCE, EXPERIMENTS, FOLDS, SHIPPED, THRESHOLDS, Inference, Training
 from .dataset import labelled_slices
 from .errors import InputError
-from .files import replacing, write_whole
+from .files import check_output_dir, make_dir, replacing, write_whole
 from .identity import what_was_seen
 from .metrics import dice_coefficient
 from .predict import load_predictors
@@ -40,7 +40,7 @@ _MEASURES = {
     "dice_mean": "Dice, mean",
     "dice_pooled": "pooled",
     "dice_without_largest": "without largest",
-    "surface_dice_1px": "2D Surface Dice at 1 px",
+    "surface_dice_2d_1px": "2D Surface Dice at 1 px",
 }
 
 
@@ -107,15 +107,16 @@ def ablate(
     """
     runs = plan(seeds, overrides)
     output_dir = Path(output_dir)
+    check_output_dir(output_dir, ("ablation.md", "results.csv"))
     kidneys = {volume.name: volume for volume in open_volumes(data_dir, "train", (LEARNED, TEST))}
     places = labelled_slices([kidneys[TEST]])
     check_test_is_unseen(places, SHIPPED, next(iter(runs.values())), data_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_dir(output_dir)
     checkpoints = {}
     for run, training in runs.items():
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
         run_dir = output_dir / run.variant.replace(",", "").replace(" ", "-") / f"fold-{run.fold}" / f"seed-{run.seed}"
-        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        make_dir(run_dir.parent)
         checkpoints[run] = fit(training, data_dir, run_dir, output_dir / "cache")
     print("judging", flush=True)
     table = pd.DataFrame([row for name in VARIANTS for row in judge(name, checkpoints, kidneys, seeds)])

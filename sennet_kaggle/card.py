@@ -13,7 +13,7 @@ from .checkpoint import Card, read_card
 from .config import DEFAULT_INFERENCE
 from .dataset import labelled_slices
 from .errors import InputError
-from .files import SHIPPED_DIR, write_whole
+from .files import SHIPPED_DIR, check_output_dir, make_dir, write_whole
 from .identity import what_was_seen
 from .metrics import dice_coefficient
 from .predict import load_predictors, mean_threshold, predict_probabilities
@@ -54,6 +54,7 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
     Raises:
         InputError: a checkpoint cannot be read, has learned from the kidney, or this has no label.
     """
+    check_output_dir(output_dir, ("checkpoint.md", "checkpoint.png"))
     cards = {path: read_card(path) for path in paths}
     volume = open_volume(kidney_dir)
     places = labelled_slices([volume])
@@ -76,7 +77,7 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
     header = ["", *shown, "mean", "pooled", "without largest", "2D Surface Dice at 1 px"]
     how = DEFAULT_INFERENCE.describe(f"{mean_threshold(predictors):g}", [card.model for card in cards.values()])
     shipped = all(path.resolve().parent == SHIPPED_DIR for path in paths)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_dir(output_dir)
     write_whole(output_dir / "checkpoint.png", figure_to_png(figure_of_slices(together.drawn)))
     text = (
         f"# {'The shipped checkpoint' if shipped else 'Checkpoint'}{'s' * (len(paths) > 1)}\n\n"
@@ -120,7 +121,7 @@ def _facts(cards: Mapping[Path, Card], predictors: Sequence[Predictor]) -> list[
 
 def _cells(judged: Judgement, shown: Sequence[str]) -> list[str]:
     scores = judged.scores
-    measures = (scores.dice_mean, scores.dice_pooled, scores.dice_without_largest, scores.surface_dice_1px)
+    measures = (scores.dice_mean, scores.dice_pooled, scores.dice_without_largest, scores.surface_dice_2d_1px)
     return [f"{value:.3f}" for value in (*(judged.dice[slice_id] for slice_id in shown), *measures)]
 
 

@@ -19,16 +19,16 @@ from .checkpoint import Card, read_card
 from .config import DEFAULT_INFERENCE, EXPERIMENTS, REPORTED_DICE, REPORTED_SEGFORMER_SLICES, SAM_ZERO_SHOT, Training
 from .dataset import labelled_slices
 from .errors import InputError
-from .files import replacing, write_whole
+from .files import check_output_dir, make_dir, replacing, write_whole
 from .identity import Places, digest_slices, same_images, what_was_seen
 from .metrics import dice_counts, dice_from_counts
 from .predict import load_predictors, predict_probabilities
 from .provenance import name_checkpoint
 from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png, markdown_table, spread
-from .score import kidney_of
 from .train import fit
 from .training_state import HISTORY_NAME
 from .transforms import fetch_mask
+from .truth import kidney_of
 from .volume import Volume, open_volumes
 from .zero_shot import check_weights, run_zero_shot
 
@@ -90,11 +90,12 @@ def compare(
     if SAM_ZERO_SHOT in experiments:
         check_weights(sam_weights_path)  # before hours of training, not after
     output_dir = Path(output_dir)
+    check_output_dir(output_dir, ("comparison.md", "results.csv", "curves.png", "predictions.png"))
     (volume,) = open_volumes(data_dir, "train", (test_volume,))
     places = labelled_slices([volume])
     for name, training in plans:
         check_test_is_unseen(places, name, training, data_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_dir(output_dir)
     results: dict[str, list[Result]] = {}
     for name, training in plans:
         print(f"{name}, seed {training.seed}", flush=True)

@@ -11,8 +11,9 @@ from .augment import augment_pair, cut_window, draw_window, vary_light
 from .cache import CachedSlices, open_cache, read_pair
 from .config import Preprocessing
 from .errors import InputError
-from .transforms import image_to_tensor, mask_to_target, measure_intensity, slice_to_image
-from .volume import Volume
+from .padding import find_padding
+from .transforms import image_to_tensor, mask_to_target, measure_intensity, read_stack, slice_to_image
+from .volume import Volume, warn_of_gaps
 
 
 class SliceDataset(Dataset):
@@ -62,6 +63,9 @@ class SliceDataset(Dataset):
             raise InputError(f"no labelled slice is left in {', '.join(volume.name for volume in self.volumes)}")
         self._places = list(self.slices.values())
         used = {volume.name: volume for volume, _ in self._places}.values()
+        if any(preprocessing.offsets):
+            for volume in used:
+                warn_of_gaps(volume, "training with offsets")
         # Windows are cut anew each time, and neighbours need not be labelled: only whole slices are worth keeping.
         cached = cache_dir is not None and preprocessing.region == "whole" and not any(preprocessing.offsets)
         self._rows = _open_rows(cache_dir, used, preprocessing) if cached else {}
@@ -82,8 +86,10 @@ class SliceDataset(Dataset):
         return {volume.name: len(volume) - len(_labelled_zs(volume)) for volume in self.volumes}
 
     def vessel_fraction(self) -> float:
-        """The part of all target pixels that is vessel, without variation; reads every slice."""
-        return float(np.mean([self._pair(index)[1].mean() for index in range(len(self))]))
+        """The part of all target pixels that is vessel, without variation and padding; reads every slice."""
+        vessel = [self._pair(index)[1].mean() for index in range(len(self))]
+        scanned = [1 - find_padding(volume[z]).mean() for volume, z in self._places]
+        return float(np.sum(vessel) / np.sum(scanned)) if any(scanned) else 0.0
 
     def __len__(self) -> int:
         return len(self._places)
@@ -116,12 +122,9 @@ class SliceDataset(Dataset):
         mask = volume.label(z)
         roi_size = self.preprocessing.roi_size
         placement = draw_window(mask, roi_size, self.zoom if self.augment else None, rng)
-        zs = [min(max(z + offset, 0), len(volume) - 1) for offset in self.preprocessing.offsets]
-        windows = {z: cut_window(volume[z], placement, roi_size) for z in {*zs}}
-        images = {
-            z: slice_to_image(window, self._intensity[volume.name], self.preprocessing) for z, window in windows.items()
-        }
-        image = np.stack([images[z] for z in zs] if any(self.preprocessing.offsets) else [images[z]])
+        stack = read_stack(volume, z, self.preprocessing)  # (1 or C, H, W)
+        windows = np.stack([cut_window(slice_, placement, roi_size) for slice_ in stack])
+        image = slice_to_image(windows, self._intensity[volume.name], self.preprocessing)
         return vary_light(image, self.light, self.noise, rng) if self.augment else image, cut_window(
             mask, placement, roi_size
         )

@@ -16,6 +16,8 @@ from .errors import InputError
 Value = TypeVar("Value")
 # A process waits for the slowest, not for one that died: then torchrun ends them all.
 _PATIENCE = timedelta(days=1)
+# What gloo says of a process that is gone.
+_PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
 class Share(NamedTuple):
@@ -66,6 +68,10 @@ def join_processes() -> Iterator[Share]:
     dist.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield Share(dist.get_rank(), dist.get_world_size())
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _PEER_LOST):
+            raise
+        raise InputError("another process of this run has ended: its message says why, then start all again") from error
     finally:
         dist.destroy_process_group()
 

@@ -20,6 +20,8 @@ from .report import SegmentedSlice, figure_of_curves, figure_of_slices, figure_t
 
 JUDGEMENT = ("held_out_dice_soft", "held_out_dice", "threshold")
 _DRAWN_SLICES = 4
+# The curves, and what the checkpoint makes of some slices.
+PICTURE_NAMES = ("curves.png", "predictions.png")
 
 
 def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> dict[str, float]:
@@ -52,7 +54,7 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
 
 def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: SliceDataset) -> None:
     """Writes `curves.png`, and `predictions.png` with what a checkpoint makes of the first slices."""
-    write_whole(output_dir / "curves.png", figure_to_png(figure_of_curves({"": pd.read_csv(history_path)})))
+    write_whole(output_dir / PICTURE_NAMES[0], figure_to_png(figure_of_curves({"": pd.read_csv(history_path)})))
     (predictor,) = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
     drawn = zip(slices.slices.items(), _predict(predictor, slices), strict=True)
     segmented = [
@@ -61,7 +63,7 @@ def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: Sl
     ]
     figure = figure_of_slices(segmented)
     figure.suptitle(DEFAULT_INFERENCE.describe(f"{predictor.threshold:g}"), fontsize=9)
-    write_whole(output_dir / "predictions.png", figure_to_png(figure))
+    write_whole(output_dir / PICTURE_NAMES[1], figure_to_png(figure))
 
 
 def _predict(predictor: Predictor, slices: SliceDataset) -> Iterator[np.ndarray]:

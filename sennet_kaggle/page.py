@@ -17,8 +17,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from .errors import InputError
-from .files import write_whole
+from .files import check_output, write_whole
 from .metrics import dice_counts, dice_from_counts
+from .padding import crop_padding
 from .report import SegmentedSlice, segmented_slice
 from .volume import Volume
 
@@ -89,6 +90,7 @@ def write_page(
             encoding, a `max_bytes` that the smallest pictures exceed, or the output's folder is missing.
     """
     _check(volumes, rles, history, sweep)
+    check_output(output_path, (path for volume in volumes for path in volume.paths))
     slices = sum(map(len, volumes))
     fixed = {"css": _asset("page.css"), "js": _asset("page.js"), "viewer": _pack(_viewer_source())}
     # Beside each picture stand its tags and its row of counts, about 250 bytes.
@@ -353,7 +355,7 @@ def _numbers(volume: Volume) -> list[int] | None:
 
 def _window(volume: Volume) -> Window:
     """One window for the kidney, so that brightness does not jump from slice to slice."""
-    sampled = np.concatenate([volume[z][::4, ::4].ravel() for z in _spread(len(volume), 8)])
+    sampled = np.concatenate([crop_padding(volume[z])[::4, ::4].ravel() for z in _spread(len(volume), 8)])
     return Window(*np.percentile(sampled, (0.5, 99.8)).tolist())
 
 

@@ -19,12 +19,13 @@ from .checkpoint import load_checkpoint
 from .config import Inference, Preprocessing
 from .distributed import Share, local_rank
 from .errors import InputError, warn
+from .padding import fill_padding, sample_slices
 from .predictor import Predictor, to_probability
 from .probability import save_probability
 from .rle import rle_encode
 from .stream import fan_out, work_ahead
 from .transforms import fetch_mask, measure_intensity, resize_map, resize_slice
-from .volume import Volume
+from .volume import Volume, warn_of_gaps
 
 # On import, since threads that torch has started before it keep heaps of their own.
 keep_freed_memory()
@@ -118,6 +119,8 @@ def predict_probabilities(
     scale = inference.scale_of(volume.name)
     zs = range(len(volume)) if zs is None else zs
     reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
+    if inference.axes == "zyx" or reach:
+        warn_of_gaps(volume, "axes zyx" if inference.axes == "zyx" else "a model that sees several slices at once")
     if inference.axes == "z":
         alone = all(predictor.preprocessing.outputs == "centre" for predictor in predictors)
         scores = chain.from_iterable(_score_along_z(volume, run, score, scale, reach, alone) for run in _runs(zs))
@@ -211,8 +214,11 @@ def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: I
     thread that computes, and once these are more than the cores they wait for one another.
     """
     windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
-    background = measure_background(volume) if windows and inference.skip_background else None
-    intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
+    skips = windows and inference.skip_background
+    percentile = any(predictor.preprocessing.intensity == "percentile" for predictor in predictors)
+    sample = sample_slices(volume) if skips or percentile else volume
+    background = measure_background(sample) if skips else None
+    intensities = [measure_intensity(sample, predictor.preprocessing) for predictor in predictors]
 
     def score(slices: Iterable[np.ndarray], wanted: slice = slice(None)) -> Iterator[torch.Tensor]:
         members = zip(predictors, intensities, fan_out(slices, len(predictors)), strict=True)
@@ -259,7 +265,8 @@ def _score_along_z(
     wanted = slice(zs.start - shown.start, zs.stop - shown.start)
     slices = (volume[z] for z in shown)
     if scale != 1:
-        slices = (resize_slice(each, *(scaled_length(length, scale) for length in each.shape)) for each in slices)
+        filled = map(fill_padding, slices)  # before its edge is blurred
+        slices = (resize_slice(each, *(scaled_length(length, scale) for length in each.shape)) for each in filled)
     scores = score(slices, wanted) if alone else islice(score(slices), wanted.start, wanted.stop)
     if scale == 1:
         return scores

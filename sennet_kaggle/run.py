@@ -9,14 +9,17 @@ import pandas as pd
 from .checkpoint import Card, read_card
 from .config import DEFAULT_INFERENCE
 from .errors import InputError, warn
+from .files import check_output
 from .identity import tell_learned, what_was_seen
 from .predict import load_predictors, predict_rows
 from .provenance import Origin, hash_file, hash_package, name_checkpoint, read_origin, stamp_images, write_origin
-from .score import kidney_of
 from .submission import read_submission, write_submission
 from .sweep import find_plateau
+from .truth import kidney_of
 from .volume import Volume, find_volumes
 
+# What a run's folder may hold and a report shows.
+RUN_FILES = ("submission.csv", "checkpoint.safetensors", "metrics.csv", "sweep.csv")
 _MADE_BY = "report"
 
 
@@ -30,7 +33,7 @@ class Run:
     history: pd.DataFrame | None
     """Columns of a training run's metrics.csv."""
     sweep: pd.DataFrame | None
-    """Columns of sweep.csv; its attrs have the plateau of Surface Dice, plateau_low and plateau_high."""
+    """Columns of sweep.csv; its attrs have the plateau of (2D) Surface Dice: plateau_low, plateau_high."""
     notes: list[str]
     """Sentences for the top of the page: what made the masks, how, and whether it had learned from these slices."""
 
@@ -71,7 +74,9 @@ def open_run(run_dir: Path | str, data_dir: Path | str, names: tuple[str, ...] =
     volumes = volumes or _find_segmented(data_dir, names, rles, submission_path)
     sweep = _table(run_dir / "sweep.csv")
     if sweep is not None:
-        low, high, _ = find_plateau(sweep["threshold"].tolist(), sweep["surface_dice"].tolist())
+        # Of slices that are far apart there is no Surface Dice in 3D.
+        metric = "surface_dice" if "surface_dice" in sweep.columns else "surface_dice_2d_1px"
+        low, high, _ = find_plateau(sweep["threshold"].tolist(), sweep[metric].tolist())
         sweep.attrs.update(plateau_low=low, plateau_high=high)
     history = _table(run_dir / "metrics.csv")
     notes = _notes_on_masks(submission_path, checkpoint_path, origin, volumes, data_dir)
@@ -105,6 +110,7 @@ def _segment(checkpoint_path: Path, volumes: list[Volume], submission_path: Path
     missing = [volume for volume in volumes if images.get(volume.name) != stamps[volume.name]]
     if not missing:
         return
+    check_output(submission_path)
     new = {volume.name for volume in missing}
     old = read_submission(submission_path) if is_current else ()
     rows = [row for row in old if kidney_of(row[0]) not in new]

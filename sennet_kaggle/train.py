@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import is_tensorboard_available, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -20,16 +20,18 @@ from .checkpoint import Card, save_checkpoint
 from .config import DEFAULT_INFERENCE, Training
 from .dataset import SliceDataset, split_slices
 from .distributed import sum_over_processes, synchronize_batch_norm
-from .errors import InputError
-from .evaluate import JUDGEMENT, draw, evaluate
+from .errors import InputError, warn
+from .evaluate import JUDGEMENT, PICTURE_NAMES, draw, evaluate
+from .files import check_output_dir, make_dir
 from .identity import check_split, digest_slices
 from .losses import Criterion, create_criterion
 from .models import create_model
 from .probability import add_pseudo_labels
-from .training_state import HISTORY_NAME, TrainingState, check_settings
+from .training_state import HISTORY_NAME, STATE_NAME, TrainingState, check_settings
 from .volume import open_volumes
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
+OUTPUT_NAMES = (CHECKPOINT_NAME, HISTORY_NAME, STATE_NAME, *PICTURE_NAMES)
 _MIXED_PRECISION = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
 
 
@@ -57,6 +59,8 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
     """
     check_settings(training)
     output_dir = Path(output_dir)
+    check_output_dir(output_dir, OUTPUT_NAMES, () if training.weights_path is None else (training.weights_path,))
+    check_output_dir(cache_dir or output_dir / "cache")
     accelerator = create_accelerator(training, output_dir)
     set_seed(training.seed)
     model = create_model(training.model, **_model_arguments(training))
@@ -67,12 +71,14 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
     accelerator.print(_describe(train_set, held_out))
     if accelerator.num_processes > 1:
         synchronize_batch_norm(model)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_dir(output_dir)
     state = TrainingState(training, output_dir, model, steps_per_epoch=len(plan_batches(training, len(train_set), 1)))
     model, optimizer = accelerator.prepare(model, state.optimizer)
     state.scaler = accelerator.scaler
     state.resume()
 
+    if not is_tensorboard_available():
+        warn("no TensorBoard events are written: pip install tensorboard, or -r requirements.txt, to have them")
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": state.epoch + 1}})
     with _progress(training, train_set, state.epoch, accelerator) as progress:
         for epoch in range(state.epoch + 1, training.epochs + 1):
@@ -201,7 +207,7 @@ def create_accelerator(training: Training, output_dir: Path) -> Accelerator:
     return Accelerator(
         cpu=not has_gpu,  # else it takes several CPU processes for one each
         mixed_precision=_MIXED_PRECISION[precision],
-        log_with="tensorboard",
+        log_with="tensorboard" if is_tensorboard_available() else None,
         project_dir=str(output_dir),
     )
 

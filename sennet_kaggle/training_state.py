@@ -16,7 +16,7 @@ from .files import replacing
 from .losses import create_criterion
 
 HISTORY_NAME = "metrics.csv"
-_STATE_NAME = "training-state.pt"
+STATE_NAME = "training-state.pt"
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -70,8 +70,9 @@ class TrainingState:
         state |= {"settings": _settings(self.training), "history": self.history, "best_dice": self.best_dice}
         with replacing(self.output_dir / HISTORY_NAME) as temporary_path:
             pd.DataFrame(self.history).to_csv(temporary_path, index=False, lineterminator="\n")
-        with replacing(self.output_dir / _STATE_NAME) as temporary_path:
-            torch.save(state, temporary_path)
+        # Python's own file, for torch does not say why it could not write to one of its own.
+        with replacing(self.output_dir / STATE_NAME) as temporary_path, open(temporary_path, "wb") as file:
+            torch.save(state, file)
 
     def resume(self) -> None:
         """Takes up what an earlier run left, if there is anything.
@@ -79,9 +80,9 @@ class TrainingState:
         Raises:
             InputError: it had other settings, or its file cannot be read.
         """
-        for left_over in self.output_dir.glob(f".{_STATE_NAME}.*.tmp"):
+        for left_over in self.output_dir.glob(f".{STATE_NAME}.*.tmp"):
             left_over.unlink(missing_ok=True)
-        path = self.output_dir / _STATE_NAME
+        path = self.output_dir / STATE_NAME
         if not path.is_file():
             return
         try:

@@ -264,3 +264,12 @@ def test_neighbours_are_channels(volume, region):
     first, _ = dataset[0]
     torch.testing.assert_close(first[0], first[1])
     assert not torch.equal(first[1], first[2])
+
+
+@pytest.mark.parametrize("offsets", [(0,), (-1, 0, 1)])
+def test_a_gap_is_said_where_neighbours_are_channels(volume, caplog, offsets):
+    for path in (volume.image_paths[1], volume.label_paths["0001"]):
+        path.unlink()
+    kidney_dir = volume.image_paths[0].parents[1]
+    SliceDataset([open_volume(kidney_dir)], Preprocessing(roi_size=32, offsets=offsets, mean=(0.0,), std=(1.0,)))
+    assert ("not consecutive (between 0000 and 0002), but training with offsets" in caplog.text) == any(offsets)

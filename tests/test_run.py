@@ -37,6 +37,12 @@ def test_a_prediction(tmp_path, data):
     assert run.sweep.attrs == {"plateau_low": 0.4, "plateau_high": 0.5}
 
 
+def test_a_sweep_of_slices_that_are_far_apart_has_the_plateau_of_2d(tmp_path, data):
+    write_submission(tmp_path / "run" / "submission.csv", [(f"k_2_000{z}", "1 1") for z in range(3)])
+    (tmp_path / "run" / "sweep.csv").write_text("threshold,surface_dice_2d_1px\n0.4,0.7\n0.5,0.7\n0.6,0.5\n")
+    assert open_run(tmp_path / "run", data).sweep.attrs == {"plateau_low": 0.4, "plateau_high": 0.5}
+
+
 def test_a_training_run_is_segmented_first(tmp_path, data):
     card = Card("unet", UNET, Preprocessing(roi_size=32), 0.5, trained_on=("k_1_0000", "k_1_0002"))
     save_checkpoint(tmp_path / "run" / "checkpoint.safetensors", create_model("unet", **UNET), card)

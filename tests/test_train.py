@@ -344,7 +344,7 @@ def test_positives_weighted_by_the_data(kidneys, tmp_path):
         ({"loss_arguments": {"weight": 2}}, "loss 'dice_bce' has no argument 'weight'"),
         ({"train_volumes": ("q",)}, "has no kidney q"),
         ({"held_out_fraction": 0.5}, "held_out_slices and held_out_fraction exclude each other"),
-        ({"weights_path": "w.pth"}, "model 'unet' has no argument 'weights_path'"),
+        ({"weights_path": "w.pth"}, "weights w.pth are missing"),
     ],
 )
 def test_bad_settings(kidneys, tmp_path, changes, message):
