@@ -1,6 +1,7 @@
 """Bundles the package into one offline Kaggle notebook, kernel/sennet.ipynb.
 
-Reads source text, imports nothing of the package; the same sources give the same bytes.
+Reads source text, and imports nothing of the package unless it is to check the checkpoints (--owner); the same sources
+give the same bytes.
 
     python build_kernel.py                 write the notebook
     python build_kernel.py --check         exit 1 when the committed notebook is not what the sources give
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "sennet_kaggle"
@@ -25,11 +27,16 @@ NOTEBOOK_PATH = ROOT / "kernel" / "sennet.ipynb"
 CHECKPOINTS_DIR = ROOT / "kernel" / "checkpoints"
 # The same files as in the repository, at the same places, with the owner's name in them.
 PUSH_DIR = ROOT / "push"
+# What the last --owner wrote there: sha256 by path. All else in it is somebody's own.
+PUSH_RECORD = ROOT / ".push.json"
 OWNER_VARIABLE = "KAGGLE_OWNER"
 COMPETITION = "blood-vessel-segmentation"
 CHECKPOINT_SOURCE = "sennet-kaggle-checkpoints"
 # What goes into the notebook: these modules and all that they import.
 BUNDLED = ("__init__", "kernel", "dataset", "losses")
+_OWN_IN_PUSH = (
+    r"kernel-metadata\.json|kernel/sennet\.ipynb|kernel/checkpoints/(dataset-metadata\.json|[^/]+\.safetensors)"
+)
 # Kaggle refuses 1 MB of source; the client sends it as ASCII JSON.
 MAX_BYTES = 900_000
 
@@ -73,7 +80,7 @@ settings = KernelSettings(
     input_dir=KAGGLE_DIR / "input",
     submission_path=KAGGLE_DIR / "working" / "submission.csv",
     competition="{COMPETITION}",
-    checkpoint_source="{CHECKPOINT_SOURCE}",
+    checkpoint_source="{CHECKPOINT_SOURCE}",  # owner/slug where inputs of two owners have that slug
     strict=None,  # True: a fault ends the run, as at home; False: it costs what it touches, as on Kaggle
     time_budget_hours=None,  # 8.5 on Kaggle, no limit at home
     inference=Inference(
@@ -184,21 +191,37 @@ def _code(cell_id: str, source: str) -> dict:
     return {**cell, "cell_type": "code", "execution_count": None, "outputs": []}
 
 
-def write_push_dir(owner: str, notebook: str) -> list[str]:
+class Push(NamedTuple):
+    """What came of making push/."""
+
+    problems: list[str]
+    """What Kaggle or its client would get wrong, one line each; nothing is written unless it is empty."""
+    left_out: list[str]
+    """Names in kernel/checkpoints that do not go up."""
+    commands: list[str]
+    """What to do next."""
+
+
+def write_push_dir(owner: str, notebook: str) -> Push:
     """Writes push/, whole or not at all: the notebook with its metadata, the checkpoints with theirs.
 
     Args:
         owner: whose name goes into the metadata files.
         notebook: its text.
-
-    Returns:
-        What Kaggle or its client would get wrong, one line each; nothing is written unless it is empty.
     """
     # The notebook itself is built from this file and the package alone.
-    from kaggle_metadata import OWNER, PLACEHOLDER, dataset_problems, kernel_problems
+    from kaggle_metadata import PLACEHOLDER, dataset_problems, kernel_problems, next_commands
 
-    if not re.fullmatch(OWNER, owner) or owner == PLACEHOLDER:
-        return [f"--owner must be your name on Kaggle, as in your profile's address, found {owner!r}"]
+    try:
+        from sennet_kaggle.checkpoint_folder import inspect_folder
+    except ImportError as error:
+        return Push(
+            [f"--owner must be able to load the checkpoints, found {error}: run it with .venv/bin/python"], [], []
+        )
+    if not CHECKPOINTS_DIR.is_dir():
+        return Push([f"{CHECKPOINTS_DIR.relative_to(ROOT)}/ must hold the checkpoints, found no such folder"], [], [])
+    paths, problems, left_out = inspect_folder(CHECKPOINTS_DIR, notebook_settings().inference)
+    problems += foreign_files()
     with tempfile.TemporaryDirectory(prefix=".push-", dir=ROOT) as temporary_dir:
         staged_dir = Path(temporary_dir) / "new"
         for path in (ROOT / "kernel-metadata.json", CHECKPOINTS_DIR / "dataset-metadata.json"):
@@ -207,25 +230,64 @@ def write_push_dir(owner: str, notebook: str) -> list[str]:
                 _write(staged_dir / path.relative_to(ROOT), content)
         _write(staged_dir / NOTEBOOK_PATH.relative_to(ROOT), notebook.encode())
         checkpoints_dir = staged_dir / CHECKPOINTS_DIR.relative_to(ROOT)
-        for path in sorted(CHECKPOINTS_DIR.glob("*.safetensors")):
+        checkpoints_dir.mkdir(exist_ok=True)
+        for path in paths:
             shutil.copy2(path, checkpoints_dir)
-        problems = [
-            *kernel_problems(staged_dir, owner, COMPETITION, CHECKPOINT_SOURCE),
-            *dataset_problems(checkpoints_dir, owner, CHECKPOINT_SOURCE),
-        ]
-        if not problems:
-            if PUSH_DIR.exists():
-                os.replace(PUSH_DIR, Path(temporary_dir) / "old")
-            os.replace(staged_dir, PUSH_DIR)
-    return problems
+        problems += kernel_problems(staged_dir, owner, COMPETITION, CHECKPOINT_SOURCE)
+        problems += dataset_problems(checkpoints_dir, owner, CHECKPOINT_SOURCE)
+        if problems:
+            return Push(problems, [], [])
+        record = json.dumps(_hashes(staged_dir), indent=1)
+        if PUSH_DIR.exists():
+            os.replace(PUSH_DIR, Path(temporary_dir) / "old")
+        os.replace(staged_dir, PUSH_DIR)
+        PUSH_RECORD.write_text(record)
+    return Push([], left_out, next_commands(PUSH_DIR, COMPETITION))
+
+
+def notebook_settings() -> Any:
+    """What the notebook's settings cell makes."""
+    names: dict[str, Any] = {"Path": Path}
+    exec(SETTINGS, names)
+    return names["settings"]
+
+
+def foreign_files() -> list[str]:
+    """The line about files in push/ that this program did not put there as they are, and so must not remove."""
+    if not PUSH_DIR.exists() and not PUSH_DIR.is_symlink():
+        return []
+    if PUSH_DIR.is_symlink() or not PUSH_DIR.is_dir():
+        return [f"{PUSH_DIR.name} must be a folder of its own, found a link or file: move it away"]
+    found = _hashes(PUSH_DIR)
+    try:
+        known = json.loads(PUSH_RECORD.read_text())
+        foreign = [path for path, sha256 in found.items() if known.get(path) != sha256]
+    except (OSError, ValueError, AttributeError):  # made by an earlier version, which kept no record
+        foreign = [path for path in found if not re.fullmatch(_OWN_IN_PUSH, path)]
+    if not foreign:
+        return []
+    shown = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+    return [f"{PUSH_DIR.name}/ must hold only what this makes, found {shown}: move that away, push/ is made anew"]
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of every file by its path in a folder; empty for what is no file."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix(): _hash(path) for path in paths}
+
+
+def _hash(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main() -> int:
     arguments = parse_arguments()
     text = json.dumps(build_notebook(read_sources()), indent=1, ensure_ascii=True) + "\n"
     if len(text) > MAX_BYTES:
-        print(f"the notebook would be {len(text):,} bytes, more than {MAX_BYTES:,}: leave modules out", file=sys.stderr)
-        return 2
+        return _refuse([f"the notebook would be {len(text):,} bytes, more than {MAX_BYTES:,}: leave modules out"])
     output: Path = arguments.output or NOTEBOOK_PATH
     if arguments.check:
         if output.is_file() and output.read_bytes() == text.encode():
@@ -233,16 +295,46 @@ def main() -> int:
             return 0
         print(f"{output.name} is stale: run python build_kernel.py and commit it", file=sys.stderr)
         return 1
-    owner = "" if arguments.output else arguments.owner or os.environ.get(OWNER_VARIABLE, "")
-    problems = write_push_dir(owner, text) if owner else []
-    if problems:
-        print(*(f"error: {problem}" for problem in problems), sep="\n", file=sys.stderr)
-        return 2
-    temporary_path = output.with_name(f".{output.name}.tmp")
-    _write(temporary_path, text.encode())
-    os.replace(temporary_path, output)
+    owner = None if arguments.output else owner_of(arguments)
+    try:
+        push = Push([], [], []) if owner is None else write_push_dir(checked_owner(owner), text)
+        if push.problems:
+            return _refuse(push.problems)
+        temporary_path = output.with_name(f".{output.name}.tmp")
+        _write(temporary_path, text.encode())
+        os.replace(temporary_path, output)
+    except ValueError as error:
+        return _refuse([str(error)])
+    except OSError as error:
+        return _refuse([f"cannot write {error.filename or output}: {error.strerror}"])
+    for name in push.left_out:
+        print(
+            f"warning: {name} stays here: only *.safetensors in {CHECKPOINTS_DIR.name}/ itself go up", file=sys.stderr
+        )
     print(f"wrote {output.name}: {len(text):,} bytes" + (f"; {PUSH_DIR.name}/ is ready for {owner}" if owner else ""))
+    print(*push.commands, sep="\n", end="\n" if push.commands else "")
     return 0
+
+
+def owner_of(arguments: argparse.Namespace) -> str | None:
+    return os.environ.get(OWNER_VARIABLE) if arguments.owner is None else arguments.owner
+
+
+def checked_owner(owner: str) -> str:
+    """The name, if it can be one; raises ValueError."""
+    from kaggle_metadata import OWNER, PLACEHOLDER
+
+    if not re.fullmatch(OWNER, owner) or owner == PLACEHOLDER:
+        raise ValueError(
+            f"--owner must be your name on Kaggle, as in your profile's address, found {owner!r}: give it, or leave "
+            f"out --owner and ${OWNER_VARIABLE}"
+        )
+    return owner
+
+
+def _refuse(problems: list[str]) -> int:
+    print(*(f"error: {problem}" for problem in problems), sep="\n", file=sys.stderr)
+    return 2
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -5,7 +5,9 @@ Used by build_kernel.py; imports nothing of the package.
 
 import difflib
 import json
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,13 @@ MACHINE_SHAPES = (
     "NvidiaH100",
     "NvidiaRtxPro6000",
 )
+# The names of Kaggle's documentation (kaggle-cli, docs/datasets_metadata.md); the client sends any on to the server.
+LICENSES = (
+    "CC0-1.0 CC-BY-3.0 CC-BY-3.0-IGO CC-BY-4.0 CC-BY-SA-3.0 CC-BY-SA-4.0 CC-BY-NC-4.0 CC-BY-NC-SA-3.0-IGO "
+    "CC-BY-NC-SA-4.0 CC-BY-ND-4.0 CC-BY-NC-ND-4.0 GPL-2.0 GPL-3.0 LGPL-3.0 AGPL-3.0 FDL-1.3 ODbL-1.0 DbCL-1.0 "
+    "ODC-BY-1.0 PDDL CDLA-Permissive-1.0 CDLA-Sharing-1.0 US-Government-Works EU-ODP-Legal-Notice apache-2.0 "
+    "copyright-authors other unknown"
+).split()
 _SLUG = "[a-z0-9]+(?:-[a-z0-9]+)*"
 
 
@@ -54,7 +63,22 @@ def _list(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(_text(pattern), value))
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+_ID_NUMBER = Rule(
+    _is_number, "a whole number above 0", "correct or remove it: the client prefers it to id", required=False
+)
+_LIST_OF_OBJECTS = Rule(
+    lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),
+    "a list of objects",
+    "correct or remove it",
+    required=False,
+)
+_TEXT = Rule(_text("(?s).+"), "a text", "correct or remove it", required=False)
 KERNEL_RULES = {
+    "id_no": _ID_NUMBER,
     "id": Rule(
         _text(f"{OWNER}/(?=.{{5,50}}$){_SLUG}"),
         "owner/slug, the slug 5 to 50 lower-case letters, digits and hyphens",
@@ -93,6 +117,7 @@ KERNEL_RULES = {
     "keywords": Rule(_list(".+"), "a list of texts", "correct it", required=False),
 }
 DATASET_RULES = {
+    "id_no": _ID_NUMBER,
     "id": Rule(
         _text(f"{OWNER}/(?=.{{6,50}}$){_SLUG}"),
         "owner/slug, the slug 6 to 50 lower-case letters, digits and hyphens",
@@ -100,18 +125,22 @@ DATASET_RULES = {
     ),
     "title": Rule(_text(".{6,50}"), "a text of 6 to 50 characters", "write the id's slug"),
     "licenses": Rule(
-        lambda value: isinstance(value, list) and len(value) == 1 and _is_license(value[0]),
+        lambda value: isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "name" in value[0],
         'a list of one {"name": "..."}',
         'write [{"name": "other"}] or a license',
     ),
     "subtitle": Rule(_text(".{20,80}"), "a text of 20 to 80 characters", "correct or remove it", required=False),
-    "description": Rule(_text("(?s).+"), "a text", "correct or remove it", required=False),
+    "description": _TEXT,
     "keywords": Rule(_list(".+"), "a list of texts", "correct or remove it", required=False),
+    "resources": _LIST_OF_OBJECTS,
+    # These are read by kaggle datasets metadata --update alone.
+    "isPrivate": Rule(lambda value: isinstance(value, bool), "true or false", "write true", required=False),
+    "collaborators": _LIST_OF_OBJECTS,
+    "data": _LIST_OF_OBJECTS,
+    "userSpecifiedSources": _TEXT,
+    "expectedUpdateFrequency": _TEXT,
+    "image": _TEXT,
 }
-
-
-def _is_license(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"name"} and isinstance(value["name"], str)
 
 
 def kernel_problems(folder: Path, owner: str, competition: str, dataset_slug: str) -> Iterator[str]:
@@ -133,10 +162,13 @@ def kernel_problems(folder: Path, owner: str, competition: str, dataset_slug: st
         return
     yield from _key_problems(path.name, metadata, KERNEL_RULES)
     yield from _name_problems(path.name, metadata, owner)
-    for key, wanted in (("competition_sources", competition), ("dataset_sources", f"{owner}/{dataset_slug}")):
-        sources = metadata.get(key)
-        if KERNEL_RULES[key].accepts(sources) and wanted not in sources:
-            yield f"{path.name}: {key} must name {wanted!r}, which the notebook reads, found {sources}: add it"
+    sources = metadata.get("competition_sources")
+    if KERNEL_RULES["competition_sources"].accepts(sources) and competition not in sources:
+        yield (
+            f"{path.name}: competition_sources must name {competition!r}, which the notebook reads, found {sources}: "
+            f"add it"
+        )
+    yield from _checkpoint_source_problems(path.name, metadata, f"{owner}/{dataset_slug}")
     if KERNEL_RULES["code_file"].accepts(metadata.get("code_file")):
         yield from _notebook_problems(folder, metadata["code_file"])
 
@@ -153,15 +185,76 @@ def dataset_problems(folder: Path, owner: str, dataset_slug: str) -> Iterator[st
     found = metadata.get("id")
     if DATASET_RULES["id"].accepts(found) and found.split("/")[1] != dataset_slug:
         yield f"{path.name}: id must end in {dataset_slug!r}, which the notebook reads, found {found!r}: write that"
-    if not any(path.stat().st_size for path in folder.glob("*.safetensors")):
+    if DATASET_RULES["licenses"].accepts(metadata.get("licenses")):
+        yield from _license_problems(path.name, metadata["licenses"][0]["name"])
+    resources = metadata.get("resources", [])
+    for resource in resources if _LIST_OF_OBJECTS.accepts(resources) else []:
+        if not isinstance(resource.get("path"), str) or not (folder / resource["path"]).is_file():
+            yield (
+                f"{path.name}: resources must name files that go up, found {_shown(resource.get('path'))}: correct or "
+                f"remove it"
+            )
+    if not any(path.is_file() and path.stat().st_size for path in folder.glob("*.safetensors")):
         yield f"{folder.name}: expected at least one *.safetensors file, found none: train one, or take the shipped one"
+
+
+def next_commands(push_dir: Path, competition: str) -> list[str]:
+    """What is left to do once push/ is there, with the names filled in.
+
+    Args:
+        push_dir: as `write_push_dir` made it.
+        competition: its slug.
+    """
+    kernel = json.loads((push_dir / "kernel-metadata.json").read_text())["id"]
+    dataset = json.loads((push_dir / "kernel" / "checkpoints" / "dataset-metadata.json").read_text())["id"]
+    client = Path(sys.executable).with_name("kaggle")
+    kaggle = os.path.relpath(client) if client.exists() else "kaggle"
+    push = os.path.relpath(push_dir)
+    return [
+        "next, the checkpoints: the first time, and later",
+        f"  {kaggle} datasets create -p {push}/kernel/checkpoints",
+        f'  {kaggle} datasets version -p {push}/kernel/checkpoints -m "what changed"',
+        f"  {kaggle} datasets status {dataset}",
+        "when that says ready, the notebook, and when its run is complete, the submission of the version it has",
+        f"  {kaggle} kernels push -p {push}",
+        f"  {kaggle} kernels status {kernel}",
+        f'  {kaggle} competitions submit {competition} -k {kernel} -v VERSION -f submission.csv -m "what it is"',
+    ]
+
+
+def _license_problems(file_name: str, name: Any) -> Iterator[str]:
+    if name in LICENSES:
+        return
+    by_key = {re.sub("[^a-z0-9]", "", known.lower()): known for known in LICENSES}
+    close = difflib.get_close_matches(re.sub("[^a-z0-9]", "", str(name).lower()), by_key, 1, 0.8)
+    remedy = f"write {by_key[close[0]]!r}" if close else "write 'other', and the license into the description"
+    yield f"{file_name}: licenses must name one of {', '.join(LICENSES)}, found {_shown(name)}: {remedy}"
+
+
+def _checkpoint_source_problems(file_name: str, metadata: dict[str, Any], dataset: str) -> Iterator[str]:
+    """The notebook averages the checkpoints of one input: the owner's dataset, or a model of the same slug."""
+    kinds = ("dataset_sources", "model_sources")
+    sources = {key: metadata.get(key, []) for key in kinds}
+    if not all(KERNEL_RULES[key].accepts(sources[key]) for key in kinds):
+        return
+    slug = dataset.split("/")[1]
+    named = sorted({source for key in kinds for source in sources[key] if source.split("/")[1] == slug})
+    if len(named) > 1:
+        yield f"{file_name}: one input may have the slug {slug!r}, which the notebook reads, found {named}: keep one"
+    elif named != [dataset] and (not named or named[0] in sources["dataset_sources"]):
+        yield (
+            f"{file_name}: dataset_sources must name {dataset!r}, which the notebook reads, found "
+            f"{sources['dataset_sources']}: add it"
+        )
 
 
 def _read_json(path: Path) -> tuple[dict[str, Any] | None, str]:
     """A JSON object, or the line that says why there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_twins)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        return None, f"{path.name}: expected a JSON object, found no file to read ({error.strerror}): put it there"
+    except (ValueError, RecursionError) as error:
         return None, f"{path.name}: expected a JSON object, found one that cannot be read ({error}): correct it"
     if not isinstance(content, dict):
         return None, f"{path.name}: expected a JSON object, found {_shown(content)}: put it in braces"

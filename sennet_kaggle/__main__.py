@@ -2,14 +2,19 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
+from .config import DEFAULT_INFERENCE, EXPERIMENTS, Inference, Preprocessing, Training
+from .console import BAD_INPUT, missing_package, run_command
 
-from .config import EXPERIMENTS, SHIPPED_INFERENCE, Inference, Preprocessing, Training
-from .errors import InputError, show_messages
+try:
+    import tyro
+except ModuleNotFoundError as error:
+    print(f"error: {missing_package(error) or error}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
 app = tyro.extras.SubcommandApp()
@@ -41,7 +46,7 @@ def predict(
     checkpoint: tuple[Path, ...] = (),
     volume: tuple[str, ...] = (),
     save_probability: Path | None = None,
-    inference: Inference = SHIPPED_INFERENCE,
+    inference: Inference = DEFAULT_INFERENCE,
 ) -> None:
     """Segment every slice of DATA_DIR/test/*/images and write a submission.
 
@@ -49,30 +54,43 @@ def predict(
 
     Args:
         data_dir: A folder in the competition's layout.
-        output: The csv to write.
+        output: The csv to write; beside it goes a .json that says what made it.
         checkpoint: Checkpoints to average; the shipped ones when none is named.
         volume: Kidneys of train/ or test/ to segment instead of all of test/.
         save_probability: A folder to keep the probabilities in, 8 bits a pixel, for sweep.
         inference: How the model is run.
     """
     from .distributed import join_processes
-    from .files import shipped_checkpoints
+    from .files import check_output, making_dir, shipped_checkpoints
     from .predict import load_predictors, predict_rows
+    from .probability import check_room
+    from .provenance import stamp_images, warn_of_learned_volumes, write_origin
     from .submission import write_submission
     from .volume import find_volumes
 
-    volumes = find_volumes(data_dir, volume)
-    predictors = load_predictors(checkpoint or shipped_checkpoints(), inference)
-    with join_processes() as share:
+    volumes, checkpoints = find_volumes(data_dir, volume), checkpoint or shipped_checkpoints()
+    check_output(output, (*checkpoints, *(path for volume in volumes for path in volume.paths)))
+    if save_probability is not None:
+        check_room(save_probability, volumes)
+    predictors = load_predictors(checkpoints, inference)
+    keeping = nullcontext() if save_probability is None else making_dir(save_probability)
+    with keeping, join_processes() as share:
+        if share.rank == 0:
+            warn_of_learned_volumes(checkpoints, volumes, data_dir)
         rows = predict_rows(volumes, predictors, inference, save_probability, share)
         rows = share.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
         if rows is not None:
             print(f"{output}: {write_submission(output, rows)} rows")
+            stamps = {volume.name: stamp_images(volume) for volume in volumes}
+            write_origin(output, "predict", checkpoints, inference, stamps)
 
 
 @app.command
 def validate(submission: Path, data_dir: Path) -> None:
     """Check that Kaggle would accept a submission for the slices of DATA_DIR/test.
+
+    The file must be a csv in UTF-8 with exactly the columns id,rle, and have each test slice once; the order of the
+    rows does not matter. It is read as pandas.read_csv reads it.
 
     Args:
         submission: The csv to check.
@@ -88,21 +106,60 @@ def validate(submission: Path, data_dir: Path) -> None:
 
 @app.command
 def score(
-    submission: Path, labels: Path, size: tuple[int, int] | None = None, cl_dice: bool = False, json: bool = False
+    submission: Path,
+    labels: Path,
+    size: tuple[str, ...] = (),
+    data_dir: Path | None = None,
+    labelled_only: bool = False,
+    per_slice: bool = False,
+    cl_dice: bool = False,
+    json: bool = False,
 ) -> None:
     """Score a submission with the competition's metric and Dice, per kidney and overall.
+
+    All scores go from 0 to 1 (equal; also where label and prediction are both empty), and one empty mask scores 0.
+
+    surface_dice: the competition's metric, Surface Dice at tolerance 0 in 3D. Slices that follow each other without a
+    gap are stacked as there. Where there are gaps, only the layers between neighbouring slices count, and without
+    neighbours there is none ("-"). Lines below the table say where it cannot be compared with the leaderboard.
+
+    surface_dice_2d_1px: mean over the slices of each one's Surface Dice in 2D; contours up to a pixel apart agree.
+
+    dice_pooled: Dice over the pixels of all slices; a large vessel outweighs all others.
+
+    dice_mean: mean over the slices of each one's Dice; a slice that is empty in both counts as 1.
+
+    dice_without_largest: dice_pooled without the pixels of the label's largest object in any one slice.
+
+    slices, runs: how many slices were scored, and how many stretches of consecutive slices they form.
+
+    cl_dice: mean over the slices of each one's clDice: are the centre lines found, of thick and thin vessels alike?
+
+    The last row is the mean over kidneys.
 
     Args:
         submission: The csv to score.
         labels: A folder with <kidney>/labels/*.tif (or train/ above them), or another submission taken for the truth.
-        size: Rows and columns of the masks, where LABELS is a csv without the columns height and width.
+            A kidney NAME_sparse without labels is scored by those of NAME_dense, and the other way round.
+        size: Size of the masks where LABELS is a csv and neither csv has the columns height and width: for each
+            kidney as in kidney_5=1303x912 (rows x columns); for a single kidney 1303x912 does.
+        data_dir: A folder in the competition's layout whose images tell the size of the masks instead.
+        labelled_only: Leave out slices that have no label; otherwise they are an error.
+        per_slice: Also print a row per slice, with the pixels of label, prediction and both.
         cl_dice: Also compute clDice, which takes several times as long as all the rest.
         json: Print JSON instead of a table.
     """
-    from .score import format_scores, score_submission, scores_to_json
+    from .provenance import warn_if_learned
+    from .report import format_table
+    from .score import format_scores, scores_to_json
+    from .score_csv import score_submission
 
-    scores = score_submission(submission, labels, size, cl_dice)
-    print(scores_to_json(scores) if json else format_scores(scores))
+    scored = score_submission(submission, labels, size, cl_dice, labelled_only, data_dir)
+    if json:
+        print(scores_to_json(scored.kidneys, scored.slices if per_slice else None))
+    else:
+        print(f"{format_table(scored.slices)}\n" if per_slice else "", format_scores(scored.kidneys), sep="")
+    warn_if_learned(submission, labels)
 
 
 @app.command
@@ -111,12 +168,14 @@ def sweep(
 ) -> None:
     """Score kept probabilities at every threshold in one pass, and find the plateau.
 
+    Slices without a label are left out; score --help says what each metric is.
+
     Args:
         probability: The folder that predict --save-probability made.
         labels: As for score.
         output_dir: Gets sweep.csv and sweep.png.
-        metric: Whose plateau to find: surface_dice, surface_dice_1px, dice_pooled, dice_mean, dice_without_largest
-            or cl_dice.
+        metric: Whose plateau to find: surface_dice (which needs neighbouring slices), surface_dice_2d_1px, dice_pooled,
+            dice_mean, dice_without_largest or cl_dice.
         cl_dice: Also compute clDice, which takes several times as long as all the rest.
     """
     from .sweep import write_sweep
@@ -136,19 +195,23 @@ def report(
 
     Args:
         run_dir: What predict, dry-run, train or sweep left: submission.csv or checkpoint.safetensors (which then
-            segments the kidneys), and, where they are there, metrics.csv and sweep.csv.
+            segments the kidneys, anew when it has changed), and, where they are there, metrics.csv and sweep.csv.
         data_dir: A folder in the competition's layout with the run's kidneys.
         volume: Kidneys to show; those of the submission or the checkpoint's training when not given.
         output: The page; RUN_DIR/report.html when not given.
         title: What stands at its top; the run's folder when not given.
     """
+    from .files import check_output
     from .page import write_page
-    from .run import open_run
+    from .run import RUN_FILES, open_run
 
-    run = open_run(run_dir, data_dir, volume)
     output = output or run_dir / "report.html"
+    check_output(output, (run_dir / name for name in RUN_FILES))
+    run = open_run(run_dir, data_dir, volume)
     name = title or f"sennet-kaggle: {run_dir.resolve().name}"
-    write_page(output, title=name, volumes=run.volumes, rles=run.rles, history=run.history, sweep=run.sweep)
+    write_page(
+        output, title=name, volumes=run.volumes, rles=run.rles, history=run.history, sweep=run.sweep, notes=run.notes
+    )
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
@@ -208,7 +271,7 @@ def compare(
         overrides=override,
         sam_weights_path=weights_path,
     )
-    print(f"\n{path.read_text()}\n{path}")
+    print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
 
 
 @app.command
@@ -229,11 +292,17 @@ def ablate(
     from .ablate import ablate as run_ablation
 
     path = run_ablation(data_dir, output_dir, seed, override)
-    print(f"\n{path.read_text()}\n{path}")
+    print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
 
 
 @app.command
-def card(data_dir: Path, output_dir: Path, checkpoint: tuple[Path, ...] = (), volume: str = "kidney_2") -> None:
+def card(
+    data_dir: Path,
+    output_dir: Path,
+    checkpoint: tuple[Path, ...] = (),
+    volume: str = "kidney_2",
+    record_images: bool = False,
+) -> None:
     """Write a page about checkpoints: what they learned from, scores on a kidney they have not seen, time, size.
 
     Args:
@@ -241,12 +310,19 @@ def card(data_dir: Path, output_dir: Path, checkpoint: tuple[Path, ...] = (), vo
         output_dir: Gets checkpoint.md and checkpoint.png.
         checkpoint: Checkpoints that are averaged; the shipped ones when none is named.
         volume: A labelled kidney of train/ that none of them has learned from.
+        record_images: First add to checkpoints of earlier versions what tells the images that they learned from in
+            any other copy; these are looked for in DATA_DIR by their names.
     """
     from .card import write_card
     from .files import shipped_checkpoints
+    from .identity import record_images as add_digests
 
-    path = write_card(checkpoint or shipped_checkpoints(), data_dir / "train" / volume, output_dir)
-    print(f"{path.read_text()}\n{path}")
+    paths = checkpoint or shipped_checkpoints()
+    if record_images:
+        for path in paths:
+            add_digests(path, data_dir)
+    path = write_card(paths, data_dir / "train" / volume, output_dir)
+    print(f"{path.read_text(encoding='utf-8')}\n{path}")
 
 
 @app.command
@@ -320,12 +396,16 @@ def dry_run(
         checkpoint: Checkpoints to attach; the shipped ones when none is named.
         on_kaggle: Run as on Kaggle: faults are survived, and passes are dropped when the time gets short.
     """
-    from .dry_run import open_rehearsal_volumes, rehearse
+    from .dry_run import check_rehearsal, open_rehearsal_volumes, rehearse
+    from .files import shipped_checkpoints
+    from .provenance import warn_of_learned_volumes
     from .report import format_table
 
+    check_rehearsal(output_dir)
     volumes = open_rehearsal_volumes(data_dir, volume, output_dir / "phantom")
     submission_path, table, picture_path = rehearse(volumes, output_dir, mount_layout, None, checkpoint, on_kaggle)
     print(format_table(table) if table is not None else "no labels, so no score")
+    warn_of_learned_volumes(checkpoint or shipped_checkpoints(), volumes, data_dir)
     print(f"submission: {submission_path}\npicture:    {picture_path}")
 
 
@@ -360,25 +440,22 @@ def pack(
     output: Path,
     model_arguments: dict[str, Any] = {},  # noqa: B006 (only read)
     preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
-    threshold: float = 0.5,
+    threshold: float | None = None,
 ) -> None:
     """Make a checkpoint of foreign weights, such as Segment Anything's, so that predict and the kernel can use them.
 
     Args:
         model: A name that create_model knows.
-        weights_path: The weights as their makers publish them.
+        weights_path: The weights of a whole model as their makers publish them, or a checkpoint of this package,
+            whose settings are kept where none are given here.
         output: The .safetensors file to write.
         model_arguments: Further arguments of the model, as JSON.
         preprocessing: What the model's input is.
-        threshold: Probability above which a pixel is vessel.
+        threshold: Probability above which a pixel is vessel; 0.5 when not given.
     """
-    from .checkpoint import Card, save_checkpoint
-    from .models import create_model
+    from .pack import pack as pack_weights
 
-    preprocessing.check()
-    arguments = model_arguments
-    network = create_model(model, weights_path=str(weights_path), **arguments)
-    save_checkpoint(output, network, Card(model, arguments, preprocessing, threshold))
+    pack_weights(model, weights_path, output, model_arguments, preprocessing, threshold)
     print(output)
 
 
@@ -405,21 +482,16 @@ def _parse_object(text: str) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; bad input is one line on standard error and exit status 2."""
-    show_messages(lambda text: print(text, file=sys.stderr))
-    try:
+
+    def run() -> None:
         with registry:
             app.cli(
                 args=arguments,
                 prog="python -m sennet_kaggle",
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
             )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+
+    return run_command(run)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 import dataclasses
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,22 +13,27 @@ import numpy as np
 import pandas as pd
 
 from .ablate_axes import judge_axes
+from .checkpoint import read_card
 from .compare import changed, check_variant, machine, open_test
 from .config import (
+    DEFAULT_INFERENCE,
     EXPERIMENTS,
     FOLDS,
     SHIPPED,
-    SHIPPED_INFERENCE,
     THRESHOLDS,
     Inference,
     Training,
     check_distinct,
     check_seeds,
 )
+from .dataset import labelled_slices
 from .errors import InputError
-from .files import replacing, shipped_checkpoints, write_whole
+from .files import check_output_dir, replacing, shipped_checkpoints, write_whole
+from .identity import what_was_seen
 from .metrics import dice_coefficient
 from .predict import load_predictors
+from .predictor import Predictor
+from .provenance import name_checkpoint
 from .report import markdown_table
 from .score import KidneyScorer, Scores
 from .sweep import find_plateau
@@ -44,7 +50,7 @@ _MEASURES = {
     "dice_mean": "Dice, mean",
     "dice_pooled": "pooled",
     "dice_without_largest": "without largest",
-    "surface_dice_1px": "2D Surface Dice at 1 px",
+    "surface_dice_2d_1px": "2D Surface Dice at 1 px",
 }
 
 
@@ -54,7 +60,7 @@ class Variant:
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Of its training; where there are none, the models of the shipped settings answer."""
-    inference: Inference = SHIPPED_INFERENCE
+    inference: Inference = DEFAULT_INFERENCE
     members: int = 1
     """How many models that differ in their seed answer together."""
 
@@ -83,10 +89,8 @@ class Run(NamedTuple):
     seed: int
 
 
-Answers = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Label (H, W) bool and probability (H, W) float16, by slice id."""
-KidneyAnswers = dict[str, Answers]
-"""By LEARNED, STRETCHED and TEST."""
+Answers = Iterator[tuple[str, np.ndarray, np.ndarray]]
+"""Slice id, label (H, W) bool and probability (H, W) float16; a slice is let go before the next one comes."""
 
 
 def ablate(
@@ -113,23 +117,30 @@ def ablate(
     """
     runs = plan(seeds, overrides)
     kidneys = {name: open_test(data_dir, name) for name in (LEARNED, TEST)}
+    places = labelled_slices([kidneys[TEST]])
     for run, training in runs.items():
-        check_variant(run.variant, training, data_dir, [*kidneys[TEST].slice_ids, *_ids(run.fold)])
+        check_variant(run.variant, training, data_dir, places, _ids(run.fold))
     check_changes(runs)
     shipped_checkpoints()  # `judge_axes` compares with them, after the trainings
     output_dir = Path(output_dir)
+    check_output_dir(output_dir, ("ablation.md", "results.csv"))
     checkpoints = {}
     for run, training in runs.items():
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
         run_dir = output_dir / run.variant.replace(",", "").replace(" ", "-") / f"fold-{run.fold}" / f"seed-{run.seed}"
         checkpoints[run] = fit(training, data_dir, run_dir, output_dir / "cache")
     print("judging", flush=True)
-    answered: dict[tuple[Run, str], KidneyAnswers] = {}
-    table = pd.DataFrame([row for name in VARIANTS for row in judge(name, checkpoints, kidneys, seeds, answered)])
+    table = pd.DataFrame([row for name in VARIANTS for row in judge(name, checkpoints, kidneys, seeds)])
     with replacing(output_dir / "results.csv") as temporary_path:
         table.to_csv(temporary_path, index=False, lineterminator="\n")
     axes = judge_axes(output_dir / "axes")
-    write_whole(output_dir / "ablation.md", write_up(table, axes, next(iter(runs.values())), seeds).encode())
+    seen = what_was_seen([read_card(path) for path in checkpoints.values()], places, data_dir)
+    text = write_up(table, axes, next(iter(runs.values())), seeds, seen.claim("no run"))
+    named = "".join(
+        f"- {run.variant}, fold {run.fold}, seed {run.seed}: {name_checkpoint(path)}\n"
+        for run, path in checkpoints.items()
+    )
+    write_whole(output_dir / "ablation.md", f"{text}\nCheckpoints:\n\n{named}".encode())
     return output_dir / "ablation.md"
 
 
@@ -166,7 +177,6 @@ def judge(
     checkpoints: Mapping[Run, Path],
     kidneys: Mapping[str, Volume],
     seeds: Sequence[int],
-    answered: dict[tuple[Run, str], KidneyAnswers],
 ) -> list[dict[str, Any]]:
     """Scores a variant on slices that its models have not learned from.
 
@@ -175,7 +185,6 @@ def judge(
         checkpoints: of all runs.
         kidneys: LEARNED and TEST, opened.
         seeds: all of them.
-        answered: what models have said for other variants; grows.
 
     Returns:
         A row per answer (a model, or several together) and kidney: variant, fold, seed, kidney, threshold and the
@@ -187,48 +196,56 @@ def judge(
     if variant.members > 1:
         in_fold = [run for run in checkpoints if run.variant == trained and run.fold == 0]
         groups = [[in_fold[i - member] for member in range(variant.members)] for i in range(len(in_fold))]
-    answers = {
-        group[0]: _together([_answer_once(answered, run, checkpoints, kidneys, variant.inference) for run in group])
-        for group in groups
-    }
-    threshold = choose_threshold(each[LEARNED] for each in answers.values())
+    members = {group[0]: load_predictors([checkpoints[run] for run in group], variant.inference) for group in groups}
+
+    def answers(run: Run, kidney: str) -> Answers:
+        return answer(members[run], kidneys, kidney, run.fold, variant.inference)
+
+    threshold = choose_threshold(chain.from_iterable(answers(run, LEARNED) for run in members))
     rows = [
-        _row(name, run.fold, run.seed, kidney, threshold, each[kidney])
-        for run, each in answers.items()
+        _row(name, run.fold, run.seed, kidney, threshold, answers(run, kidney))
+        for run in members
         for kidney in (LEARNED, STRETCHED, TEST)
     ]
     if name == AS_SHIPPED:
-        first = [each for run, each in answers.items() if run.seed == seeds[0]]
-        folds = {slice_id: pair for each in first for slice_id, pair in each[LEARNED].items()}
-        rows.append(_row(name, "all", seeds[0], LEARNED, threshold, dict(sorted(folds.items()))))
+        folds = chain.from_iterable(answers(run, LEARNED) for run in members if run.seed == seeds[0])
+        rows.append(_row(name, "all", seeds[0], LEARNED, threshold, folds))
     return rows
 
 
-def answer(path: Path, kidneys: Mapping[str, Volume], fold: int, inference: Inference) -> KidneyAnswers:
-    """What a model says of the slices that a fold holds out, as they are and stretched, and of the test kidney's."""
-    (predictor,) = load_predictors([path], inference)
-    answers = {}
-    for name, contrast in ((LEARNED, 1.0), (STRETCHED, CONTRAST), (TEST, 1.0)):
-        volume = kidneys[TEST if name == TEST else LEARNED]
+def answer(
+    predictors: Sequence[Predictor], kidneys: Mapping[str, Volume], kidney: str, fold: int, inference: Inference
+) -> Answers:
+    """What models that answer together say of a kidney.
+
+    Args:
+        predictors: the models.
+        kidneys: LEARNED and TEST, opened.
+        kidney: LEARNED or STRETCHED, of which the slices are taken that the fold holds out, or TEST.
+        fold: index of FOLDS.
+        inference: how the models are run.
+    """
+    volume = kidneys[TEST if kidney == TEST else LEARNED]
+    contrast = CONTRAST if kidney == STRETCHED else 1.0
+    intensities = []
+    for predictor in predictors:
         low, high = dataclasses.astuple(measure_intensity(volume, predictor.preprocessing))
-        intensity = IntensityRange(low, low + (high - low) / contrast)
-        answers[name] = {
-            slice_id: (volume.label(z), predictor.predict_slice(volume, z, intensity, inference).astype(np.float16))
-            for z, slice_id in enumerate(volume.slice_ids)
-            if volume.is_labelled(z) and (name == TEST or slice_id in _ids(fold))
-        }
-    return answers
+        intensities.append(IntensityRange(low, low + (high - low) / contrast))
+    members = list(zip(predictors, intensities, strict=True))
+    for z, slice_id in enumerate(volume.slice_ids):
+        if volume.is_labelled(z) and (kidney == TEST or slice_id in _ids(fold)):
+            said = [one.predict_slice(volume, z, each, inference).astype(np.float16) for one, each in members]
+            yield slice_id, volume.label(z), np.mean(said, axis=0)
 
 
-def choose_threshold(answers: Iterable[Answers]) -> float:
+def choose_threshold(answers: Answers) -> float:
     """The middle of the plateau of the mean Dice of all slices."""
-    pairs = [pair for each in answers for pair in each.values()]
-    scores = [np.mean([dice_coefficient(gt, pred > threshold) for gt, pred in pairs]) for threshold in THRESHOLDS]
-    return find_plateau(THRESHOLDS, scores)[2]
+    dice = [[dice_coefficient(gt, pred > threshold) for threshold in THRESHOLDS] for _, gt, pred in answers]
+    return find_plateau(THRESHOLDS, np.mean(dice, axis=0))[2]
 
 
-def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int]) -> str:
-    """The ablation as Markdown."""
+def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int], claim: str) -> str:
+    """The ablation as Markdown; `claim` says what the models have seen of the test kidney."""
     header = ["", "seeds", "threshold", *_MEASURES.values(), "stretched: Dice, mean"]
     header += [f"{TEST}: {title}" for title in _MEASURES.values()]
     rows = []
@@ -246,38 +263,15 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int
     command = shlex.join(["python", "-m", "sennet_kaggle", *sys.argv[1:]])
     return (
         f"Fold 0: learned from {_SLICES - len(FOLDS[0])} slices of {LEARNED}, judged on {', '.join(FOLDS[0])}, which "
-        f"chose the threshold, and on the slices of {TEST}, which chose nothing. {base.epochs} epochs of "
+        f"chose the threshold, and on the slices of {TEST}, {claim}, and which chose nothing. {base.epochs} epochs of "
         f"{base.epoch_slices} windows; mean ± standard deviation where there are several seeds. Stretched: the same "
-        f"held-out slices with {CONTRAST:g} times the contrast, as another kidney might have.\n\n"
+        f"held-out slices with {CONTRAST:g} times the contrast, as another kidney might have. How the models were "
+        f"run, where the row does not say otherwise: {DEFAULT_INFERENCE.describe('as in the table')}.\n\n"
         + markdown_table(header, rows)
         + f"\nCross-validation, as shipped, seed {seeds[0]}:\n\n"
         + markdown_table(["fold", "held out", *_MEASURES.values()], fold_rows)
         + f"\n{axes}\nMachine: {machine()}. Command: `{command}`\n"
     )
-
-
-def _together(members: Sequence[KidneyAnswers]) -> KidneyAnswers:
-    """The mean of what several models say."""
-    return {
-        kidney: {
-            slice_id: (mask_gt, np.mean([each[kidney][slice_id][1] for each in members], axis=0))
-            for slice_id, (mask_gt, _) in answers.items()
-        }
-        for kidney, answers in members[0].items()
-    }
-
-
-def _answer_once(
-    answered: dict[tuple[Run, str], KidneyAnswers],
-    run: Run,
-    checkpoints: Mapping[Run, Path],
-    kidneys: Mapping[str, Volume],
-    inference: Inference,
-) -> KidneyAnswers:
-    key = run, repr(inference)
-    if key not in answered:
-        answered[key] = answer(checkpoints[run], kidneys, run.fold, inference)
-    return answered[key]
 
 
 def _training_of(run: Run, overrides: Mapping[str, Any]) -> Training:
@@ -294,7 +288,7 @@ def _ids(fold: int) -> tuple[str, ...]:
 
 def _row(name: str, fold: int | str, seed: int, kidney: str, threshold: float, answers: Answers) -> dict[str, Any]:
     scorer = KidneyScorer()
-    for mask_gt, probability in answers.values():
+    for _, mask_gt, probability in answers:
         scorer.update(mask_gt, probability > threshold)
     scores: Scores = scorer.compute()
     measures = {measure: getattr(scores, measure) for measure in _MEASURES}

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .checkpoint import read_card
 from .config import Inference, Preprocessing, Training
+from .dataset import labelled_slices
 from .files import shipped_checkpoints
+from .identity import what_was_seen
 from .phantom import Phantom, write_phantom
 from .predict import load_predictors, predict_masks
 from .report import markdown_table
@@ -70,7 +73,9 @@ def judge_axes(output_dir: Path) -> str:
         models[f"trained on phantoms, {name}"] = (fit(training, output_dir, output_dir / name),)
     volume = open_volume(output_dir / "train" / "test")
     rows = judge_models({"as shipped": tuple(shipped_checkpoints())}, volume, (1.0, SCALE))
-    return write_axes(rows + judge_models(models, volume, (1.0,)))
+    paths = (*shipped_checkpoints(), *(path for group in models.values() for path in group))
+    seen = what_was_seen([read_card(path) for path in paths], labelled_slices([volume]), output_dir)
+    return write_axes(rows + judge_models(models, volume, (1.0,)), seen.claim())
 
 
 def judge_models(models: Mapping[str, tuple[Path, ...]], volume: Volume, scales: Sequence[float]) -> list[list[str]]:
@@ -97,12 +102,11 @@ def judge_models(models: Mapping[str, tuple[Path, ...]], volume: Volume, scales:
     return rows
 
 
-def write_axes(rows: list[list[str]]) -> str:
-    """The rows of `judge_models` with what they are."""
+def write_axes(rows: list[list[str]], claim: str) -> str:
+    """The rows of `judge_models` with what they are; `claim` says what the models have seen of the kidney."""
     shape = " x ".join(map(str, TEST.shape))
     return (
-        f"Neighbours, axes and scale, on a synthetic kidney of {shape} voxels with less contrast and another vessel "
-        f"tree than the one that the last two models learned from (what is shipped has learned from no synthetic "
-        f"kidney at all). Surface Dice is the competition's:\n\n"
+        f"Neighbours, axes and scale, on a synthetic kidney of {shape} voxels, {claim}, with less contrast and another "
+        f"vessel tree than the one that the last two models learned from. Surface Dice is the competition's:\n\n"
         + markdown_table(["model", "scale", "axes and views", "Surface Dice", "Dice, pooled"], rows)
     )

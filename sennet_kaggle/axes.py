@@ -1,6 +1,5 @@
 """The mean over the three axes of a volume that is never in memory: its grey values and scores lie on scratch disk."""
 
-import os
 import shutil
 import tempfile
 from collections import deque
@@ -14,6 +13,8 @@ from tqdm import tqdm
 
 from .distributed import Share
 from .errors import InputError
+from .files import open_reserved
+from .padding import fill_padding
 from .transforms import resize_probability, resize_slice
 
 Score = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
@@ -154,11 +155,11 @@ def _scratch(scratch_dir: Path | str | None, shape: tuple[int, int, int], share:
 
 def _store(folder: str, slices: Sequence[np.ndarray], shape: tuple[int, int, int]) -> None:
     """Writes the resized volume, and zeros for its scores."""
-    volume = _open_on_disk(f"{folder}/grey.npy", slices[0].dtype, shape)
-    planes = (resize_slice(slice_, *shape[1:]) for slice_ in _alike(slices))
+    volume = open_reserved(f"{folder}/grey.npy", slices[0].dtype, shape)
+    planes = (resize_slice(fill_padding(slice_), *shape[1:]) for slice_ in _alike(slices))
     for z, plane in enumerate(resample_along(planes, len(slices), shape[0])):
         volume[z] = np.rint(plane)
-    _open_on_disk(f"{folder}/scores.npy", np.dtype(np.float16), shape)
+    open_reserved(f"{folder}/scores.npy", np.dtype(np.float16), shape)
 
 
 def _divided(total: np.ndarray, z_done: int, y_done: int, x_done: int) -> Iterator[np.ndarray]:
@@ -193,16 +194,3 @@ def _check_scratch(scratch_dir: Path | str | None, shape: tuple[int, ...]) -> Pa
             f"name a folder with more room, or choose axes z"
         )
     return folder
-
-
-def _open_on_disk(path: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    """A memory map of zeros whose room is taken at once: writing to one on a full disk would kill the process."""
-    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    try:
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
-    except OSError as error:
-        raise InputError(
-            f"scratch_dir {Path(path).parent.parent} has no room for {array.nbytes / 1e9:.1f} GB"
-        ) from error
-    return array

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from .transforms import sampled_zs
+from .padding import sample_slices
 
 # Means of 8x8 pixels: one bright grain of the medium around the organ does not count, a vessel's wall does.
 BLOCK = 8
@@ -19,8 +19,8 @@ _NONE = np.float32(-np.inf)
 def measure_background(slices: Sequence[np.ndarray]) -> np.number:
     """Finds the grey value up to which a volume has no organ, if there is one.
 
-    Otsu's threshold (1979) over the block means of at most 16 slices. It counts only where dark and bright
-    are two things, not one blurred together, and where the slices' borders are dark: else the scan shows
+    Otsu's threshold (1979) over the block means of at most 16 slices, without padding. It counts only where dark and
+    bright are two things, not one blurred together, and where the slices' borders are dark: else the scan shows
     only background, only organ, or both in like grey, and no value tells them apart.
 
     Args:
@@ -29,7 +29,7 @@ def measure_background(slices: Sequence[np.ndarray]) -> np.number:
     Returns:
         The grey value in the dtype of the slices; minus infinity where nothing is safe to say.
     """
-    sampled = [slices[z] for z in sampled_zs(len(slices))]
+    sampled = sample_slices(slices)
     means = [_block_means(slice_[None])[0] for slice_ in sampled]
     values = np.concatenate([block.ravel() for block in means])
     level, _ = cv2.threshold(values.astype(np.uint16), 0, 1, cv2.THRESH_OTSU)

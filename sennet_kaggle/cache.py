@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from .config import Preprocessing
 from .errors import InputError
-from .files import file_digest, make_dir, replacing
+from .files import file_digest, make_dir, open_reserved, replacing
 from .transforms import IntensityRange, mask_to_target, measure_intensity, read_stack, resize_image, slice_to_image
 from .volume import Volume
 
 # Part of the key: raise it whenever a pair would come out otherwise than before.
-_FORMAT = 2
+_FORMAT = 3
 _IMAGE, _MASK = np.dtype(np.float32), np.dtype(np.bool_)
 _LOCK = ".cache.lock"
 _LEFTOVER = re.compile(r"\..+-[0-9a-f]{16}\.(images|masks)\.npy\.\d+\.tmp")
@@ -71,7 +71,7 @@ def open_cache(cache_dir: Path | str, volume: Volume, zs: Sequence[int], preproc
     stem = f"{volume.name}-{cache_key(volume, zs, intensity, preprocessing)}"
     shape = (len(zs), preprocessing.roi_size, preprocessing.roi_size)
     is_new = not Path(cache_dir).exists()
-    cache_dir = make_dir(cache_dir, "the cache")
+    cache_dir = make_dir(cache_dir)
     paths = cache_dir / f"{stem}.images.npy", cache_dir / f"{stem}.masks.npy"
     cached = _open_whole(paths, shape)
     if cached:
@@ -140,8 +140,8 @@ def _build(
     preprocessing: Preprocessing,
 ) -> None:
     with replacing(paths[0]) as images_path, replacing(paths[1]) as masks_path:
-        images = open_memmap(images_path, "w+", _IMAGE, shape)
-        masks = open_memmap(masks_path, "w+", _MASK, shape)
+        images = open_reserved(images_path, _IMAGE, shape)
+        masks = open_reserved(masks_path, _MASK, shape)
 
         def fill(row: int) -> None:
             (images[row],), masks[row] = read_pair(volume, zs[row], intensity, preprocessing)
@@ -165,7 +165,7 @@ def _open_whole(paths: tuple[Path, Path], shape: tuple[int, int, int]) -> Cached
 
 
 def _check_space(cache_dir: Path, volume: Volume, shape: tuple[int, int, int]) -> None:
-    # Checked before: writing to a mapped file on a full disk kills the process without a word.
+    # The clear words; the room itself is taken when the files are made.
     needed = math.prod(shape) * (_IMAGE.itemsize + _MASK.itemsize)
     free = shutil.disk_usage(cache_dir).free
     if needed > free:

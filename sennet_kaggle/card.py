@@ -1,7 +1,8 @@
-"""What shipped checkpoints are and can do, as a page: data, settings, scores on a kidney not seen, time, size."""
+"""What checkpoints are and can do, as a page: data, settings, scores on a kidney not learned from, time, size."""
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,34 @@ import numpy as np
 import torch
 
 from .checkpoint import Card, read_card
-from .config import SHIPPED_INFERENCE
+from .config import DEFAULT_INFERENCE
+from .dataset import labelled_slices
 from .errors import InputError
-from .files import write_whole
+from .files import SHIPPED_DIR, check_output_dir, make_dir, write_whole
+from .identity import what_was_seen
 from .metrics import dice_coefficient
-from .predict import load_predictors, mean_threshold
+from .predict import load_predictors, mean_threshold, predict_probabilities
 from .predictor import Predictor
-from .report import SegmentedSlice, figure_of_slices, figure_to_png, markdown_table
-from .score import KidneyScorer
-from .transforms import measure_intensity
+from .provenance import hash_file
+from .report import SegmentedSlice, figure_of_slices, figure_to_png, markdown_table, spread
+from .score import KidneyScorer, Scores
+from .transforms import fetch_mask
 from .volume import Volume, open_volume
 
 _TIMED_SLICES = 5
+_MOST_COLUMNS = 12
+"""Slices that the table has columns for; of more it has those that are drawn."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What checkpoints that answer together made of a kidney."""
+
+    dice: dict[str, float]
+    """By slice id."""
+    scores: Scores
+    drawn: list[SegmentedSlice]
+    """A few of the slices."""
 
 
 def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Path:
@@ -28,7 +45,7 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
 
     Args:
         paths: at least one.
-        kidney_dir: a labelled kidney that none of them has learned from.
+        kidney_dir: a labelled kidney that none of them has learned from, in the `train/` of a data folder.
         output_dir: made if missing.
 
     Returns:
@@ -37,29 +54,35 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
     Raises:
         InputError: a checkpoint cannot be read, has learned from the kidney, or this has no label.
     """
+    check_output_dir(output_dir, ("checkpoint.md", "checkpoint.png"))
     cards = {path: read_card(path) for path in paths}
     volume = open_volume(kidney_dir)
-    zs = [z for z in range(len(volume)) if volume.is_labelled(z)]
-    seen = {slice_id for card in cards.values() for slice_id in card.trained_on} & {*volume.slice_ids}
-    if seen or not zs:
+    places = labelled_slices([volume])
+    seen = what_was_seen(list(cards.values()), places, kidney_dir.parent.parent)
+    if seen.learned or not places:
+        first, twin = next(iter(seen.learned.items()), ("", ""))
         raise InputError(
             f"{kidney_dir} must be a labelled kidney that no checkpoint has learned from, "
-            + (f"but {min(seen)} was learned from" if seen else "but no slice has a label")
+            + (f"but {first} was learned from" if places else "but no slice has a label")
+            + (f", as {twin}" if first != twin else "")
         )
-    predictors = load_predictors(paths, SHIPPED_INFERENCE)
+    predictors = load_predictors(paths, DEFAULT_INFERENCE)
     members = {f"`{path.name}` alone": [one] for path, one in zip(paths, predictors, strict=True)}
     groups = members | {"**together**": predictors} if len(paths) > 1 else members
-    masks = {name: segment(volume, zs, group) for name, group in groups.items()}
-    rows = [[name, *_scores(volume, zs, each)] for name, each in masks.items()]
-    header = ["", *(volume.slice_ids[z] for z in zs), "mean", "pooled", "without largest", "2D Surface Dice at 1 px"]
-    output_dir.mkdir(parents=True, exist_ok=True)
-    together = list(masks.values())[-1]
-    pictured = [SegmentedSlice(volume.slice_ids[z], volume[z], mask, volume.label(z)) for z, mask in together.items()]
-    write_whole(output_dir / "checkpoint.png", figure_to_png(figure_of_slices(pictured)))
+    zs = [z for _, z in places.values()]
+    judged = {name: judge(volume, zs, group) for name, group in groups.items()}
+    together = list(judged.values())[-1]
+    shown = list(places) if len(places) <= _MOST_COLUMNS else [each.slice_id for each in together.drawn]
+    rows = [[name, *_cells(each, shown)] for name, each in judged.items()]
+    header = ["", *shown, "mean", "pooled", "without largest", "2D Surface Dice at 1 px"]
+    how = DEFAULT_INFERENCE.describe(f"{mean_threshold(predictors):g}", [card.model for card in cards.values()])
+    shipped = all(path.resolve().parent == SHIPPED_DIR for path in paths)
+    make_dir(output_dir)
+    write_whole(output_dir / "checkpoint.png", figure_to_png(figure_of_slices(together.drawn)))
     text = (
-        f"# The shipped checkpoint{'s' * (len(paths) > 1)}\n\n"
+        f"# {'The shipped checkpoint' if shipped else 'Checkpoint'}{'s' * (len(paths) > 1)}\n\n"
         + markdown_table(["", *(f"`{path.name}`" for path in paths)], _facts(cards, predictors))
-        + f"\nDice on {volume.name}, which no model has seen, {SHIPPED_INFERENCE.tta} averaged:\n\n"
+        + f"\nDice on {volume.name}, {seen.claim()}, over {len(places)} labelled slices; {how}:\n\n"
         + markdown_table(header, rows)
         + f"\n{_time(volume, zs, predictors)}\n\n![Image, prediction, label, errors](checkpoint.png)\n"
     )
@@ -67,21 +90,24 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
     return output_dir / "checkpoint.md"
 
 
-def segment(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor]) -> dict[int, np.ndarray]:
-    """Masks (H, W) bool of single slices, by z: the mean of the models at the mean of their thresholds."""
-    intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
-    members = list(zip(predictors, intensities, strict=True))
-    threshold = mean_threshold(predictors)
-    return {
-        z: np.mean([one.predict_slice(volume, z, each, SHIPPED_INFERENCE) for one, each in members], axis=0) > threshold
-        for z in zs
-    }
+def judge(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor]) -> Judgement:
+    """Scores models that answer together, as `predict` runs them; a slice is let go before the next one comes."""
+    threshold, scorer, dice, drawn = mean_threshold(predictors), KidneyScorer(), {}, []
+    shown, probabilities = spread(zs), predict_probabilities(volume, predictors, DEFAULT_INFERENCE, zs)
+    for z, (slice_id, probability) in zip(zs, probabilities, strict=True):
+        mask_gt, mask = volume.label(z), fetch_mask(probability, threshold)
+        scorer.update(mask_gt, mask)
+        dice[slice_id] = dice_coefficient(mask_gt, mask)
+        if z in shown:
+            drawn.append(SegmentedSlice(slice_id, volume[z], mask, mask_gt))
+    return Judgement(dice, scorer.compute(), drawn)
 
 
 def _facts(cards: Mapping[Path, Card], predictors: Sequence[Predictor]) -> list[list[Any]]:
     """Rows of a fact's name and its value for each checkpoint."""
     parameters = [sum(each.numel() for each in predictor.model.parameters()) for predictor in predictors]
     facts: dict[str, list[Any]] = {
+        "sha256": [hash_file(path)[:12] for path in cards],
         "size, MB": [f"{path.stat().st_size / 1e6:.1f}" for path in cards],
         "parameters": [f"{number:,}" for number in parameters],
         "model": [f"{card.model} {card.model_arguments}" for card in cards.values()],
@@ -93,22 +119,17 @@ def _facts(cards: Mapping[Path, Card], predictors: Sequence[Predictor]) -> list[
     return [[name, *values] for name, values in facts.items()]
 
 
-def _scores(volume: Volume, zs: Sequence[int], masks: Mapping[int, np.ndarray]) -> list[str]:
-    scorer, dice = KidneyScorer(), []
-    for z in zs:
-        mask_gt = volume.label(z)
-        scorer.update(mask_gt, masks[z])
-        dice.append(dice_coefficient(mask_gt, masks[z]))
-    scores = scorer.compute()
-    measures = (scores.dice_mean, scores.dice_pooled, scores.dice_without_largest, scores.surface_dice_1px)
-    return [f"{value:.3f}" for value in (*dice, *measures)]
+def _cells(judged: Judgement, shown: Sequence[str]) -> list[str]:
+    scores = judged.scores
+    measures = (scores.dice_mean, scores.dice_pooled, scores.dice_without_largest, scores.surface_dice_2d_1px)
+    return [f"{value:.3f}" for value in (*(judged.dice[slice_id] for slice_id in shown), *measures)]
 
 
 def _time(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor]) -> str:
     seconds = []
     for z in np.resize(zs, _TIMED_SLICES).tolist():
         started = time.perf_counter()
-        segment(volume, [z], predictors)
+        list(predict_probabilities(volume, predictors, DEFAULT_INFERENCE, [z]))
         seconds.append(time.perf_counter() - started)
     height, width = volume.slice_size(zs[0])
     return (

@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,31 +15,37 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .checkpoint import load_checkpoint
+from .checkpoint import Card, read_card
 from .config import (
+    DEFAULT_INFERENCE,
     EXPERIMENTS,
     REPORTED_DICE,
     REPORTED_SEGFORMER_SLICES,
     SAM_ZERO_SHOT,
-    Inference,
     Training,
     check_distinct,
     check_seeds,
 )
+from .dataset import labelled_slices
 from .errors import InputError
-from .files import replacing, write_whole
+from .files import check_output_dir, replacing, write_whole
+from .identity import Places, digest_slices, same_images, what_was_seen
 from .metrics import dice_counts, dice_from_counts
-from .predict import create_predictor, predict_masks
-from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png, markdown_table
-from .score import kidney_of
+from .predict import load_predictors, predict_probabilities
+from .provenance import name_checkpoint
+from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png, markdown_table, spread
 from .train import check_run, fit
 from .training_model import create_initial_model, learned_before
 from .training_state import HISTORY_NAME
+from .transforms import fetch_mask
+from .truth import kidney_of
 from .volume import Volume, open_volumes
 from .zero_shot import check_weights, run_zero_shot
 
 REPORT_EXPERIMENTS = tuple(name for name in EXPERIMENTS if name.startswith(("unet-bce", "unet-dice", "segformer")))
 _DRAWN_SLICES = 4
+_MOST_COLUMNS = 12
+"""Slices that the table has columns for; of more it has those that are drawn."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,13 @@ class Result:
     parameters: int
     history: pd.DataFrame
     threshold: float
-    segmented: list[SegmentedSlice]
-
-    @property
-    def counts(self) -> dict[str, tuple[int, int, int]]:
-        """Pixels of label, prediction and both, by slice id."""
-        return {one.slice_id: dice_counts(one.mask_gt, one.mask_pred) for one in self.segmented}
+    card: Card
+    checkpoint: str
+    """Name and hash of the checkpoint that was judged."""
+    counts: dict[str, tuple[int, int, int]]
+    """Pixels of label, prediction and both, by slice id."""
+    drawn: list[SegmentedSlice]
+    """A few of the slices."""
 
 
 def compare(
@@ -86,15 +93,18 @@ def compare(
         The path of `comparison.md`.
 
     Raises:
-        InputError: an unknown experiment or setting, the test kidney among the training kidneys, or as `fit`.
+        InputError: an unknown experiment or setting, the test kidney or its images among those of the training, no
+            labelled slice in it, or as `fit`.
     """
     plans = plan(experiments, seeds, overrides or {}, test_volume)
     if SAM_ZERO_SHOT in experiments:
         check_weights(sam_weights_path)  # before hours of training, not after
     volume = open_test(data_dir, test_volume)
+    places = labelled_slices([volume])
     for name, training in plans:
-        check_variant(name, training, data_dir, volume.slice_ids)
+        check_variant(name, training, data_dir, places)
     output_dir = Path(output_dir)
+    check_output_dir(output_dir, ("comparison.md", "results.csv", "curves.png", "predictions.png"))
     results: dict[str, list[Result]] = {}
     for name, training in plans:
         print(f"{name}, seed {training.seed}", flush=True)
@@ -108,7 +118,8 @@ def compare(
     table = per_run(results)
     with replacing(output_dir / "results.csv") as temporary_path:
         table.to_csv(temporary_path, index=False, lineterminator="\n")
-    text = write_up(results, zero_shot, test_volume, overrides or {})
+    seen = what_was_seen([result.card for runs in results.values() for result in runs], places, data_dir)
+    text = write_up(results, zero_shot, f"{test_volume}, {seen.claim('no run')}", overrides or {})
     write_whole(output_dir / "comparison.md", text.encode())
     return output_dir / "comparison.md"
 
@@ -164,46 +175,76 @@ def open_test(data_dir: Path | str, name: str) -> Volume:
     return volume
 
 
-def check_variant(name: str, training: Training, data_dir: Path | str, test_ids: Iterable[str]) -> None:
+def check_variant(
+    name: str, training: Training, data_dir: Path | str, test: Places, judged_ids: Sequence[str] = ()
+) -> None:
     """Finds what is wrong with a training before the first one starts.
 
     Args:
         name: of the variant, for the message.
         training: its settings.
         data_dir: a folder in the competition's layout.
-        test_ids: slices that it will be judged on.
+        test: slices that it must neither learn from nor choose on, under whatever name.
+        judged_ids: further slices that it must not learn from.
 
     Raises:
-        InputError: as `fit`, where it can be known before slices are read, or the test has been learned from.
+        InputError: as `fit`, where it can be known before the training, or the test has been learned from.
     """
     try:
         data = check_run(training, data_dir)
         if training.weights_path or training.init_from:
             create_initial_model(training)
-        seen = {*test_ids} & {*learned_before(training), *data.learned}
-        if seen:
-            raise InputError(f"{min(seen)} is of the test, but it has been learned from: choose another checkpoint")
+        _check_unseen(training, labelled_slices(data.plain), data_dir, test)
+        learned = {*judged_ids} & {*learned_before(training), *data.learned}
+        if learned:
+            raise InputError(f"{min(learned)} is judged, but it has been learned from: choose another checkpoint")
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 
 
+def _check_unseen(training: Training, theirs: Places, data_dir: Path | str, test: Places) -> None:
+    """Compares the images of the test with those of a run's kidneys, and with those of what it starts from."""
+    shared = same_images(digest_slices(test), digest_slices(theirs))
+    if shared:
+        slice_id, twin = next(iter(shared.items()))
+        raise InputError(
+            f"the test must not be learned from, but {slice_id} is the same image as {twin} "
+            f"({len(shared)} of {len(test)} such slices): choose another test volume or other training volumes"
+        )
+    if training.init_from is not None:
+        seen = what_was_seen([read_card(training.init_from)], test, data_dir)
+        if seen.learned:
+            raise InputError(
+                f"{next(iter(seen.learned))} is of the test, but it has been learned from by {training.init_from}: "
+                f"choose another checkpoint"
+            )
+
+
 def judge_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: Training) -> Result:
-    """Segments the labelled slices of a kidney with a checkpoint, at the checkpoint's own threshold."""
-    model, card = load_checkpoint(checkpoint_path)
-    predictor = create_predictor(model, card.preprocessing, card.threshold, Inference())
-    segmented = [
-        SegmentedSlice(slice_id, volume[z], mask, volume.label(z))
-        for z, (slice_id, mask) in enumerate(predict_masks(volume, [predictor], Inference()))
-        if volume.is_labelled(z)
-    ]
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    """Segments the labelled slices of a kidney with a checkpoint, at the checkpoint's own threshold.
+
+    A slice is let go before the next one comes, but for those that are drawn.
+    """
+    card = read_card(checkpoint_path)
+    (predictor,) = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
+    zs = [z for z in range(len(volume)) if volume.is_labelled(z)]
+    shown, counts, drawn = spread(zs, _DRAWN_SLICES), {}, []
+    probabilities = predict_probabilities(volume, [predictor], DEFAULT_INFERENCE, zs)
+    for z, (slice_id, probability) in zip(zs, probabilities, strict=True):
+        mask_gt, mask = volume.label(z), fetch_mask(probability, predictor.threshold)
+        counts[slice_id] = dice_counts(mask_gt, mask)
+        if z in shown:
+            drawn.append(SegmentedSlice(slice_id, volume[z], mask, mask_gt))
     return Result(
-        training,
-        card.training.get("slices", len(card.trained_on)),
-        parameters,
-        pd.read_csv(run_dir / HISTORY_NAME),
-        card.threshold,
-        segmented,
+        training=training,
+        trained_slices=card.training.get("slices", len(card.trained_on)),
+        parameters=sum(parameter.numel() for parameter in predictor.model.parameters()),
+        history=pd.read_csv(run_dir / HISTORY_NAME),
+        threshold=predictor.threshold,
+        card=card,
+        checkpoint=name_checkpoint(checkpoint_path),
+        counts=counts,
+        drawn=drawn,
     )
 
 
@@ -241,21 +282,26 @@ def write_figures(output_dir: Path, results: Mapping[str, Sequence[Result]]) -> 
     first = {name: runs[0] for name, runs in results.items()}
     curves = figure_of_curves({name: result.history for name, result in first.items()})
     write_whole(output_dir / "curves.png", figure_to_png(curves))
-    rows = list(zip(*(result.segmented for result in first.values()), strict=True))
-    chosen = np.unique(np.linspace(0, len(rows) - 1, _DRAWN_SLICES).round().astype(int))
-    predictions = figure_of_predictions([rows[index] for index in chosen], list(first))
+    rows = list(zip(*(result.drawn for result in first.values()), strict=True))
+    predictions = figure_of_predictions(rows, list(first))
+    predictions.suptitle(DEFAULT_INFERENCE.describe(), fontsize=9)
     write_whole(output_dir / "predictions.png", figure_to_png(predictions))
 
 
 def write_up(
     results: Mapping[str, Sequence[Result]],
     zero_shot: pd.DataFrame | None,
-    test_volume: str,
+    test: str,
     overrides: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """The comparison as Markdown: the table, what was changed, and how it was made."""
+    """The comparison as Markdown: the table, what was changed, and how it was made.
+
+    Args:
+        test: the test kidney, and what can be claimed of it.
+    """
     runs = per_run(results)
-    slice_ids = [one.slice_id for one in next(iter(results.values()))[0].segmented]
+    one = next(iter(results.values()))[0]
+    slice_ids = [*one.counts] if len(one.counts) <= _MOST_COLUMNS else [each.slice_id for each in one.drawn]
     measures = [*slice_ids, "mean", "pooled"]
     header = ["experiment", "loss", "parameters", "epochs", "steps", "training loss", "held-out Dice", *measures]
     header += ["report", "s/epoch", "slices/s"]
@@ -279,16 +325,18 @@ def write_up(
         )
     if zero_shot is not None:
         union = zero_shot.set_index("slice")["dice_union"]
-        cells = [f"{union[slice_id]:.3f}" for slice_id in slice_ids] + [f"{union[slice_ids].mean():.3f}", ""]
+        cells = [f"{union[slice_id]:.3f}" for slice_id in slice_ids] + [f"{union.mean():.3f}", ""]
         rows.append([SAM_ZERO_SHOT, "", "", "", "", "", "", *cells, "", "", ""])
     every = [result for runs in results.values() for result in runs]
     seeds = sorted({result.training.seed for result in every})
     minutes = sum(result.history["seconds"].sum() for result in every) / 60
     shown = ", ".join(f"{dice:.3f}" for dice in REPORTED_SEGFORMER_SLICES)
     notes = [
-        f"Dice on {test_volume}, which no run has seen, per slice, as their mean and pooled; epoch and threshold were "
-        f"chosen on the held-out training slices. Seeds: {', '.join(map(str, seeds))}"
+        f"Dice on {test}, per slice, as their mean and pooled over all {len(one.counts)} labelled slices; epoch and "
+        f"threshold were chosen on the held-out training slices. Seeds: {', '.join(map(str, seeds))}"
         + ("; mean ± standard deviation over them." if len(seeds) > 1 else "."),
+        f"How the models were run, here and for that choice: {DEFAULT_INFERENCE.describe()}.",
+        f"Checkpoints: {', '.join(f'{name} {each.checkpoint}' for name, runs in results.items() for each in runs)}.",
         f"The report gives three slices of a SegFormer, without its loss: {shown}.",
         *(f"Changed for `{pattern}`: {_settings(changes)}." for pattern, changes in overrides.items()),
         f"Machine: {machine()}; {minutes:.0f} minutes of training in all.",

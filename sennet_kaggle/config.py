@@ -1,7 +1,7 @@
 """Settings as frozen dataclasses; the command line and the checkpoint's card are made from them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -120,6 +120,21 @@ class Inference:
     def scale_of(self, name: str) -> float:
         """The scale of the kidney of that name."""
         return self.scales.get(name, self.scale)
+
+    def describe(self, threshold: str = "the checkpoint's own", models: Collection[str] = ()) -> str:
+        """The settings that decide a mask, on one line; of the rarer ones those that are not the defaults.
+
+        Args:
+            threshold: what is used where the settings name none.
+            models: names of the models; Segment Anything takes no views.
+        """
+        threshold = threshold if self.threshold is None else f"{self.threshold:g}"
+        views = f"{self.tta} (none for sam)" if "sam" in models and self.tta != "none" else self.tta
+        parts = [f"views {views}", f"axes {self.axes}", f"average {self.average}", f"threshold {threshold}"]
+        rest = ("overlap", "importance", "skip_background", "scale", "scales", "precision", "backend")
+        plain = Inference()
+        values = {name: getattr(self, name) for name in rest}
+        return ", ".join(parts + [f"{name} {value}" for name, value in values.items() if value != getattr(plain, name)])
 
     def check(self) -> None:
         """Raises InputError for settings that no run could have."""
@@ -288,8 +303,8 @@ EXPERIMENTS = {
 
 SHIPPED = "unet-native"
 """The experiment whose checkpoints are shipped."""
-SHIPPED_INFERENCE = Inference(tta="flips")
-"""How they are run by default."""
+DEFAULT_INFERENCE = Inference(tta="flips")
+"""How models are run wherever nothing else is asked for: in use, in the notebook, when they are judged or drawn."""
 FOLDS = (("0414", "0981", "1806"), ("0049", "0753", "1331", "1414"), ("0678", "1128", "1225", "1226"))
 """Slices of kidney_1_dense that each model of its cross-validation does not see; neighbours (1225, 1226) go together,
 and the first two folds each have a large open artery (0981, 1331)."""

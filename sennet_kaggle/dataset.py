@@ -11,8 +11,9 @@ from .augment import augment_pair, cut_window, draw_window, vary_light
 from .cache import CachedSlices, open_cache, read_pair
 from .config import Preprocessing
 from .errors import InputError
-from .transforms import image_to_tensor, mask_to_target, measure_intensity, slice_to_image
-from .volume import Volume
+from .padding import find_padding
+from .transforms import image_to_tensor, mask_to_target, measure_intensity, read_stack, slice_to_image
+from .volume import Volume, warn_of_gaps
 
 
 class SliceDataset(Dataset):
@@ -54,7 +55,7 @@ class SliceDataset(Dataset):
         self.preprocessing = preprocessing
         self.augment, self.seed, self.epoch = augment, seed, 0
         self.zoom, self.light, self.noise = zoom, light, noise
-        labelled = _labelled_slices(self.volumes)
+        labelled = labelled_slices(self.volumes)
         only, exclude = labelled.keys() if only is None else {*only}, {*exclude}
         _check_known(only | exclude, labelled, "a labelled slice")
         self.slices = {slice_id: place for slice_id, place in labelled.items() if slice_id in only - exclude}
@@ -62,6 +63,9 @@ class SliceDataset(Dataset):
             raise InputError(f"no labelled slice is left in {', '.join(volume.name for volume in self.volumes)}")
         self._places = list(self.slices.values())
         used = {volume.name: volume for volume, _ in self._places}.values()
+        if any(preprocessing.offsets):
+            for volume in used:
+                warn_of_gaps(volume, "training with offsets")
         # Windows are cut anew each time, and neighbours need not be labelled: only whole slices are worth keeping.
         cached = cache_dir is not None and preprocessing.region == "whole" and not any(preprocessing.offsets)
         self._rows = _open_rows(cache_dir, used, preprocessing) if cached else {}
@@ -82,9 +86,14 @@ class SliceDataset(Dataset):
         return {volume.name: len(volume) - len(_labelled_zs(volume)) for volume in self.volumes}
 
     def vessel_fraction(self) -> float:
-        """The part of all target pixels that is vessel, without variation; reads every slice."""
-        pairs = (self._pair(index) for index in range(len(self)))
-        return float(np.mean([mask.mean() for _, masks in pairs for mask in masks if mask is not None]))
+        """The part of all target pixels that is vessel, without variation and padding; reads every slice."""
+        vessel = scanned = 0.0
+        for index, (volume, z) in enumerate(self._places):
+            for mask, at in zip(self._pair(index)[1], self._target_zs(volume, z), strict=True):
+                if mask is not None:
+                    vessel += mask.mean()
+                    scanned += 1 - find_padding(volume[at]).mean()
+        return float(vessel / scanned) if scanned else 0.0
 
     def __len__(self) -> int:
         return len(self._places)
@@ -133,12 +142,9 @@ class SliceDataset(Dataset):
         labels = {each: volume.label(each) for each in {z, *target_zs} - {None}}
         roi_size = self.preprocessing.roi_size
         placement = draw_window(labels[z], roi_size, self.zoom if self.augment else None, rng)
-        zs = [min(max(z + offset, 0), len(volume) - 1) for offset in self.preprocessing.offsets]
-        windows = {z: cut_window(volume[z], placement, roi_size) for z in {*zs}}
-        images = {
-            z: slice_to_image(window, self._intensity[volume.name], self.preprocessing) for z, window in windows.items()
-        }
-        image = np.stack([images[z] for z in zs] if any(self.preprocessing.offsets) else [images[z]])
+        stack = read_stack(volume, z, self.preprocessing)  # (1 or C, H, W)
+        windows = np.stack([cut_window(slice_, placement, roi_size) for slice_ in stack])
+        image = slice_to_image(windows, self._intensity[volume.name], self.preprocessing)
         image = vary_light(image, self.light, self.noise, rng) if self.augment else image
         masks = {each: cut_window(label, placement, roi_size) for each, label in labels.items()}
         return image, [masks.get(each) for each in target_zs]
@@ -193,7 +199,7 @@ def split_slices(
     given = [name for name, value in ways.items() if value]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other: give one of them")
-    labelled = _labelled_slices(sorted(volumes, key=lambda volume: volume.name))
+    labelled = labelled_slices(sorted(volumes, key=lambda volume: volume.name))
     if held_out_volumes:
         held_out = _ids_of_kidneys(labelled, held_out_volumes)
     elif held_out_slices:
@@ -211,7 +217,7 @@ def _labelled_zs(volume: Volume) -> list[int]:
     return [z for z in range(len(volume)) if volume.is_labelled(z)]
 
 
-def _labelled_slices(volumes: Iterable[Volume]) -> dict[str, tuple[Volume, int]]:
+def labelled_slices(volumes: Iterable[Volume]) -> dict[str, tuple[Volume, int]]:
     """Volume and z by slice id."""
     return {volume.slice_ids[z]: (volume, z) for volume in volumes for z in _labelled_zs(volume)}
 

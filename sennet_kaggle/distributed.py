@@ -19,6 +19,8 @@ Value = TypeVar("Value")
 # A process waits for the slowest, not for one that died: then torchrun ends them all.
 PATIENCE = timedelta(days=1)
 _BATCH_NORM = inspect.signature(F.batch_norm)
+# What gloo says of a process that is gone.
+_PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
 class Share(NamedTuple):
@@ -69,6 +71,10 @@ def join_processes() -> Iterator[Share]:
     dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield Share(dist.get_rank(), dist.get_world_size())
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _PEER_LOST):
+            raise
+        raise InputError("another process of this run has ended: its message says why, then start all again") from error
     finally:
         dist.destroy_process_group()
 

@@ -1,10 +1,13 @@
 """The whole submission at home: build the notebook, run it in a Kaggle-like tree without network, score it."""
 
+import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +16,7 @@ import pandas as pd
 
 from .errors import InputError
 from .faults import Faults
-from .files import shipped_checkpoints, write_whole
+from .files import check_output_dir, make_dir, shipped_checkpoints, write_whole
 from .metrics import dice_counts
 from .phantom import Phantom, write_phantom
 from .report import figure_of_slices, figure_to_png, score_table, segmented_slice
@@ -21,6 +24,10 @@ from .steady import SteadyVolume
 from .submission import read_submission, refuse, validate_submission
 from .volume import Volume, find_volumes, open_volumes
 
+# What it makes in its output folder; `kaggle` is a tree.
+_OUTPUTS = ("submission.csv", "submission.json", "sennet.ipynb", "scores.csv", "slices.png", "kaggle")
+_NOTE_NAME, _MADE_BY = ".dry-run.json", "sennet_kaggle dry-run, which deletes these paths when it runs again"
+_SECONDS_TO_END = 15.0
 REPOSITORY = Path(__file__).resolve().parent.parent
 _PICTURED_SLICES = 4
 # Kaggle's mount points in its two layouts; the owner's name does not matter to the kernel.
@@ -54,39 +61,124 @@ def rehearse(
     Raises:
         InputError: the notebook failed, or its submission is not valid.
     """
+    check_rehearsal(output_dir)
     output_dir = output_dir.resolve()
-    output_dir.mkdir(parents=True, exist_ok=True)
-    for name in (
-        "submission.csv",
-        "submission.json",
-        "sennet.ipynb",
-        "scores.csv",
-        "slices.png",
-    ):  # nothing of an earlier run stays
-        (output_dir / name).unlink(missing_ok=True)
-    if notebook_path is None:
-        notebook_path = output_dir / "built.ipynb"
-        build = [sys.executable, str(REPOSITORY / "build_kernel.py"), "--output", str(notebook_path)]
-        _run(build, "building the notebook")
-    kaggle_dir = output_dir / "kaggle"
-    lay_out_kaggle(kaggle_dir, volumes, mount_layout, checkpoint_paths or shipped_checkpoints())
+    kaggle_dir, checkpoint_paths = output_dir / "kaggle", checkpoint_paths or shipped_checkpoints()
+    inputs = (*(path for volume in volumes for path in volume.paths), *checkpoint_paths, *filter(None, [notebook_path]))
+    _check_apart(output_dir, inputs)
+    with remaking(output_dir, _OUTPUTS):
+        lay_out_kaggle(kaggle_dir, volumes, mount_layout, checkpoint_paths)
+        if notebook_path is None:
+            notebook_path = kaggle_dir / "built.ipynb"
+            build = [sys.executable, str(REPOSITORY / "build_kernel.py"), "--output", str(notebook_path)]
+            _run(build, "building the notebook")
+        run_notebook(notebook_path, output_dir / "sennet.ipynb", kaggle_dir, on_kaggle)
+        submission_path = output_dir / "submission.csv"
+        for path in (submission_path, submission_path.with_suffix(".json")):
+            os.replace(kaggle_dir / "working" / path.name, path)
+        if on_kaggle:  # a slice that could not be read there cannot be read here
+            quiet = Faults(strict=False, say=lambda _: None)
+            volumes = [SteadyVolume(volume.name, volume.image_paths, volume.label_paths, quiet) for volume in volumes]
+        refuse(submission_path, validate_submission(submission_path, volumes))
+        return submission_path, *score(submission_path, volumes, output_dir)
+
+
+@contextmanager
+def remaking(folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """Deletes what an earlier block made under these names in a folder, and notes what this block makes there.
+
+    Args:
+        folder: made if missing; keeps the note.
+        names: of files and folders in it.
+
+    Raises:
+        InputError: something lies there that no block has made.
+    """
+    check_own(folder, names)
+    make_dir(folder)
+    for path in (folder / name for name in names):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    _write_note(folder, names)  # what a killed run leaves is all its own
+    try:
+        yield
+    finally:
+        _write_note(folder, _files_under(folder, names))
+
+
+def check_own(folder: Path, names: Sequence[str]) -> None:
+    """Raises InputError where a file lies under these names that no `remaking` of the folder has made."""
+    made = _read_note(folder)
+    for path in _files_under(folder, names):
+        if not any(path == each or path.startswith(f"{each}/") for each in made):
+            raise InputError(
+                f"{folder / path} was not made by dry-run, which would delete it: choose another --output-dir, or move "
+                f"it away"
+            )
+
+
+def check_rehearsal(output_dir: Path) -> None:
+    """Checks before the work that a rehearsal can be run and that its output folder can be its own.
+
+    Raises:
+        InputError: the folder cannot be written to, or holds something that is in the way.
+        ModuleNotFoundError: a package that runs notebooks is not installed.
+    """
+    for name in ("nbformat", "nbclient", "ipykernel"):
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    check_output_dir(output_dir)
+    check_own(output_dir, _OUTPUTS)
+
+
+def _files_under(folder: Path, names: Sequence[str]) -> list[str]:
+    """The files and links under these names, as paths in the folder; no link is followed."""
+    found = []
+    for name in names:
+        path = folder / name
+        if path.is_symlink() or path.is_file():
+            found.append(name)
+        for root, folders, files in os.walk(path) if path.is_dir() and not path.is_symlink() else ():
+            links = [each for each in folders if os.path.islink(os.path.join(root, each))]
+            found += [os.path.relpath(os.path.join(root, each), folder) for each in (*files, *links)]
+    return sorted(found)
+
+
+def _read_note(folder: Path) -> set[str]:
+    try:
+        note = json.loads((folder / _NOTE_NAME).read_text(encoding="utf-8"))
+        return {*note["paths"]} if note["made_by"] == _MADE_BY else set()
+    except (OSError, ValueError, TypeError, KeyError):  # none, or not ours
+        return set()
+
+
+def _write_note(folder: Path, paths: Iterable[str]) -> None:
+    write_whole(folder / _NOTE_NAME, json.dumps({"made_by": _MADE_BY, "paths": sorted(paths)}, indent=1).encode())
+
+
+def _check_apart(output_dir: Path, inputs: Iterable[Path]) -> None:
+    """Raises InputError where a file to read would be deleted or replaced."""
+    places = [output_dir / name for name in _OUTPUTS]
+    for path in map(Path.absolute, inputs):
+        if any(path.is_relative_to(place) or path.resolve().is_relative_to(place) for place in places):
+            raise InputError(f"{path} lies in what dry-run replaces: choose another --output-dir than {output_dir}")
+
+
+def run_notebook(notebook_path: Path, executed_path: Path, kaggle_dir: Path, on_kaggle: bool) -> None:
+    """Executes a notebook in a Kaggle-like tree, without network where the system lets us.
+
+    Raises:
+        InputError: it failed.
+    """
     prefix = network_prefix()
     print("running the notebook " + ("without network" if prefix else "(this system does not let us cut its network)"))
     # By its path and with -P: the notebook must find the package that it carries, not this one.
     runner = [sys.executable, "-P", str(Path(__file__).with_name("notebook.py"))]
-    command = [*runner, str(notebook_path), str(output_dir / "sennet.ipynb")]
+    command = [*runner, str(notebook_path), str(executed_path)]
     environment = {"SENNET_KAGGLE_DIR": kaggle_dir} | ({"KAGGLE_KERNEL_RUN_TYPE": "Batch"} if on_kaggle else {})
     _run([*prefix, *command, str(kaggle_dir / "working")], "the notebook", environment)
-    (output_dir / "built.ipynb").unlink(missing_ok=True)
-
-    submission_path = output_dir / "submission.csv"
-    for path in (submission_path, submission_path.with_suffix(".json")):
-        os.replace(kaggle_dir / "working" / path.name, path)
-    if on_kaggle:  # a slice that could not be read there cannot be read here
-        quiet = Faults(strict=False, say=lambda _: None)
-        volumes = [SteadyVolume(volume.name, volume.image_paths, volume.label_paths, quiet) for volume in volumes]
-    refuse(submission_path, validate_submission(submission_path, volumes))
-    return submission_path, *score(submission_path, volumes, output_dir)
 
 
 def score(submission_path: Path, volumes: Sequence[Volume], output_dir: Path) -> tuple[pd.DataFrame | None, Path]:
@@ -117,9 +209,10 @@ def open_rehearsal_volumes(data_dir: Path | None, names: tuple[str, ...], phanto
     if data_dir is None:
         if names:
             raise InputError(f"volume {names[0]} needs --data-dir: the folder that holds train/ or test/")
-        shutil.rmtree(phantom_dir / "train" / "phantom", ignore_errors=True)
-        write_phantom(phantom_dir, "phantom", Phantom())
-        return open_volumes(phantom_dir, "train")
+        check_output_dir(phantom_dir)
+        with remaking(phantom_dir, ("train/phantom",)):
+            write_phantom(phantom_dir, "phantom", Phantom())
+        return open_volumes(phantom_dir, "train", ("phantom",))
     return find_volumes(data_dir, names)
 
 
@@ -127,8 +220,6 @@ def lay_out_kaggle(
     kaggle_dir: Path, volumes: Sequence[Volume], mount_layout: str, checkpoint_paths: Sequence[Path]
 ) -> None:
     """Makes `input/` with links to the slices (labels left out) and the checkpoints, and an empty `working/`."""
-    for name in ("input", "working"):
-        shutil.rmtree(kaggle_dir / name, ignore_errors=True)
     competition, checkpoints = _MOUNTS[mount_layout]
     for volume in volumes:
         images_dir = kaggle_dir / "input" / competition / "test" / volume.name / "images"
@@ -156,9 +247,17 @@ def network_prefix() -> list[str]:
 
 
 def _run(command: list[str], what: str, environment: dict[str, object] | None = None) -> None:
-    """Runs a program and shows its output as it comes."""
+    """Runs a program and shows its output as it comes; it does not outlive this one's being stopped."""
     offline = {"HF_HUB_OFFLINE": "1"}
     extra = {key: str(value) for key, value in (environment or {}).items()}
-    status = subprocess.run(command, env={**os.environ, **offline, **extra}, check=False).returncode
+    with subprocess.Popen(command, env={**os.environ, **offline, **extra}) as process:
+        try:
+            status = process.wait()
+        except BaseException:
+            process.terminate()  # it ends what it has started, and removes its temporary files
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS_TO_END)
+            process.kill()
+            raise
     if status:
         raise InputError(f"{what} failed with exit status {status}: the reason stands above")

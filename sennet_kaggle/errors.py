@@ -12,29 +12,52 @@ class InputError(ValueError):
     """
 
 
+class OutputError(InputError, OSError):
+    """An output that the system does not let us write; `errno` and `strerror` are the system's.
+
+    Args:
+        message: the one line.
+        error: of the system.
+    """
+
+    def __init__(self, message: str, error: OSError):
+        OSError.__init__(self, error.errno, error.strerror)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 def one_line(error: Exception) -> str:
     """What another library's exception says, short and on one line, as part of an InputError's message."""
     return " ".join(str(error).split())[:200]
 
 
-def warn(message: str) -> None:
-    """Says on one line that input was read but may not be what was meant; the work goes on."""
-    logging.getLogger(__package__).warning("warning: %s", message)
+def warn(message: str, once_for: object = None) -> None:
+    """Says on one line that input was read but may not be what was meant; the work goes on.
+
+    Args:
+        message: the line.
+        once_for: where many messages would say the same, such as one for each file of a folder: what they have in
+            common. Of those from one place in the code only the first is shown.
+    """
+    logging.getLogger(__package__).warning("warning: %s", message, extra={"once_for": once_for}, stacklevel=2)
 
 
 def show_messages(write: Callable[[str], object]) -> None:
-    """Lets the package's messages and warnings through, each text once.
+    """Lets the package's messages and warnings through, each text once (see also `warn`).
 
     Args:
         write: called with each text.
     """
-    said: set[str] = set()
+    said: set[object] = set()
 
     class Once(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            text = self.format(record)
-            if text not in said:
-                said.add(text)
+            text, about = self.format(record), getattr(record, "once_for", None)
+            key = text if about is None else (record.pathname, record.lineno, about)
+            if key not in said:
+                said.add(key)
                 write(text)
 
     messages = logging.getLogger(__package__)

@@ -2,43 +2,43 @@
 
 import copy
 from collections.abc import Iterator
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
-from .checkpoint import load_checkpoint
-from .config import THRESHOLDS, Inference, Training
+from .config import DEFAULT_INFERENCE, THRESHOLDS, Training
 from .dataset import SliceDataset
 from .files import write_whole
 from .metrics import dice_counts, dice_from_counts
-from .predict import create_predictor
+from .predict import create_predictor, load_predictors, predict_probabilities
 from .predictor import Predictor
 from .report import SegmentedSlice, figure_of_curves, figure_of_slices, figure_to_png
-from .transforms import measure_intensity
 
 JUDGEMENT = ("held_out_dice_soft", "held_out_dice", "threshold")
-PICTURE_NAME = "predictions.png"
-"""Drawn last."""
 _DRAWN_SLICES = 4
+# The curves, and what the checkpoint makes of some slices.
+PICTURE_NAMES = ("curves.png", "predictions.png")
 
 
 def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> dict[str, float]:
-    """Segments slices at their own size with every threshold.
+    """Segments slices at their own size as they will be in use, with every threshold.
 
     Args:
         model: stays as it is; a copy answers.
         held_out: at least one slice.
-        training: preprocessing and precision.
+        training: its preprocessing.
 
     Returns:
         held_out_dice_soft, of the probabilities; held_out_dice, of the masks at the best threshold;
         threshold, which that was. Both are pooled over the slices.
     """
-    inference = Inference(precision=training.precision)
-    predictor = create_predictor(copy.deepcopy(model), training.preprocessing, 0.5, inference)
+    # Without the training's reduced precision, which accelerate has put around the model's forward.
+    plain = extract_model_from_parallel(copy.deepcopy(model), keep_fp32_wrapper=False)
+    predictor = create_predictor(plain, training.preprocessing, 0.5, DEFAULT_INFERENCE)
     counts = np.zeros((len(THRESHOLDS), 3), dtype=np.int64)
     overlap, sizes = 0.0, 0.0
     for (volume, z), probability in zip(held_out.slices.values(), _predict(predictor, held_out), strict=True):
@@ -54,21 +54,21 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
 
 def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: SliceDataset) -> None:
     """Writes `curves.png`, and `predictions.png` with what a checkpoint makes of the first slices."""
-    write_whole(output_dir / "curves.png", figure_to_png(figure_of_curves({"": pd.read_csv(history_path)})))
-    model, card = load_checkpoint(checkpoint_path)
-    predictor = create_predictor(model, card.preprocessing, card.threshold, Inference())
+    write_whole(output_dir / PICTURE_NAMES[0], figure_to_png(figure_of_curves({"": pd.read_csv(history_path)})))
+    (predictor,) = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
     drawn = zip(slices.slices.items(), _predict(predictor, slices), strict=True)
     segmented = [
-        SegmentedSlice(slice_id, volume[z], probability > card.threshold, volume.label(z))
+        SegmentedSlice(slice_id, volume[z], probability > predictor.threshold, volume.label(z))
         for (slice_id, (volume, z)), probability in islice(drawn, _DRAWN_SLICES)
     ]
-    write_whole(output_dir / PICTURE_NAME, figure_to_png(figure_of_slices(segmented)))
+    figure = figure_of_slices(segmented)
+    figure.suptitle(DEFAULT_INFERENCE.describe(f"{predictor.threshold:g}"), fontsize=9)
+    write_whole(output_dir / PICTURE_NAMES[1], figure_to_png(figure))
 
 
 def _predict(predictor: Predictor, slices: SliceDataset) -> Iterator[np.ndarray]:
-    """The probability (H, W) float32 of each slice; a volume's grey values are measured once."""
-    intensities = {}
-    for volume, z in slices.slices.values():
-        if volume.name not in intensities:
-            intensities[volume.name] = measure_intensity(volume, predictor.preprocessing)
-        yield predictor.predict_slice(volume, z, intensities[volume.name])
+    """The probability (H, W) float32 of each slice; what is measured of a volume is measured once."""
+    for _, places in groupby(slices.slices.values(), key=lambda place: place[0].name):
+        volumes, zs = zip(*places, strict=True)
+        for _, probability in predict_probabilities(volumes[0], [predictor], DEFAULT_INFERENCE, zs):
+            yield probability.numpy(force=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from .budget import Budget
 from .checkpoint import read_card
-from .config import SHIPPED_INFERENCE, Inference
+from .config import DEFAULT_INFERENCE, Inference
 from .distributed import Share
-from .errors import InputError, one_line
+from .errors import InputError, one_line, show_messages
 from .faults import Faults, on_kaggle
 from .files import write_whole
 from .guard import GuardedModel
@@ -27,6 +28,7 @@ from .provenance import (
     describe_checkpoint,
     describe_machine,
     format_provenance,
+    hash_file,
     hash_package,
     to_json,
 )
@@ -53,8 +55,9 @@ class KernelSettings:
     competition: str = "blood-vessel-segmentation"
     """Slug of the competition."""
     checkpoint_source: str = "sennet-kaggle-checkpoints"
-    """Slug of the dataset or model that holds the *.safetensors files; all of them are used, averaged."""
-    inference: Inference = SHIPPED_INFERENCE
+    """Slug of the dataset or model that holds the *.safetensors files at any depth; all of them are used, averaged.
+    owner/slug where inputs of several owners have that slug."""
+    inference: Inference = DEFAULT_INFERENCE
     strict: bool | None = None
     """Whether a fault, such as a damaged slice, ends the run; else it costs what it touches and is listed at the
     end. None: yes at home, no on Kaggle."""
@@ -73,6 +76,7 @@ def run_kernel(settings: KernelSettings) -> None:
         InputError: the competition or the models are not attached; in a strict run, any fault. A strict run then
             leaves no submission, any other the complete one it has.
     """
+    show_messages(tqdm.write)
     strict = not on_kaggle() if settings.strict is None else settings.strict
     with _none_left_by_failure(settings.submission_path) if strict else nullcontext():
         run = _Run(settings, Faults(strict))
@@ -100,6 +104,7 @@ def _none_left_by_failure(path: Path) -> Iterator[None]:
 
 def _help(settings: KernelSettings, share: Share) -> None:
     """What another process does of a run: it leaves a journal with the rows of its share."""
+    show_messages(lambda _: None)  # the first process says the same
     run = _Run(settings, Faults(strict=False), share)
     for step in (run.load, run.try_out, run.segment):
         step()
@@ -234,6 +239,7 @@ class _Run:
         }
         path = self.settings.submission_path
         try:
+            self.provenance["submission_sha256"] = hash_file(path)
             write_whole(path.with_suffix(".json"), to_json(self.provenance))
         except OSError as error:
             self.faults.note(path.with_suffix(".json").name, f"cannot be written ({one_line(error)})", "left out")

@@ -3,6 +3,8 @@
 python -P sennet_kaggle/notebook.py NOTEBOOK EXECUTED WORKING_DIR
 """
 
+import logging
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+_STOPPED = 128 + signal.SIGTERM
 
 
 class EchoingClient(NotebookClient):
@@ -36,6 +40,7 @@ def execute_notebook(notebook_path: Path, executed_path: Path, working_dir: Path
         notebook,
         timeout=None,
         kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=50"],  # a stopped kernel's complaints about its closed sockets
         resources={"metadata": {"path": str(working_dir)}},
     )
     kernel_manager = client.create_kernel_manager()
@@ -43,11 +48,18 @@ def execute_notebook(notebook_path: Path, executed_path: Path, working_dir: Path
         kernel_manager.transport, kernel_manager.ip = "ipc", f"{socket_dir}/kernel"
         try:
             client.execute()
+        except Exception:
+            if hasattr(client, "_async_cleanup_kernel_future"):  # nbclient has ended the notebook after a signal
+                logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # what it left undone is no one's matter now
+                sys.exit(_STOPPED)
+            raise
         finally:
             nbformat.write(notebook, executed_path)
 
 
 if __name__ == "__main__":
+    # Else the notebook's own process would outlive this one; nbclient's handlers are only there once it has begun.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_STOPPED))
     try:
         execute_notebook(*map(Path, sys.argv[1:4]))
     except CellExecutionError as error:

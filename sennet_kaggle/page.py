@@ -17,8 +17,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from .errors import InputError
-from .files import write_whole
+from .files import check_output, write_whole
 from .metrics import dice_counts, dice_from_counts
+from .padding import crop_padding
 from .report import SegmentedSlice, segmented_slice
 from .volume import Volume
 
@@ -65,6 +66,7 @@ def write_page(
     rles: Mapping[str, str],
     history: pd.DataFrame | None = None,
     sweep: pd.DataFrame | None = None,
+    notes: Sequence[str] = (),
     max_bytes: int = 20_000_000,
 ) -> None:
     """Writes the report of a run as one HTML file that needs no network and no other file.
@@ -80,6 +82,7 @@ def write_page(
         history: a training run's metrics.csv: columns epoch, loss, held_out_dice (missing where not looked at).
         sweep: columns threshold and any of dice_pooled, dice_mean, dice_without_largest, surface_dice; its
             `attrs` may have plateau_low and plateau_high.
+        notes: sentences for its top, such as what made the prediction.
         max_bytes: the file's size at most; slices are scaled and compressed until they fit.
 
     Raises:
@@ -87,6 +90,7 @@ def write_page(
             encoding, a `max_bytes` that the smallest pictures exceed, or the output's folder is missing.
     """
     _check(volumes, rles, history, sweep)
+    check_output(output_path, (path for volume in volumes for path in volume.paths))
     slices = sum(map(len, volumes))
     fixed = {"css": _asset("page.css"), "js": _asset("page.js"), "viewer": _pack(_viewer_source())}
     # Beside each picture stand its tags and its row of counts, about 250 bytes.
@@ -101,7 +105,8 @@ def write_page(
             kidneys.append(kidney)
             blocks += kidney_blocks
     facts = {"kidneys": kidneys, "sweep": _sweep_facts(sweep), "history": _history_facts(history)}
-    changing = {"title": html.escape(title), "facts": _json(facts), "blocks": "\n".join(blocks)}
+    said = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
+    changing = {"title": html.escape(title), "notes": said, "facts": _json(facts), "blocks": "\n".join(blocks)}
     page = _fill(_asset("page.html"), fixed | changing).encode()
     if len(page) > max_bytes:
         raise InputError(f"the page has {len(page)} bytes but max_bytes is {max_bytes}: allow more, or fewer slices")
@@ -350,7 +355,7 @@ def _numbers(volume: Volume) -> list[int] | None:
 
 def _window(volume: Volume) -> Window:
     """One window for the kidney, so that brightness does not jump from slice to slice."""
-    sampled = np.concatenate([volume[z][::4, ::4].ravel() for z in _spread(len(volume), 8)])
+    sampled = np.concatenate([crop_padding(volume[z])[::4, ::4].ravel() for z in _spread(len(volume), 8)])
     return Window(*np.percentile(sampled, (0.5, 99.8)).tolist())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .errors import InputError
-from .files import write_whole
+from .files import check_output_dir, replacing_dir, write_whole
 
 MIN_RADIUS = 0.75  # voxels; a thinner tube could slip between the voxel centres and break
 STEPS_PER_BRANCH = 4
@@ -108,13 +108,15 @@ def write_phantom(
     kidney_dir = Path(root_dir) / split / name
     if kidney_dir.exists() and not (kidney_dir.is_dir() and not any(kidney_dir.iterdir())):
         raise InputError(f"{kidney_dir} must be new or an empty folder, found files; choose another name or remove it")
-    for folder in ("images", "labels")[: 1 + with_labels]:
-        (kidney_dir / folder).mkdir(parents=True)
-    slices = tqdm(phantom_slices(phantom), total=phantom.shape[0], unit="slice", disable=not progress)
-    for z, (slice_, mask) in enumerate(slices):
-        _write_tif(kidney_dir / "images" / f"{z:04d}.tif", slice_)
-        if with_labels:
-            _write_tif(kidney_dir / "labels" / f"{z:04d}.tif", mask.astype(np.uint8) * 255)
+    check_output_dir(kidney_dir)
+    with replacing_dir(kidney_dir) as new_dir:
+        for folder in ("images", "labels")[: 1 + with_labels]:
+            (new_dir / folder).mkdir()
+        slices = tqdm(phantom_slices(phantom), total=phantom.shape[0], unit="slice", disable=not progress)
+        for z, (slice_, mask) in enumerate(slices):
+            _write_tif(new_dir / "images" / f"{z:04d}.tif", slice_)
+            if with_labels:
+                _write_tif(new_dir / "labels" / f"{z:04d}.tif", mask.astype(np.uint8) * 255)
     return kidney_dir
 
 

@@ -1,7 +1,8 @@
 """Slices → probability → mask: kidneys through one model or several, along one axis or three."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
+from itertools import chain, compress, count, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 
@@ -17,19 +18,21 @@ from .batching import choose_lanes
 from .checkpoint import load_checkpoint
 from .config import Inference, Preprocessing
 from .distributed import Share, local_rank
-from .errors import InputError
+from .errors import InputError, warn
+from .padding import fill_padding, sample_slices
 from .predictor import Predictor, to_probability
 from .probability import save_probability
 from .rle import rle_encode
 from .stream import fan_out, work_ahead
 from .transforms import fetch_mask, measure_intensity, resize_map, resize_slice
-from .volume import Volume
+from .volume import Volume, warn_of_gaps
 
 # On import, since threads that torch has started before it keep heaps of their own.
 keep_freed_memory()
 
-Score = Callable[[Iterable[np.ndarray]], Iterator[torch.Tensor]]
-"""From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32."""
+Score = Callable[..., Iterator[torch.Tensor]]
+"""From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32; a second
+argument says which of the slices are to be scored."""
 
 # Slices that wait, prepared, for the model, and score maps that wait for what comes after it.
 _AHEAD = 2
@@ -75,20 +78,25 @@ def create_predictor(
 def load_predictors(checkpoint_paths: Sequence[Path | str], inference: Inference) -> list[Predictor]:
     """Loads checkpoints as the members of one ensemble.
 
+    Segment Anything, whose masks are not averaged over views, takes none; that is said.
+
     Raises:
         InputError: there is none, or one cannot be loaded (see `load_checkpoint`).
     """
     if not checkpoint_paths:
         raise InputError("no checkpoint given: expected at least one .safetensors file")
     loaded = [load_checkpoint(path) for path in checkpoint_paths]
-    return [create_predictor(model, card.preprocessing, card.threshold, inference) for model, card in loaded]
+    return [
+        create_predictor(model, card.preprocessing, card.threshold, _possible_for(model, inference))
+        for model, card in loaded
+    ]
 
 
 def predict_probabilities(
     volume: Volume,
     predictors: Sequence[Predictor],
     inference: Inference,
-    zs: range | None = None,
+    zs: Sequence[int] | None = None,
     go_on: Callable[[], bool] = lambda: True,
     share: Share = Share(),  # noqa: B008
 ) -> Iterator[tuple[str, torch.Tensor]]:
@@ -98,7 +106,8 @@ def predict_probabilities(
         volume: D slices.
         predictors: their scores are averaged.
         inference: how they are run.
-        zs: only these consecutive slices; they come out as they would among all.
+        zs: only these slices, in ascending order; they come out as they would among all. Along z, only they and
+            the neighbours that the models see with them are read.
         go_on: with axes zyx, whether there is time for another plane (see `mean_over_axes`).
         share: with axes zyx, this process's share of the work on all slices.
 
@@ -110,14 +119,15 @@ def predict_probabilities(
     scale = inference.scale_of(volume.name)
     zs = range(len(volume)) if zs is None else zs
     reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
+    if inference.axes == "zyx" or reach:
+        warn_of_gaps(volume, "axes zyx" if inference.axes == "zyx" else "a model that sees several slices at once")
     if inference.axes == "z":
-        first = max(0, zs.start - reach)
-        scores = _score_along_z(volume, range(first, min(len(volume), zs.stop + reach)), score, scale)
+        alone = all(predictor.preprocessing.outputs == "centre" for predictor in predictors)
+        scores = chain.from_iterable(_score_along_z(volume, run, score, scale, reach, alone) for run in _runs(zs))
     else:
-        first = 0
         means = mean_over_axes(volume, _to_numpy(score), scale, inference.scratch_dir, go_on, share, reach)
-        scores = map(torch.from_numpy, means)
-    for z, score_map in zip(zs, islice(scores, zs.start - first, None), strict=False):
+        scores = compress(map(torch.from_numpy, means), map({*zs}.__contains__, count()))
+    for z, score_map in zip(zs, scores, strict=False):
         yield volume.slice_ids[z], to_probability(score_map, inference)
 
 
@@ -204,14 +214,17 @@ def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: I
     thread that computes, and once these are more than the cores they wait for one another.
     """
     windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
-    background = measure_background(volume) if windows and inference.skip_background else None
-    intensities = [measure_intensity(volume, predictor.preprocessing) for predictor in predictors]
+    skips = windows and inference.skip_background
+    percentile = any(predictor.preprocessing.intensity == "percentile" for predictor in predictors)
+    sample = sample_slices(volume) if skips or percentile else volume
+    background = measure_background(sample) if skips else None
+    intensities = [measure_intensity(sample, predictor.preprocessing) for predictor in predictors]
 
-    def score(slices: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+    def score(slices: Iterable[np.ndarray], wanted: slice = slice(None)) -> Iterator[torch.Tensor]:
         members = zip(predictors, intensities, fan_out(slices, len(predictors)), strict=True)
         del slices  # else it would hold every slice that has been read
         prepared = [p.prepare(each, i, inference, background) for p, i, each in members]
-        cuts = work_ahead(zip(*prepared, strict=True), _AHEAD)
+        cuts = work_ahead(islice(zip(*prepared, strict=True), wanted.start, wanted.stop), _AHEAD)
         streams = [
             predictor.answer(map(itemgetter(index), each), inference)
             for index, (predictor, each) in enumerate(zip(predictors, fan_out(cuts, len(predictors)), strict=True))
@@ -239,13 +252,43 @@ def _to_numpy(score: Score) -> Callable[[Iterable[np.ndarray]], Iterator[np.ndar
     return lambda slices: (map_.numpy(force=True) for map_ in score(slices))
 
 
-def _score_along_z(volume: Volume, zs: range, score: Score, scale: float) -> Iterator[torch.Tensor]:
-    """Scores slices one by one, each resized before and its scores back after: maps (H, W) float32."""
-    slices = (volume[z] for z in zs)
+def _score_along_z(
+    volume: Volume, zs: range, score: Score, scale: float, reach: int, alone: bool
+) -> Iterator[torch.Tensor]:
+    """Scores consecutive slices, each resized before and its scores back after: maps (H, W) float32.
+
+    Args:
+        reach: how far around them are slices that the models see with them.
+        alone: whether what the models say of those is not needed, either.
+    """
+    shown = range(max(0, zs.start - reach), min(len(volume), zs.stop + reach))
+    wanted = slice(zs.start - shown.start, zs.stop - shown.start)
+    slices = (volume[z] for z in shown)
+    if scale != 1:
+        filled = map(fill_padding, slices)  # before its edge is blurred
+        slices = (resize_slice(each, *(scaled_length(length, scale) for length in each.shape)) for each in filled)
+    scores = score(slices, wanted) if alone else islice(score(slices), wanted.start, wanted.stop)
     if scale == 1:
-        return score(slices)
-    resized = (resize_slice(slice_, *(scaled_length(length, scale) for length in slice_.shape)) for slice_ in slices)
-    return (resize_map(map_, *volume.slice_size(z)) for z, map_ in zip(zs, score(resized), strict=True))
+        return scores
+    return (resize_map(map_, *volume.slice_size(z)) for z, map_ in zip(zs, scores, strict=True))
+
+
+def _runs(zs: Sequence[int]) -> Iterator[range]:
+    """Ascending numbers as ranges of consecutive ones."""
+    if isinstance(zs, range):
+        yield zs
+        return
+    for _, run in groupby(enumerate(zs), key=lambda pair: pair[1] - pair[0]):
+        run = [z for _, z in run]
+        yield range(run[0], run[-1] + 1)
+
+
+def _possible_for(model: nn.Module, inference: Inference) -> Inference:
+    """The settings without views where a model takes none."""
+    if hasattr(model, "segment") and inference.tta != "none":
+        warn(f"Segment Anything answers with masks, which are not averaged over views: no {inference.tta} for it")
+        return replace(inference, tta="none")
+    return inference
 
 
 def _check_segmenter(preprocessing: Preprocessing, inference: Inference) -> None:

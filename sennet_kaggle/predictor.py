@@ -19,6 +19,7 @@ from .errors import InputError
 from .transforms import (
     IntensityRange,
     grey_levels,
+    hide_padding,
     image_to_tensor,
     read_stack,
     resize_map,
@@ -161,9 +162,9 @@ class Predictor:
         background: np.number | None = None,
     ) -> Iterator[Cut | np.ndarray]:
         """The first half of `score`, which can run in another thread: what the model is to see of each slice."""
+        grey = (hide_padding(slice_, self.preprocessing) for slice_ in slices)
         if hasattr(self.model, "segment"):
-            return (_to_rgb(slice_to_image(slice_, intensity, self.preprocessing)) for slice_ in slices)
-        grey = (grey_levels(slice_, self.preprocessing) for slice_ in slices)
+            return (_to_rgb(slice_to_image(slice_, intensity, self.preprocessing)) for slice_ in grey)
         if background is not None:
             background = grey_levels(background, self.preprocessing)
         return (

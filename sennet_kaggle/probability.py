@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .files import replacing, write_whole
+from .files import check_output_dir, format_size, make_dir, open_reserved, replacing
 from .volume import Volume
 
 # A threshold t keeps what is stored above 255 t; the values between are 0.4 % wide.
@@ -90,15 +92,14 @@ def save_probability(
         What `probabilities` yields.
 
     Raises:
-        InputError: the slices are not all of one size.
+        InputError: the slices are not all of one size, or the disk has no room for them.
     """
-    probability_dir = Path(probability_dir)
-    probability_dir.mkdir(parents=True, exist_ok=True)
-    array_path = probability_dir / f"{volume.name}.npy"
+    array_path, ids_path = kept_paths(probability_dir, volume)
     height, width = volume.slice_size(0)
-    with replacing(array_path) as temporary_path:
-        shape = (len(volume), height, width)
-        levels = np.lib.format.open_memmap(temporary_path, mode="w+", dtype=np.uint8, shape=shape)
+    make_dir(probability_dir)
+    with replacing(ids_path) as new_ids_path, replacing(array_path) as new_path:
+        new_ids_path.write_text(json.dumps({"slice_ids": volume.slice_ids}), encoding="utf-8")
+        levels = open_reserved(new_path, np.uint8, (len(volume), height, width))
         for z, (slice_id, probability) in enumerate(probabilities):
             if probability.shape != (height, width):
                 raise InputError(
@@ -108,7 +109,29 @@ def save_probability(
             np.rint(probability * LEVELS, out=levels[z], casting="unsafe")
             yield slice_id, probability
         levels.flush()
-    write_whole(array_path.with_suffix(".json"), json.dumps({"slice_ids": volume.slice_ids}).encode())
+
+
+def check_room(probability_dir: Path | str, volumes: Sequence[Volume]) -> None:
+    """Checks before the work that the probabilities of kidneys can be kept.
+
+    Raises:
+        InputError: as `check_output_dir`, or a disk without room for all of them.
+    """
+    folder = Path(probability_dir)
+    check_output_dir(folder, (path.name for volume in volumes for path in kept_paths(folder, volume)))
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    needed = sum(len(volume) * math.prod(volume.slice_size(0)) for volume in volumes)
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise InputError(
+            f"save_probability needs {format_size(needed)} and {folder} has {format_size(free)} free: make room there, "
+            f"or choose another folder"
+        )
+
+
+def kept_paths(probability_dir: Path | str, volume: Volume) -> tuple[Path, Path]:
+    """Where a kidney's probabilities are kept, and the ids of its slices."""
+    return Path(probability_dir) / f"{volume.name}.npy", Path(probability_dir) / f"{volume.name}.json"
 
 
 def open_probabilities(probability_dir: Path | str) -> list[ProbabilityVolume]:
@@ -120,7 +143,7 @@ def open_probabilities(probability_dir: Path | str) -> list[ProbabilityVolume]:
     Raises:
         InputError: the folder is missing or has none, or a file is damaged.
     """
-    paths = sorted(Path(probability_dir).glob("*.npy"))
+    paths = sorted(path for path in Path(probability_dir).glob("*.npy") if not path.name.startswith("."))
     if not paths:
         raise InputError(f"{probability_dir} has no probabilities: make some with predict --save-probability")
     return [_open(path) for path in paths]
@@ -129,7 +152,7 @@ def open_probabilities(probability_dir: Path | str) -> list[ProbabilityVolume]:
 def _open(path: Path) -> ProbabilityVolume:
     try:
         levels = np.load(path, mmap_mode="r", allow_pickle=False)
-        slice_ids = json.loads(path.with_suffix(".json").read_text())["slice_ids"]
+        slice_ids = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["slice_ids"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read as probabilities ({error}): predict again") from error
     if levels.dtype != np.uint8 or levels.ndim != 3 or len(levels) != len(slice_ids):

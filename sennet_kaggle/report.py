@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .metrics import dice_counts, dice_from_counts
+from .padding import crop_padding
 from .rle import rle_decode
 from .volume import Volume
 
@@ -42,6 +43,12 @@ def segmented_slice(volume: Volume, z: int, rles: Mapping[str, str]) -> Segmente
     slice_id, image = volume.slice_ids[z], volume[z]
     mask_gt = volume.label(z) if volume.is_labelled(z) else None
     return SegmentedSlice(slice_id, image, rle_decode(rles[slice_id], *image.shape), mask_gt)
+
+
+def spread(places: Sequence[Any], wanted: int = 4) -> list[Any]:
+    """At most so many of some places, evenly from the first to the last: what is drawn of many slices."""
+    chosen = np.unique(np.linspace(0, len(places) - 1, wanted).round().astype(int))
+    return [places[at] for at in chosen.tolist()]
 
 
 def score_table(slice_ids: Sequence[str], counts: Sequence[tuple[int, int, int]]) -> pd.DataFrame:
@@ -152,8 +159,8 @@ def figure_to_png(figure: Figure) -> bytes:
 
 
 def to_display(image: np.ndarray) -> np.ndarray:
-    """(H, W) grey values → (H, W, 3) float in 0..1, stretched between the 0.5 and 99.8 percentiles."""
-    low, high = np.percentile(image[::2, ::2], (0.5, 99.8))
+    """(H, W) grey values → (H, W, 3) float in 0..1, stretched between the 0.5 and 99.8 percentiles without padding."""
+    low, high = np.percentile(crop_padding(image)[::2, ::2], (0.5, 99.8))
     grey = ((image - low) / max(high - low, 1)).clip(0, 1)
     return np.repeat(grey[..., None], 3, axis=2)
 

@@ -7,6 +7,7 @@ Pixels are numbered row by row (left to right, then down) from 1; a mask is the 
 import numpy as np
 
 from .errors import InputError
+from .tiff_header import MAX_PIXELS
 
 EMPTY_RLE = "1 0"
 
@@ -44,11 +45,24 @@ def rle_encode(mask: np.ndarray) -> str:
     return str(edges.tolist())[1:-1].replace(",", "")  # faster than joining the text of each number
 
 
+def check_size(height: int, width: int) -> None:
+    """Refuses the size of a mask before anything of that size is made.
+
+    Raises:
+        InputError: not positive, or more pixels than a slice may have.
+    """
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise InputError(
+            f"the size of a mask must be HEIGHTxWIDTH with at least 1 and at most {MAX_PIXELS} pixels, "
+            f"found {height}x{width}"
+        )
+
+
 def rle_decode(rle: str, height: int, width: int) -> np.ndarray:
     """Decodes a run-length encoding.
 
     Args:
-        rle: "start length" pairs, 1-based and row-major, or "1 0" for an empty mask.
+        rle: "start length" pairs, 1-based and row-major, or "1 0" for an empty mask; more spaces do no harm.
         height: rows of the mask.
         width: columns of the mask.
 
@@ -57,8 +71,10 @@ def rle_decode(rle: str, height: int, width: int) -> np.ndarray:
 
     Raises:
         InputError: the text is empty or has something else than positive integers, a start without a
-            length, runs that overlap or are not in ascending order, or runs beyond the last pixel.
+            length, runs that overlap or are not in ascending order, or runs beyond the last pixel; or no
+            slice can be that large.
     """
+    check_size(height, width)
     starts, ends = parse_runs(rle)
     if starts.size and ends[-1] > height * width:
         raise InputError(
@@ -85,27 +101,67 @@ def parse_runs(rle: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: as `rle_decode`, save for the range.
     """
-    if rle == EMPTY_RLE:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    if not rle or rle.isspace():
-        raise InputError(f"RLE is empty: a mask without a vessel is written {EMPTY_RLE!r}")
+    if not rle.strip(" ") or rle.strip().lower() in _NO_TEXT:
+        found = f" (it says {rle.strip()!r})" if rle.strip() else ""
+        raise InputError(f"RLE is empty{found}: a mask without a vessel is written {EMPTY_RLE!r}")
     not_numeric = rle.translate(_DROP_DIGITS_AND_SPACE)
     if not_numeric:
-        raise InputError(f"RLE must hold only digits and spaces, found {not_numeric[0]!r}")
+        hint = _HINTS.get(not_numeric[0], "")
+        raise InputError(f"RLE must hold only digits and spaces, found {not_numeric[0]!r}{hint}")
     numbers = np.fromstring(rle, dtype=np.int64, sep=" ")
     if numbers.size % 2:
         raise InputError(f"RLE must hold pairs of start and length, found {numbers.size} numbers")
     starts, lengths = numbers[::2] - 1, numbers[1::2]
+    if numbers.size == 2 and not starts[0] and not lengths[0]:  # "1 0", whatever the spaces
+        return starts[:0], starts[:0]
     ends = starts + lengths
+    if starts.min() == -1:
+        raise InputError(
+            "RLE must hold starts of at least 1, found 0: pixels are counted from 1, so add 1 to each start"
+        )
     if numbers.min() < 1 or ends.min() < 1:  # a number beyond int64 wraps round to a negative end
         raise InputError("RLE must hold starts and lengths of at least 1 (pixels are counted from 1)")
     if (starts[1:] < ends[:-1]).any():
         at = int(np.argmax(starts[1:] < ends[:-1]))
         how = "overlap" if starts[at + 1] >= starts[at] else "are not in ascending order"
-        raise InputError(
-            f"RLE runs {how}: {starts[at] + 1} {lengths[at]} is followed by {starts[at + 1] + 1} {lengths[at + 1]}"
-        )
+        hint = ": are these starts and ends? Lengths are expected" if (lengths > starts).all() else ""
+        pair, next_pair = (f"{starts[i] + 1} {lengths[i]}" for i in (at, at + 1))
+        raise InputError(f"RLE runs {how}: {pair} is followed by {next_pair}{hint}")
     return starts, ends
 
 
+class ColumnCheck:
+    """Tells masks whose pixels were numbered column by column, which decode without an error to another picture.
+
+    Vessels are wider than a pixel, so most of a mask's pixels have one below them: `width` further on when pixels
+    are numbered row by row, `height` further on when they are numbered column by column. (A square mask tells nothing.)
+    """
+
+    def __init__(self) -> None:
+        self._by_rows = self._by_columns = 0
+
+    def add(self, mask: np.ndarray) -> None:
+        """Counts the neighbours of a decoded mask, (H, W) bool, until there are enough to tell."""
+        if self._by_rows + self._by_columns > _ENOUGH_NEIGHBOURS:
+            return
+        height, width = mask.shape
+        pixels = mask.ravel()
+        self._by_rows += np.count_nonzero(pixels[width:] & pixels[:-width])
+        self._by_columns += np.count_nonzero(pixels[height:] & pixels[:-height])
+
+    @property
+    def found(self) -> bool:
+        """Whether far more pixels of the masks so far hang together by columns than by rows."""
+        return self._by_columns > max(2 * self._by_rows, _LEAST_NEIGHBOURS)
+
+
+_LEAST_NEIGHBOURS, _ENOUGH_NEIGHBOURS = 50, 100_000
+_NO_TEXT = ("nan", "none", "null", "na", "<na>")  # what an empty value may be written as
+_HINTS = {
+    ".": ": write whole numbers, without a decimal point",
+    ",": ": separate the numbers by spaces",
+    "-": ": starts and lengths are positive",
+    "[": ": write the numbers alone, without brackets",
+    "(": ": write the numbers alone, without brackets",
+}
 _DROP_DIGITS_AND_SPACE = dict.fromkeys(map(ord, "0123456789 "))

@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import InputError, one_line
 from .faults import Faults
 from .rle import EMPTY_RLE
 from .submission import write_submission
@@ -38,10 +37,7 @@ class Rows:
         self.journal_path = self.journal_of(path)
         self._journal = None
         self._saved = time.monotonic()
-        try:
-            write_submission(path, self.rles.items())
-        except OSError as error:
-            raise InputError(f"cannot write {path} ({one_line(error)}): expected a folder with room") from error
+        write_submission(path, self.rles.items())
 
     @staticmethod
     def journal_of(path: Path) -> Path:
@@ -100,7 +96,7 @@ class Rows:
                 write_submission(self.path, self.rles.items())
                 return
             except OSError as error:
-                self.faults.note(self.path.name, f"cannot be written ({one_line(error)})", remedy)
+                self.faults.note(self.path.name, f"cannot be written ({_reason(error)})", remedy)
                 self.drop_journal()
 
     def drop_journal(self) -> None:
@@ -112,7 +108,7 @@ class Rows:
 
     def _journal_failed(self, error: OSError) -> None:
         remedy = "goes on without; a run that is killed would start from the beginning"
-        self.faults.note(self.journal_path.name, f"cannot be written ({one_line(error)})", remedy)
+        self.faults.note(self.journal_path.name, f"cannot be written ({_reason(error)})", remedy)
 
 
 def read_journal(path: Path, key: str) -> list[tuple[str, str]]:
@@ -130,6 +126,10 @@ def read_journal(path: Path, key: str) -> list[tuple[str, str]]:
     if not whole or json.loads(whole[0]) != key:
         return []
     return [tuple(json.loads(line)) for line in whole[1:]]
+
+
+def _reason(error: OSError) -> str:
+    return f"[Errno {error.errno}] {error.strerror}"
 
 
 def _line(content: str | list[str]) -> bytes:

@@ -1,16 +1,26 @@
-"""What a run left in its folder, brought together for the report."""
+"""What a run left in its folder, brought together for the report: masks and curves of one checkpoint, or it is said."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from .errors import InputError
-from .score import kidney_of
+from .checkpoint import Card, read_card
+from .config import DEFAULT_INFERENCE
+from .errors import InputError, warn
+from .files import check_output
+from .identity import tell_learned, what_was_seen
+from .predict import load_predictors, predict_rows
+from .provenance import Origin, hash_file, hash_package, name_checkpoint, read_origin, stamp_images, write_origin
 from .submission import read_submission, write_submission
 from .sweep import find_plateau
+from .truth import kidney_of
 from .volume import Volume, find_volumes
+
+# What a run's folder may hold and a report shows.
+RUN_FILES = ("submission.csv", "checkpoint.safetensors", "metrics.csv", "sweep.csv")
+_MADE_BY = "report"
 
 
 @dataclass(frozen=True)
@@ -23,11 +33,16 @@ class Run:
     history: pd.DataFrame | None
     """Columns of a training run's metrics.csv."""
     sweep: pd.DataFrame | None
-    """Columns of sweep.csv; its attrs have the plateau of Surface Dice, plateau_low and plateau_high."""
+    """Columns of sweep.csv; its attrs have the plateau of (2D) Surface Dice: plateau_low, plateau_high."""
+    notes: list[str]
+    """Sentences for the top of the page: what made the masks, how, and whether it had learned from these slices."""
 
 
 def open_run(run_dir: Path | str, data_dir: Path | str, names: tuple[str, ...] = ()) -> Run:
-    """Opens a run's folder; a training run's checkpoint first segments the kidneys and leaves `submission.csv`.
+    """Opens a run's folder; a training run's checkpoint first segments the kidneys.
+
+    Those masks are left as `submission.csv`, with `submission.json` that says what made them, and taken again as long
+    as checkpoint, settings and images are the same. A submission that came from elsewhere is never written to.
 
     Args:
         run_dir: has `submission.csv` or `checkpoint.safetensors`, and maybe `metrics.csv` and `sweep.csv`.
@@ -35,33 +50,121 @@ def open_run(run_dir: Path | str, data_dir: Path | str, names: tuple[str, ...] =
         names: kidneys; those of the submission, or those the checkpoint was trained on, when empty.
 
     Raises:
-        InputError: there is neither a submission nor a checkpoint, or a kidney is not in `data_dir`.
+        InputError: there is neither a submission nor a checkpoint, the submission is of another checkpoint, or a
+            kidney is not in `data_dir` or not in the submission.
     """
     run_dir = Path(run_dir)
     submission_path, checkpoint_path = run_dir / "submission.csv", run_dir / "checkpoint.safetensors"
-    if not submission_path.is_file():
-        if not checkpoint_path.is_file():
-            raise InputError(f"{run_dir} is not a run: expected submission.csv or checkpoint.safetensors in it")
-        _segment(checkpoint_path, data_dir, names, submission_path)
+    has_checkpoint = checkpoint_path.is_file()
+    if not submission_path.is_file() and not has_checkpoint:
+        raise InputError(f"{run_dir} is not a run: expected submission.csv or checkpoint.safetensors in it")
+    origin = read_origin(submission_path)
+    if has_checkpoint and (not submission_path.is_file() or (origin and origin.made_by == _MADE_BY)):
+        volumes = find_volumes(data_dir, names or _learned_kidneys(checkpoint_path))
+        _segment(checkpoint_path, volumes, submission_path, origin)
+        origin = read_origin(submission_path)
+    elif has_checkpoint and origin and hash_file(checkpoint_path) not in origin.checkpoints:
+        raise InputError(
+            f"{submission_path} was made {origin.describe()}, but the checkpoint beside it is "
+            f"{name_checkpoint(checkpoint_path)}: predict again with that, or move one of the two elsewhere"
+        )
+    else:
+        volumes = []
     rles = dict(read_submission(submission_path))
-    volumes = find_volumes(data_dir, names or tuple(sorted(set(map(kidney_of, rles)))))
+    volumes = volumes or _find_segmented(data_dir, names, rles, submission_path)
     sweep = _table(run_dir / "sweep.csv")
     if sweep is not None:
-        low, high, _ = find_plateau(sweep["threshold"].tolist(), sweep["surface_dice"].tolist())
+        # Of slices that are far apart there is no Surface Dice in 3D.
+        metric = "surface_dice" if "surface_dice" in sweep.columns else "surface_dice_2d_1px"
+        low, high, _ = find_plateau(sweep["threshold"].tolist(), sweep[metric].tolist())
         sweep.attrs.update(plateau_low=low, plateau_high=high)
-    return Run(volumes, rles, _table(run_dir / "metrics.csv"), sweep)
+    history = _table(run_dir / "metrics.csv")
+    notes = _notes_on_masks(submission_path, checkpoint_path, origin, volumes, data_dir)
+    if history is not None and has_checkpoint:
+        notes.append(_note_on_curves(history, read_card(checkpoint_path), checkpoint_path))
+    if sweep is not None:
+        notes.append("Scores over thresholds: sweep.csv, which does not say of which checkpoint they are.")
+    return Run(volumes, rles, history, sweep, notes)
 
 
-def _segment(checkpoint_path: Path, data_dir: Path | str, names: tuple[str, ...], submission_path: Path) -> None:
-    from .checkpoint import read_card
-    from .config import Inference
-    from .predict import load_predictors, predict_rows
+def _learned_kidneys(checkpoint_path: Path) -> tuple[str, ...]:
+    names = tuple(sorted({kidney_of(slice_id) for slice_id in read_card(checkpoint_path).trained_on}))
+    if not names:
+        raise InputError(f"{checkpoint_path} does not say which kidneys it learned from: name some with --volume")
+    return names
 
-    names = names or tuple(sorted(set(map(kidney_of, read_card(checkpoint_path).trained_on))))
-    volumes = find_volumes(data_dir, names)
-    inference = Inference()
-    predictors = load_predictors([checkpoint_path], inference)
-    write_submission(submission_path, predict_rows(volumes, predictors, inference))
+
+def _segment(checkpoint_path: Path, volumes: list[Volume], submission_path: Path, kept: Origin | None) -> None:
+    """Segments the kidneys of which there are no masks of this checkpoint yet; those that there are stay."""
+    package, checkpoint = hash_package(Path(__file__).parent), hash_file(checkpoint_path)
+    is_current = kept is not None and (kept.package_sha256, [*kept.checkpoints], kept.inference) == (
+        package,
+        [checkpoint],
+        DEFAULT_INFERENCE,
+    )
+    if kept is not None and not is_current:
+        what = name_checkpoint(checkpoint_path)
+        warn(f"{submission_path} was made {kept.describe()}, not as it would be now by {what}: segmented anew")
+    stamps = {volume.name: stamp_images(volume) for volume in volumes}
+    images = dict(kept.images) if is_current else {}
+    missing = [volume for volume in volumes if images.get(volume.name) != stamps[volume.name]]
+    if not missing:
+        return
+    check_output(submission_path)
+    new = {volume.name for volume in missing}
+    old = read_submission(submission_path) if is_current else ()
+    rows = [row for row in old if kidney_of(row[0]) not in new]
+    predictors = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
+    rows += predict_rows(missing, predictors, DEFAULT_INFERENCE)
+    write_submission(submission_path, rows)
+    images |= {name: stamps[name] for name in new}
+    write_origin(submission_path, _MADE_BY, [checkpoint_path], DEFAULT_INFERENCE, images)
+
+
+def _find_segmented(
+    data_dir: Path | str, names: Sequence[str], rles: Mapping[str, str], submission_path: Path
+) -> list[Volume]:
+    """The kidneys asked for, or all that a submission has."""
+    there = sorted(set(map(kidney_of, rles)))
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise InputError(
+            f"{submission_path} has no mask of {missing[0]}: expected one of {', '.join(there)}, or predict it first"
+        )
+    return find_volumes(data_dir, tuple(names) or tuple(there))
+
+
+def _notes_on_masks(
+    submission_path: Path, checkpoint_path: Path, origin: Origin | None, volumes: list[Volume], data_dir: Path | str
+) -> list[str]:
+    if origin is None:
+        if not checkpoint_path.is_file():
+            return [f"Masks: {submission_path.name}; nothing says what made it or how."]
+        name = name_checkpoint(checkpoint_path)
+        warn(f"nothing says what made {submission_path}: {name} and the curves beside it may be of another model")
+        return [f"Masks: {submission_path.name}; nothing says what made it: {name} and the curves may be another's."]
+    notes = [f"Masks: {submission_path.name}, made {origin.describe()}."]
+    for volume in volumes:
+        places = {slice_id: (volume, z) for z, slice_id in enumerate(volume.slice_ids)}
+        seen = what_was_seen(origin.cards, places, data_dir)
+        tell_learned(seen.learned, len(places))
+        notes.append(f"{volume.name}, {seen.claim()}.")
+    return notes
+
+
+def _note_on_curves(history: pd.DataFrame, card: Card, checkpoint_path: Path) -> str:
+    """Whether the curves can be those of the checkpoint: its epoch is among them, with its score."""
+    epoch, score = card.scores.get("epoch"), card.scores.get("held_out_dice_pooled")
+    if not {"epoch", "held_out_dice"} <= {*history.columns}:  # which the page refuses
+        return "Curves: metrics.csv."
+    rows = history.loc[history["epoch"] == epoch, "held_out_dice"].tolist()
+    same = bool(rows) and (score is None or abs(rows[-1] - score) < 1e-6)
+    if not same:
+        warn(f"metrics.csv has no epoch {epoch} with the score of {checkpoint_path}: its curves are of another run")
+    name = name_checkpoint(checkpoint_path)
+    return (
+        f"Curves: metrics.csv, {'' if same else 'which is of another run, not '}of {name}, which is of epoch {epoch}."
+    )
 
 
 def _table(path: Path) -> pd.DataFrame | None:

@@ -1,41 +1,40 @@
-"""A submission against the truth: the competition's score and Dice, slice by slice in the memory of a few slices."""
+"""The scores of a kidney, slice by slice in the memory of a few slices, and what they can be compared with."""
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from .errors import InputError
 from .metrics import (
     SurfaceDice,
     cl_dice,
     dice_counts,
+    dice_from_corner_counts,
     dice_from_counts,
     largest_object,
     surface_dice_at_tolerance,
 )
 from .report import format_table
-from .rle import rle_decode
-from .submission import read_rows, refuse
-from .tiff import read_mask
-from .volume import open_labels
+from .truth import Truth
 
-Truth = dict[str, Callable[[], np.ndarray]]
-"""How to read the label of each slice, by slice id in the order of the stack."""
+# The shallowest kidney of the competition, kidney_6, has as many slices.
+LEADERBOARD_SLICES = 501
+_NOT_COMPARABLE = "cannot be compared with the leaderboard"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one kidney, or their mean over kidneys; each 0..1, 1.0 where label and prediction are both empty."""
+    """Scores of one kidney, or their mean over kidneys; each 0..1, 1.0 where label and prediction are both empty.
 
-    surface_dice: float
-    """The competition's metric: Surface Dice at tolerance 0 of the stacked slices."""
-    surface_dice_1px: float
+    docs/metrics.md says more of each.
+    """
+
+    surface_dice: float | None
+    """Surface Dice at tolerance 0 in 3D, the competition's metric; None where no two scored slices are neighbours."""
+    surface_dice_2d_1px: float
     """Mean over the slices of each one's Surface Dice in 2D, contours up to a pixel apart in common."""
     dice_pooled: float
     """Dice over all pixels of all slices."""
@@ -44,12 +43,21 @@ class Scores:
     dice_without_largest: float
     """Pooled Dice without the pixels of the label's largest object in any one slice."""
     slices: int
+    """How many were scored."""
+    runs: int = 1
+    """Stretches of consecutive slices that they form."""
     cl_dice: float | None = None
     """Mean over the slices of each one's clDice; None where it was not asked for."""
+    remark: str | None = None
+    """Why `surface_dice` cannot be compared with the leaderboard; None where it can."""
 
 
 class KidneyScorer:
     """Takes a kidney's slices in order and gives its scores.
+
+    Surface Dice of a single run of consecutive slices is that of the stack, as in the competition. Of several runs it
+    is that of the layers between neighbouring slices alone: what lies between two runs is not known, so no surface is
+    put there.
 
     Args:
         centerlines: also compute clDice, which takes several times as long as all the rest.
@@ -57,19 +65,28 @@ class KidneyScorer:
 
     def __init__(self, centerlines: bool = False) -> None:
         self._surface = SurfaceDice()
+        self._surface_of_runs = np.zeros_like(self._surface.counts)  # of the runs before this one
+        self._runs = 0
         self._counts: list[tuple[int, int, int]] = []
         self._near: list[float] = []
         self._centerlines: list[float] | None = [] if centerlines else None
         self._largest = (0, 0, 0)
 
-    def update(self, mask_gt: np.ndarray, mask_pred: np.ndarray, largest: np.ndarray | None = None) -> None:
+    def update(
+        self, mask_gt: np.ndarray, mask_pred: np.ndarray, largest: np.ndarray | None = None, begins_run: bool = False
+    ) -> None:
         """Adds the next slice.
 
         Args:
             mask_gt: label, (H, W) bool.
             mask_pred: prediction, (H, W) bool.
             largest: `largest_object(mask_gt)`, where the caller has it already.
+            begins_run: whether slices lie between this one and the one before.
         """
+        if begins_run or not self._runs:
+            self._surface_of_runs += self._surface.inner_counts
+            self._surface = SurfaceDice()
+            self._runs += 1
         counts = dice_counts(mask_gt, mask_pred)
         self._surface.update(mask_gt, mask_pred)
         self._counts.append(counts)
@@ -84,125 +101,104 @@ class KidneyScorer:
         """The scores of the slices so far, at least one."""
         pooled = np.sum(self._counts, axis=0)
         return Scores(
-            surface_dice=self._surface.compute(),
-            surface_dice_1px=float(np.mean(self._near)),
+            surface_dice=self._surface_dice(),
+            surface_dice_2d_1px=float(np.mean(self._near)),
             dice_pooled=dice_from_counts(*pooled.tolist()),
             dice_mean=float(np.mean([dice_from_counts(*counts) for counts in self._counts])),
             dice_without_largest=dice_from_counts(*(pooled - self._largest).tolist()),
             slices=len(self._counts),
+            runs=self._runs,
             cl_dice=None if self._centerlines is None else float(np.mean(self._centerlines)),
         )
 
+    def slice_table(self, slice_ids: Sequence[str]) -> pd.DataFrame:
+        """The scores of each slice, one row each, as far as a slice alone has them."""
+        table = pd.DataFrame(self._counts, columns=["vessel_px", "predicted_px", "common_px"])
+        table.insert(0, "slice", slice_ids)
+        table.insert(1, "surface_dice_2d_1px", self._near)
+        table.insert(2, "dice", [dice_from_counts(*counts) for counts in self._counts])
+        return table if self._centerlines is None else table.assign(cl_dice=self._centerlines)
 
-def score_submission(
-    submission_path: Path | str,
-    labels_path: Path | str,
-    size: tuple[int, int] | None = None,
-    centerlines: bool = False,
-) -> dict[str, Scores]:
-    """Scores a submission against labels or against another submission.
+    def _surface_dice(self) -> float | None:
+        if self._runs == 1:
+            return self._surface.compute()
+        if self._runs == len(self._counts):  # no two slices are neighbours
+            return None
+        return dice_from_corner_counts(self._surface_of_runs + self._surface.inner_counts)
 
-    Slices of a kidney are stacked in the order of their ids, as the competition does, whether or not
-    some lie between them that have no label.
+
+def add_remark(scores: Scores, kidney: str, truth: Truth, left_out: int = 0) -> Scores:
+    """Adds why the Surface Dice of a kidney cannot be compared with the leaderboard, if it cannot.
 
     Args:
-        submission_path: the csv to score.
-        labels_path: a folder with labels (see `volume.open_labels`), or a csv with the columns of a
-            submission. Kidneys of which the submission has no slice are left out.
-        size: (H, W) of the masks, needed for a csv without the columns height and width.
-        centerlines: also compute clDice.
-
-    Returns:
-        Scores by kidney, in ascending order of name.
-
-    Raises:
-        InputError: ids are missing, extra or repeated, a row is malformed, or a mask does not fit; each is named.
+        scores: of the kidney.
+        kidney: its name.
+        truth: what it was scored against.
+        left_out: how many of its slices were not scored.
     """
-    rles = read_unique_rows(submission_path)
-    truth = truth_of_kidneys(open_truth(labels_path, size), map(kidney_of, rles))
-    problems = [f"{slice_id}: is missing" for slice_id in truth if slice_id not in rles]
-    problems += [f"{slice_id}: has no label" for slice_id in rles if slice_id not in truth]
-    scorers: dict[str, KidneyScorer] = {}
-    if not problems:
-        for slice_id, read_label in tqdm(truth.items(), unit="slice", desc="scoring", mininterval=1.0):
-            mask_gt = read_label()
-            try:
-                mask_pred = rle_decode(rles[slice_id]["rle"], *mask_gt.shape)
-            except InputError as error:
-                problems.append(f"{slice_id}: {error}")
-                continue
-            scorers.setdefault(kidney_of(slice_id), KidneyScorer(centerlines)).update(mask_gt, mask_pred)
-    refuse(submission_path, problems)
-    return {kidney: scorer.compute() for kidney, scorer in sorted(scorers.items())}
+    remarks = []
+    if scores.surface_dice is None:
+        remarks.append(f"no two of the {scores.slices} scored slices are neighbours, so there is no surface in 3D")
+    elif scores.runs > 1:
+        remarks.append(
+            f"{scores.slices} slices in {scores.runs} runs, so only {scores.slices - scores.runs} layer(s) between "
+            "neighbours are scored"
+        )
+    if left_out:
+        remarks.append(f"{left_out} slices without a label are left out")
+    if scores.slices < LEADERBOARD_SLICES and scores.runs == 1:
+        remarks.append(
+            f"a stack of {scores.slices}, whose first and last slice weigh more than in a kidney of "
+            f"{LEADERBOARD_SLICES} slices or more"
+        )
+    if truth.label_kidneys[kidney] != kidney:
+        remarks.append(f"the labels are those of {truth.label_kidneys[kidney]}")
+    if truth.is_submission:
+        remarks.append("the labels are a csv that is taken for the truth")
+    return dataclasses.replace(scores, remark=f"{_NOT_COMPARABLE}: {'; '.join(remarks)}" if remarks else None)
 
 
 def mean_scores(scores: Mapping[str, Scores]) -> Scores:
-    """The mean over kidneys, which is what the competition ranks by; `slices` is their sum."""
+    """The mean over kidneys, which is what the competition ranks by; `slices` and `runs` are sums.
+
+    A score that one kidney does not have, the mean does not have either.
+    """
     rows = [dataclasses.asdict(kidney) for kidney in scores.values()]
-    means = {name: None if rows[0][name] is None else float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    return Scores(**{**means, "slices": sum(row["slices"] for row in rows)})
+    means = {name: _mean([row[name] for row in rows]) for name in rows[0] if name != "remark"}
+    sums = {name: sum(row[name] for row in rows) for name in ("slices", "runs")}
+    remarked = [kidney for kidney, row in scores.items() if row.remark]
+    return Scores(**{**means, **sums, "remark": f"{_NOT_COMPARABLE}: see {', '.join(remarked)}" if remarked else None})
 
 
 def format_scores(scores: Mapping[str, Scores]) -> str:
-    """The scores as a table: a row per kidney, then their mean."""
+    """The scores as a table: a row per kidney, then their mean; below it what they cannot be compared with."""
     rows = {**scores, "mean": mean_scores(scores)}
     table = pd.DataFrame([{"kidney": name, **dataclasses.asdict(row)} for name, row in rows.items()])
-    return format_table(table.dropna(axis="columns", how="all"))
+    table = table.drop(columns=["remark", *(["cl_dice"] if table["cl_dice"].isna().all() else [])])
+    lines = [format_table(table.astype(object).where(table.notna(), "-")), *leaderboard_remarks(scores)]
+    return "\n".join(lines)
 
 
-def scores_to_json(scores: Mapping[str, Scores]) -> str:
-    """The scores for other programs: {"kidneys": {name: scores}, "mean": scores}."""
-    kidneys = {name: dataclasses.asdict(row) for name, row in scores.items()}
-    return json.dumps({"kidneys": kidneys, "mean": dataclasses.asdict(mean_scores(scores))}, indent=2)
+def leaderboard_remarks(scores: Mapping[str, Scores]) -> list[str]:
+    """A line for each kidney whose Surface Dice cannot be compared with the leaderboard."""
+    return [f"{kidney}: surface_dice {row.remark}" for kidney, row in scores.items() if row.remark]
 
 
-def open_truth(labels_path: Path | str, size: tuple[int, int] | None = None) -> Truth:
-    """Opens labels, or a submission that is taken for the truth, without reading a mask.
+def scores_to_json(scores: Mapping[str, Scores], slices: pd.DataFrame | None = None) -> str:
+    """The scores for other programs: {"kidneys": {name: scores}, "mean": scores}, and the slices where they are given.
 
-    Raises:
-        InputError: neither a folder with labels nor a submission, or a csv that does not say how large
-            its masks are.
+    Beside the fields of `Scores` each says whether `surface_dice` is comparable with the leaderboard.
     """
-    labels_path = Path(labels_path)
-    if labels_path.is_dir():
-        return {slice_id: lambda path=path: read_mask(path) for slice_id, path in open_labels(labels_path).items()}
-    rows = read_unique_rows(labels_path)
-    truth: Truth = {}
-    for slice_id, row in rows.items():
-        height, width = size or _size_of(row, labels_path)
-        truth[slice_id] = lambda rle=row["rle"], height=height, width=width: rle_decode(rle, height, width)
-    return truth
+    kidneys = {name: _as_json(row) for name, row in scores.items()}
+    content = {"kidneys": kidneys, "mean": _as_json(mean_scores(scores))}
+    if slices is not None:
+        content["slices"] = slices.to_dict("records")
+    return json.dumps(content, indent=2)
 
 
-def truth_of_kidneys(truth: Truth, kidneys: Iterable[str]) -> Truth:
-    """Keeps the slices of some kidneys."""
-    kidneys = set(kidneys)
-    return {slice_id: read_label for slice_id, read_label in truth.items() if kidney_of(slice_id) in kidneys}
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else float(np.mean(values))
 
 
-def read_unique_rows(path: Path | str) -> dict[str, dict[str, str]]:
-    """Reads the rows of a submission by slice id; the texts, a few MB, are held in memory.
-
-    Raises:
-        InputError: as `read_rows`, or ids that come twice.
-    """
-    rows: dict[str, dict[str, str]] = {}
-    repeated = []
-    for row in read_rows(path):
-        if row["id"] in rows:
-            repeated.append(f"{row['id']}: comes twice")
-        rows[row["id"]] = row
-    refuse(path, repeated)
-    return rows
-
-
-def kidney_of(slice_id: str) -> str:
-    """The kidney of a slice id, which is `<kidney>_<stem>`."""
-    return slice_id.rpartition("_")[0]
-
-
-def _size_of(row: Mapping[str, str], path: Path) -> tuple[int, int]:
-    try:
-        return int(row["height"]), int(row["width"])
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path} does not say how large its masks are: give --size HEIGHT WIDTH") from error
+def _as_json(scores: Scores) -> dict[str, object]:
+    return {**dataclasses.asdict(scores), "comparable_with_leaderboard": scores.remark is None}

@@ -9,6 +9,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from .config import Preprocessing
+from .errors import InputError
+from .padding import find_padding
 from .report import format_table
 from .transforms import IntensityRange, measure_intensity, slice_to_image
 from .volume import Volume
@@ -43,18 +45,19 @@ class _KidneyCounts:
 
     def _count(self, slice_: np.ndarray, mask: np.ndarray | None) -> None:
         greys = np.iinfo(slice_.dtype).max + 1
+        scanned = ~find_padding(slice_)
         pixels = self.pixels_of_grey.setdefault(slice_.dtype, np.zeros(greys, np.int64))
-        pixels += np.bincount(slice_.ravel(), minlength=greys)
+        pixels += np.bincount(slice_[scanned], minlength=greys)
         self.sizes.add(slice_.shape)
         if mask is not None:
             self.labelled += 1
-            self.labelled_pixels += mask.size
-            self.vessel_pixels += np.count_nonzero(mask)
+            self.labelled_pixels += np.count_nonzero(scanned)
+            self.vessel_pixels += np.count_nonzero(mask & scanned)
         self.progress.update()
 
 
 def measure_stats(volumes: Iterable[Volume], preprocessing: Preprocessing, progress: bool = True) -> pd.DataFrame:
-    """Measures kidneys, each slice read once; exact, since grey values are counted, not sampled.
+    """Measures kidneys, each slice read once; exact, since grey values are counted, not sampled; padding is left out.
 
     Args:
         volumes: K kidneys.
@@ -69,7 +72,7 @@ def measure_stats(volumes: Iterable[Volume], preprocessing: Preprocessing, progr
         without vessels).
 
     Raises:
-        InputError: a slice or label is damaged, or a label does not fit its slice.
+        InputError: a slice or label is damaged, a label does not fit its slice, or a kidney is nothing but padding.
     """
     volumes = list(volumes)
     with tqdm(
@@ -97,6 +100,8 @@ def _count_kidney(volume: Volume, preprocessing: Preprocessing, progress: tqdm) 
     for z in range(len(kidney)):
         if z not in kidney.zs_read:
             kidney[z]
+    if not any(pixels.any() for pixels in kidney.pixels_of_grey.values()):
+        raise InputError(f"{volume.name} must have grey values, found one value alone in each slice: copy it again")
     return kidney
 
 

@@ -12,7 +12,7 @@ from .errors import InputError
 from .faults import Faults
 from .tiff import read_form, read_grey
 from .transforms import resize_slice
-from .volume import Volume, find_slices
+from .volume import Volume, find_folders, find_slices
 
 _EIGHT_TO_SIXTEEN_BITS = 257
 
@@ -113,9 +113,10 @@ def open_steady_volumes(data_dir: Path, faults: Faults) -> list[SteadyVolume]:
         InputError: there is no kidney with a slice, so no submission to make.
     """
     volumes = []
-    for kidney_dir in sorted(path for path in (data_dir / "test").iterdir() if path.is_dir()):
+    for kidney_dir in find_folders(data_dir / "test"):
         paths = find_slices(kidney_dir / "images")
         by_stem = {path.stem: path for path in reversed(paths)}
+        chosen = tuple(path for path in paths if by_stem[path.stem] == path)
         if not paths:
             faults.note(kidney_dir.name, "has no slices: expected images/*.tif in it", "it gets no rows")
             continue
@@ -124,7 +125,7 @@ def open_steady_volumes(data_dir: Path, faults: Faults) -> list[SteadyVolume]:
             faults.note(
                 kidney_dir.name, f"has two slices of the name {', '.join(twins[:3])}", "the first of them counts"
             )
-        volumes.append(SteadyVolume(kidney_dir.name, tuple(sorted(by_stem.values())), {}, faults))
+        volumes.append(SteadyVolume(kidney_dir.name, chosen, {}, faults))
     if not volumes:
         raise InputError(f"{data_dir / 'test'} has no slices: expected <kidney>/images/*.tif")
     return volumes

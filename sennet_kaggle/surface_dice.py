@@ -70,7 +70,8 @@ class SurfaceDice:
     """
 
     def __init__(self) -> None:
-        self._counts = np.zeros((2, 2, 256), np.int64)
+        self._counts = np.zeros((2, 2, 256), np.int64)  # between slices
+        self._first = np.zeros((2, 2, 256), np.int64)  # above the first slice
         self._last: np.ndarray | None = None  # the last slices, packed: (2, H + 2, words)
 
     def update(self, slice_gt: np.ndarray, slice_pred: np.ndarray) -> None:
@@ -91,8 +92,10 @@ class SurfaceDice:
         elif slice_gt.shape != self._shape:
             raise ValueError(f"slices must have one shape, got {slice_gt.shape} after {self._shape}")
         packed = _pack(slice_gt, slice_pred)
-        # Above the first slice there is background.
-        self._counts += _corner_counts(np.zeros_like(packed) if self._last is None else self._last, packed)
+        if self._last is None:  # above the first slice there is background
+            self._first += _corner_counts(np.zeros_like(packed), packed)
+        else:
+            self._counts += _corner_counts(self._last, packed)
         self._last = packed
 
     def compute(self) -> float:
@@ -104,7 +107,13 @@ class SurfaceDice:
         """Surface corners, (2, 2, 256) int64: label or prediction; surface in this mask only or in both; code."""
         if self._last is None:
             return self._counts.copy()
-        return self._counts + _corner_counts(self._last, np.zeros_like(self._last))  # background below the last slice
+        below = _corner_counts(self._last, np.zeros_like(self._last))  # background below the last slice
+        return self._first + self._counts + below
+
+    @property
+    def inner_counts(self) -> np.ndarray:
+        """As `counts`, without what closes the stack above its first slice and below its last one."""
+        return self._counts.copy()
 
 
 def dice_from_corner_counts(counts: np.ndarray) -> float:

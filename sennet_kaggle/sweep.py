@@ -10,14 +10,15 @@ from tqdm import tqdm
 
 from .config import THRESHOLDS
 from .errors import InputError
-from .files import write_whole
+from .files import check_output_dir, make_dir, write_whole
 from .metrics import largest_object
 from .probability import LEVELS, ProbabilityVolume, open_probabilities
 from .report import figure_to_png, format_table
-from .score import KidneyScorer, Truth, mean_scores, open_truth
+from .score import KidneyScorer, add_remark, leaderboard_remarks, mean_scores
 from .submission import refuse
+from .truth import Truth, open_truth, runs_by_kidney
 
-METRICS = ("surface_dice", "surface_dice_1px", "dice_pooled", "dice_mean", "dice_without_largest", "cl_dice")
+METRICS = ("surface_dice", "surface_dice_2d_1px", "dice_pooled", "dice_mean", "dice_without_largest", "cl_dice")
 _PLATEAU_LOSS = 0.01
 
 
@@ -26,39 +27,59 @@ def sweep_thresholds(
     labels_path: Path | str,
     thresholds: Sequence[float] = THRESHOLDS,
     centerlines: bool = False,
+    metric: str | None = None,
 ) -> pd.DataFrame:
     """Scores kept probabilities at many thresholds; slices without a label are passed over.
 
     Args:
         probability_dir: of `predict --save-probability`.
-        labels_path: see `score.open_truth`.
+        labels_path: see `truth.open_truth`.
         thresholds: ascending, each in 0..1.
         centerlines: also compute clDice, which takes several times as long as all the rest.
+        metric: one that must be there, or else nothing is computed.
 
     Returns:
-        A row per threshold: threshold, and the mean over kidneys of each metric of `score.Scores`.
+        A row per threshold: threshold, and the mean over kidneys of each metric of `score.Scores` that they have;
+        `attrs["remarks"]` has a line for each kidney whose Surface Dice cannot be compared with the leaderboard.
 
     Raises:
-        InputError: no probabilities, a threshold out of order, or a kidney without a label.
+        InputError: no probabilities, a threshold out of order, a kidney without a label, or one without the metric.
     """
     if list(thresholds) != sorted(set(thresholds)) or not all(0 <= threshold < 1 for threshold in thresholds):
         raise InputError(f"thresholds must ascend within 0..1 (1 excluded), got {list(thresholds)}")
     kidneys = open_probabilities(probability_dir)
-    truth = open_truth(labels_path)
-    unlabelled = [kidney.name for kidney in kidneys if not truth.keys() & set(kidney.slice_ids)]
-    refuse(probability_dir, [f"{name}: has no labelled slice in {labels_path}" for name in unlabelled])
+    sizes = {kidney.name: kidney.levels.shape[1:] for kidney in kidneys}
+    truth = open_truth(labels_path, sizes, known_sizes={str(probability_dir): sizes})
+    runs = runs_by_kidney(truth.labels.keys() & {slice_id for kidney in kidneys for slice_id in kidney.slice_ids})
+    refuse(probability_dir, [f"{name}: has no labelled slice in {labels_path}" for name in sizes if name not in runs])
+    apart = [name for name in sizes if len(runs[name]) > 1 and max(map(len, runs[name])) == 1]
+    if metric == "surface_dice" and apart:
+        raise InputError(
+            f"surface_dice needs labelled slices that are neighbours, and {', '.join(apart)} has none: "
+            "choose --metric surface_dice_2d_1px"
+        )
     by_kidney = {}
-    with tqdm(total=sum(len(k.slice_ids) for k in kidneys), unit="slice", desc="sweeping", mininterval=1.0) as progress:
+    with tqdm(total=sum(map(len, sum(runs.values(), []))), unit="slice", desc="sweeping", mininterval=1.0) as progress:
         for kidney in kidneys:
-            by_kidney[kidney.name] = _sweep_kidney(
-                kidney, truth, {threshold: KidneyScorer(centerlines) for threshold in thresholds}, progress
+            scorers = {threshold: KidneyScorer(centerlines) for threshold in thresholds}
+            by_kidney[kidney.name] = _sweep_kidney(kidney, truth, runs[kidney.name], scorers, progress)
+    scores = {
+        threshold: {
+            kidney.name: add_remark(
+                by_kidney[kidney.name][threshold].compute(),
+                kidney.name,
+                truth,
+                len(kidney.slice_ids) - sum(map(len, runs[kidney.name])),
             )
-    means = [
-        mean_scores({name: scorers[threshold].compute() for name, scorers in by_kidney.items()})
+            for kidney in kidneys
+        }
         for threshold in thresholds
-    ]
-    columns = {metric: [getattr(mean, metric) for mean in means] for metric in METRICS}
-    return pd.DataFrame({"threshold": thresholds, **columns}).dropna(axis="columns", how="all")
+    }
+    means = [mean_scores(scores[threshold]) for threshold in thresholds]
+    columns = {name: [getattr(mean, name) for mean in means] for name in METRICS}
+    table = pd.DataFrame({"threshold": thresholds, **columns}).dropna(axis="columns", how="all")
+    table.attrs["remarks"] = leaderboard_remarks(scores[thresholds[0]])
+    return table
 
 
 def write_sweep(
@@ -83,14 +104,17 @@ def write_sweep(
     known = [name for name in METRICS if centerlines or name != "cl_dice"]
     if metric not in known:
         raise InputError(f"unknown metric {metric!r}: choose one of {', '.join(known)}")
-    table = sweep_thresholds(probability_dir, labels_path, centerlines=centerlines)
+    check_output_dir(output_dir, ("sweep.csv", "sweep.png"))
+    table = sweep_thresholds(probability_dir, labels_path, centerlines=centerlines, metric=metric)
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_dir(output_dir)
     write_whole(output_dir / "sweep.csv", table.to_csv(index=False).encode())
     write_whole(output_dir / "sweep.png", figure_to_png(figure_of_sweep(table, metric)))
     first, last, middle = find_plateau(table["threshold"].tolist(), table[metric].tolist())
+    remarks = "".join(f"\n{remark}" for remark in table.attrs["remarks"])
     return (
-        f"{format_table(table)}\n\n{metric} stays within {_PLATEAU_LOSS:g} of its best from {first:g} to {last:g}: "
+        f"{format_table(table)}{remarks}\n\n"
+        f"{metric} stays within {_PLATEAU_LOSS:g} of its best from {first:g} to {last:g}: "
         f"take {middle:g}\nfiles: {output_dir / 'sweep.csv'}, {output_dir / 'sweep.png'}"
     )
 
@@ -136,17 +160,19 @@ def figure_of_sweep(table: pd.DataFrame, metric: str = "surface_dice") -> Figure
 
 
 def _sweep_kidney(
-    kidney: ProbabilityVolume, truth: Truth, scorers: dict[float, KidneyScorer], progress: tqdm
+    kidney: ProbabilityVolume,
+    truth: Truth,
+    runs: Sequence[Sequence[str]],
+    scorers: dict[float, KidneyScorer],
+    progress: tqdm,
 ) -> dict[float, KidneyScorer]:
     """Feeds a kidney's labelled slices to the scorer of each threshold."""
-    for slice_id, levels in zip(kidney.slice_ids, kidney.levels, strict=True):
-        progress.update()
-        if slice_id not in truth:
-            continue
-        mask_gt = truth[slice_id]()
-        if mask_gt.shape != levels.shape:
-            raise InputError(f"{slice_id}: its label is {mask_gt.shape} but its probability {levels.shape}")
-        largest = largest_object(mask_gt)
-        for threshold, scorer in scorers.items():
-            scorer.update(mask_gt, levels > threshold * LEVELS, largest)
+    z_of = {slice_id: z for z, slice_id in enumerate(kidney.slice_ids)}
+    for run in runs:
+        for slice_id in run:
+            progress.update()
+            mask_gt, levels = truth.read(slice_id), kidney.levels[z_of[slice_id]]
+            largest = largest_object(mask_gt)
+            for threshold, scorer in scorers.items():
+                scorer.update(mask_gt, levels > threshold * LEVELS, largest, begins_run=slice_id == run[0])
     return scorers

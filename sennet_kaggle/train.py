@@ -11,23 +11,25 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, set_seed
+from accelerate.utils import InitProcessGroupKwargs, is_tensorboard_available, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .checkpoint import Card, save_checkpoint
-from .config import Training
+from .checkpoint import Card, read_card, save_checkpoint
+from .config import DEFAULT_INFERENCE, Training
 from .dataset import SliceDataset
 from .distributed import PATIENCE, WholeBatchNorm, sum_over_processes
 from .errors import InputError, warn
-from .evaluate import JUDGEMENT, PICTURE_NAME, draw, evaluate
-from .files import claim_dir
+from .evaluate import JUDGEMENT, PICTURE_NAMES, draw, evaluate
+from .files import check_output_dir, claim_dir
+from .identity import check_split, digest_slices, what_was_seen
 from .losses import Criterion, create_criterion
 from .training_data import TrainingData, digest_data, make_sets, open_data
 from .training_model import check_model, check_shared, create_initial_model, learned_before, model_arguments
 from .training_state import (
     HISTORY_NAME,
+    STATE_NAME,
     TrainingState,
     check_checkpoint,
     check_settings,
@@ -37,6 +39,7 @@ from .training_state import (
 )
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
+OUTPUT_NAMES = (CHECKPOINT_NAME, HISTORY_NAME, STATE_NAME, *PICTURE_NAMES)
 _MIXED_PRECISION = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
 
 
@@ -75,6 +78,8 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
     """
     data = check_run(training, data_dir)
     output_dir = Path(output_dir)
+    check_output_dir(output_dir, OUTPUT_NAMES, [*filter(None, (training.weights_path, training.init_from))])
+    check_output_dir(cache_dir or output_dir / "cache")
     accelerator = create_accelerator(training, output_dir)
     set_seed(training.seed)
     model = create_initial_model(training)
@@ -89,7 +94,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
             accelerator.print(f"already finished, nothing to train: {output_dir} has all {training.epochs} epochs")
             if accelerator.is_main_process:
                 write_history(output_dir, earlier["history"])
-        if is_finished(training, earlier) and (output_dir / PICTURE_NAME).is_file():
+        if is_finished(training, earlier) and (output_dir / PICTURE_NAMES[-1]).is_file():
             return output_dir / CHECKPOINT_NAME
         sets = make_sets(training, data, cache_dir or output_dir / "cache")
         _train(training, output_dir, accelerator, model, sets, digest, earlier)
@@ -97,10 +102,11 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
 
 
 def check_run(training: Training, data_dir: Path | str) -> TrainingData:
-    """Finds what is wrong with a run before any slice is read; nothing is made.
+    """Finds what is wrong with a run before it starts; nothing is made.
 
     Raises:
-        InputError: settings that contradict each other or the model, or data that are not there.
+        InputError: settings that contradict each other or the model, data that are not there, or held-out slices whose
+            images are learned from.
     """
     check_settings(training)
     check_model(training)
@@ -109,12 +115,14 @@ def check_run(training: Training, data_dir: Path | str) -> TrainingData:
     parts = [len(part) for batch in batches for part in np.array_split(batch, min(training.accumulate, len(batch)))]
     if min(parts) == 1:  # where BatchNorm may have nothing to average over
         check_model(training, 1)
-    both = {*learned_before(training)} & {*data.held_out}
-    if both:
-        warn(
-            f"{min(both)} is held out, but {training.init_from} has learned from it: the held-out Dice says nothing "
-            f"of slices that the model has not seen"
-        )
+    check_split(data.places(data.learned), data.places(data.held_out))
+    if training.init_from is not None:
+        seen = what_was_seen([read_card(training.init_from)], data.places(data.held_out), data_dir)
+        if seen.learned:
+            warn(
+                f"{next(iter(seen.learned))} is held out, but {training.init_from} has learned from it: the held-out "
+                f"Dice says nothing of slices that the model has not seen"
+            )
     return data
 
 
@@ -129,6 +137,7 @@ def _train(
 ) -> None:
     """The loop over the epochs that are left, and the pictures."""
     train_set, held_out = sets
+    digests = digest_slices({**train_set.slices, **(held_out.slices if held_out else {})})
     criterion = create_criterion(training.loss, **_loss_arguments(training, train_set))
     accelerator.print(_describe(train_set, held_out))
     steps_per_epoch = len(plan_batches(training, len(train_set), 1))
@@ -138,6 +147,8 @@ def _train(
     state.scaler = accelerator.scaler
     state.resume(earlier)
 
+    if not is_tensorboard_available():
+        warn("no TensorBoard events are written: pip install tensorboard, or -r requirements.txt, to have them")
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": state.epoch + 1}})
     with _progress(training, train_set, state.epoch, accelerator) as progress:
         for epoch in range(state.epoch + 1, training.epochs + 1):
@@ -147,7 +158,7 @@ def _train(
             row = train_one_epoch(model, train_set, criterion, optimizer, state, accelerator, training, progress)
             row["seconds"] = time.perf_counter() - started
             if accelerator.is_main_process:
-                judge(state, row, train_set, held_out)
+                judge(state, row, train_set, held_out, digests)
                 state.finish_epoch(row)
                 accelerator.log({name: value for name, value in row.items() if value is not None}, step=epoch)
             accelerator.wait_for_everyone()
@@ -272,13 +283,19 @@ def create_accelerator(training: Training, output_dir: Path) -> Accelerator:
     return Accelerator(
         cpu=not has_gpu,  # else it takes several CPU processes for one each
         mixed_precision=_MIXED_PRECISION[precision],
-        log_with="tensorboard",
+        log_with="tensorboard" if is_tensorboard_available() else None,
         project_dir=str(output_dir),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],  # the first one judges while the others wait
     )
 
 
-def judge(state: TrainingState, row: dict[str, Any], train_set: SliceDataset, held_out: SliceDataset | None) -> None:
+def judge(
+    state: TrainingState,
+    row: dict[str, Any],
+    train_set: SliceDataset,
+    held_out: SliceDataset | None,
+    digests: dict[str, str],
+) -> None:
     """Looks at the held-out slices when it is time, completes the epoch's row, and keeps the best checkpoint."""
     training, epoch = state.training, row["epoch"]
     last = epoch == training.epochs
@@ -287,7 +304,7 @@ def judge(state: TrainingState, row: dict[str, Any], train_set: SliceDataset, he
     best = last if held_out is None else look and row["held_out_dice"] > state.best_dice
     if best:
         state.best_dice = row["held_out_dice"] if look else state.best_dice
-        card = _card(training, row, train_set, held_out)
+        card = _card(training, row, train_set, held_out, digests)
         save_checkpoint(state.output_dir / CHECKPOINT_NAME, state.judged_model, card, half=True)
         state.keep(state.output_dir / CHECKPOINT_NAME)
 
@@ -332,7 +349,13 @@ def _loss_arguments(training: Training, train_set: SliceDataset) -> dict[str, An
     return {**training.loss_arguments, "pos_weight": (1 - fraction) / fraction}
 
 
-def _card(training: Training, row: dict[str, Any], train_set: SliceDataset, held_out: SliceDataset | None) -> Card:
+def _card(
+    training: Training,
+    row: dict[str, Any],
+    train_set: SliceDataset,
+    held_out: SliceDataset | None,
+    digests: dict[str, str],
+) -> Card:
     return Card(
         model=training.model,
         model_arguments=model_arguments(training),
@@ -344,5 +367,12 @@ def _card(training: Training, row: dict[str, Any], train_set: SliceDataset, held
             **dataclasses.asdict(training),
             "held_out": list(held_out.slices) if held_out else [],
             "slices": len(train_set),
+            "judged_with": dataclasses.asdict(DEFAULT_INFERENCE),
         },
+        image_digests={**_digests_before(training), **digests},
     )
+
+
+def _digests_before(training: Training) -> dict[str, str]:
+    """Of the images that the weights were fitted to before this run, as far as they are known."""
+    return {} if training.init_from is None else read_card(training.init_from).image_digests

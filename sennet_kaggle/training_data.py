@@ -2,16 +2,16 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .cache import file_digests
 from .config import Training
-from .dataset import SliceDataset, split_slices
+from .dataset import SliceDataset, labelled_slices, split_slices
 from .errors import InputError
+from .padding import sampled_zs
 from .probability import PseudoLabelledVolume, add_pseudo_labels
-from .transforms import sampled_zs
 from .volume import Volume, open_volumes
 
 _WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
@@ -28,6 +28,11 @@ class TrainingData(NamedTuple):
     learned: list[str]
     """Ids of the slices to learn from."""
     held_out: list[str]
+
+    def places(self, slice_ids: Iterable[str]) -> dict[str, tuple[Volume, int]]:
+        """Volume and z of labelled slices, by slice id."""
+        labelled = labelled_slices(self.plain)
+        return {slice_id: labelled[slice_id] for slice_id in slice_ids}
 
 
 def open_data(training: Training, data_dir: Path | str) -> TrainingData:
@@ -139,7 +144,7 @@ def _seen_beside(volume: Volume, labelled: list[int], training: Training) -> lis
     """Slices without a label that still have a say."""
     beside = {z + offset for z in labelled for offset in training.preprocessing.offsets}
     if training.preprocessing.intensity == "percentile":
-        beside |= {*sampled_zs(len(volume))}
+        beside |= {*sampled_zs(volume)}
     return sorted((beside & {*range(len(volume))}) - {*labelled})
 
 

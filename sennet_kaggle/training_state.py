@@ -18,7 +18,7 @@ from .losses import create_criterion
 from .training_data import difference
 
 HISTORY_NAME = "metrics.csv"
-_STATE_NAME = "training-state.pt"
+STATE_NAME = "training-state.pt"
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -82,8 +82,9 @@ class TrainingState:
         state |= {"settings": _settings(self.training), "history": self.history, "best_dice": self.best_dice}
         state |= {"data": json.dumps(self.data), "checkpoint": self.checkpoint}
         write_history(self.output_dir, self.history)
-        with replacing(self.output_dir / _STATE_NAME) as temporary_path:
-            torch.save(state, temporary_path)
+        # Python's own file, for torch does not say why it could not write to one of its own.
+        with replacing(self.output_dir / STATE_NAME) as temporary_path, open(temporary_path, "wb") as file:
+            torch.save(state, file)
 
     def keep(self, checkpoint_path: Path) -> None:
         """Remembers a checkpoint as the run's."""
@@ -123,9 +124,9 @@ def read_state(output_dir: Path, training: Training, data: Mapping[str, Any]) ->
     Raises:
         InputError: it had other settings, data or weights, its checkpoint is missing, or its file cannot be read.
     """
-    for left_over in output_dir.glob(f".{_STATE_NAME}.*.tmp"):
+    for left_over in output_dir.glob(f".{STATE_NAME}.*.tmp"):
         left_over.unlink(missing_ok=True)
-    path = output_dir / _STATE_NAME
+    path = output_dir / STATE_NAME
     if not path.is_file():
         return None
     try:
@@ -174,7 +175,7 @@ def check_checkpoint(path: Path, training: Training, state: Mapping[str, Any]) -
     finished = is_finished(training, state)
     if not path.is_file() and (finished or state.get("checkpoint")):
         raise InputError(
-            f"{path.parent} holds a run whose {path.name} is missing: put it back, or delete {_STATE_NAME} there to "
+            f"{path.parent} holds a run whose {path.name} is missing: put it back, or delete {STATE_NAME} there to "
             f"train anew"
         )
     # Before the last epoch it may be newer than the state, where the run was killed between the two.

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from scipy.sparse import csr_array
 
 from .config import Preprocessing
+from .padding import fill_padding, is_blank, sample_slices, warn_of_spikes
 
 # OpenCV's own threads would gain little on one slice, and wait for the next by spinning on the model's cores.
 cv2.setNumThreads(1)
 
-_SAMPLED_SLICES = 16
 _SAMPLED_STEP = 4
 
 
@@ -38,8 +38,9 @@ def measure_intensity(slices: Sequence[np.ndarray], preprocessing: Preprocessing
     """Finds the grey values of a volume that become 0 and 1.
 
     With intensity "percentile" these are percentiles over at most 16 slices spread evenly over the
-    volume, every 4th row and column of each: scanners and kidneys differ by more than vessel and tissue
-    do, so the range belongs to the volume. With "eight_bit" they are fixed and no slice is read.
+    volume, every 4th row and column of each, without padding (see `padding`): scanners and kidneys differ by more
+    than vessel and tissue do, so the range belongs to the volume. With "eight_bit" they are fixed and no slice is
+    read.
 
     Args:
         slices: D arrays (H, W) uint8 or uint16; a Volume reads each on access.
@@ -50,14 +51,11 @@ def measure_intensity(slices: Sequence[np.ndarray], preprocessing: Preprocessing
     """
     if preprocessing.intensity == "eight_bit":
         return IntensityRange(0.0, 255.0)
-    values = np.concatenate([slices[z][::_SAMPLED_STEP, ::_SAMPLED_STEP].ravel() for z in sampled_zs(len(slices))])
+    sample = sample_slices(slices)
+    values = np.concatenate([slice_[::_SAMPLED_STEP, ::_SAMPLED_STEP].ravel() for slice_ in sample])
+    warn_of_spikes(values, sample.name)
     low, high = np.percentile(values, (preprocessing.low_percentile, preprocessing.high_percentile))
     return IntensityRange(float(low), float(max(high, low + 1)))  # a blank volume has no range of its own
-
-
-def sampled_zs(depth: int) -> list[int]:
-    """At most 16 slices spread evenly over a volume, the first and the last among them."""
-    return np.unique(np.linspace(0, depth - 1, _SAMPLED_SLICES).round().astype(int)).tolist()
 
 
 def grey_levels(slice_: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
@@ -74,6 +72,19 @@ def grey_levels(slice_: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     if preprocessing.intensity == "eight_bit" and slice_.dtype == np.uint16:
         return (slice_ >> 8).astype(np.uint8)
     return slice_
+
+
+def hide_padding(slice_: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """The grey values that the model sees of a slice.
+
+    Args:
+        slice_: (H, W) uint8 or uint16, as stored.
+        preprocessing: the settings of the model.
+
+    Returns:
+        (H, W): `grey_levels` of the slice, its padding filled.
+    """
+    return grey_levels(fill_padding(slice_), preprocessing)
 
 
 def slice_to_image(slice_: np.ndarray, intensity: IntensityRange, preprocessing: Preprocessing) -> np.ndarray:
@@ -97,7 +108,7 @@ def stack_neighbours(slices: Iterable[np.ndarray], preprocessing: Preprocessing)
     """Gives each slice of a stream the neighbours that the model sees with it (2.5D).
 
     Beyond either end of the volume its last slice is repeated; so is the last slice before one of another
-    size. As many slices are held as the offsets span.
+    size, and before one of padding alone. As many slices are held as the offsets span.
 
     Args:
         slices: D arrays (H, W), in order.
@@ -108,7 +119,7 @@ def stack_neighbours(slices: Iterable[np.ndarray], preprocessing: Preprocessing)
     """
     offsets = preprocessing.offsets if any(preprocessing.offsets) else (0,)
     before, after = -min(offsets), max(offsets)
-    for _, run in groupby(slices, key=np.shape):
+    for _, run in groupby(slices, key=lambda slice_: (slice_.shape, is_blank(slice_))):
         window = deque(maxlen=before + 1 + after)
         for slice_ in chain(run, repeat(None, after)):
             slice_ = window[-1] if slice_ is None else slice_
@@ -127,10 +138,10 @@ def read_stack(slices: Sequence[np.ndarray], z: int, preprocessing: Preprocessin
         preprocessing: the settings of the model.
 
     Returns:
-        (C, H, W) of `grey_levels`; (1, H, W) where the offsets are all 0.
+        (C, H, W) of `hide_padding`; (1, H, W) where the offsets are all 0.
     """
     first, last = max(0, z + min(preprocessing.offsets)), min(len(slices) - 1, z + max(preprocessing.offsets))
-    read = (grey_levels(slices[i], preprocessing) for i in range(first, last + 1))
+    read = (hide_padding(slices[i], preprocessing) for i in range(first, last + 1))
     return next(islice(stack_neighbours(read, preprocessing), z - first, None))
 
 

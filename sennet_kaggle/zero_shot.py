@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .config import Preprocessing
 from .dataset import SliceDataset
 from .errors import InputError
-from .files import write_whole
+from .files import check_output_dir, make_dir, write_whole
 from .metrics import dice_coefficient
 from .models import create_model
 from .models.sam import SamVessels
@@ -75,12 +75,13 @@ def run_zero_shot(
         InputError: no weights, weights that do not fit, or a kidney, slice or device that is not there.
     """
     arguments = {"max_area_fraction": None, **(model_arguments or {}), "weights_path": check_weights(weights_path)}
+    check_output_dir(output_dir, (TABLE_NAME,))
     slices = SliceDataset(
         open_volumes(data_dir, "train", tuple(volume_names)), _REPORTED, only=slice_ids or None
     ).slices
     model = create_model("sam", **arguments).to(pick_device(device))
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_dir(output_dir)
     rows = []
     for slice_id, (volume, z) in tqdm(slices.items(), unit="slice", desc="proposing masks"):
         slice_, mask_gt = volume[z], volume.label(z)

@@ -1,6 +1,7 @@
 """Shared fixtures: the real slices where they are, small synthetic ones everywhere."""
 
 import os
+import weakref
 from pathlib import Path
 
 import cv2
@@ -60,3 +61,30 @@ def write_tiff(path: Path, array: np.ndarray, compression: int = 1) -> None:
     """Writes a TIFF with OpenCV: compression 1 none, 5 LZW, 8 deflate."""
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), array, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+
+
+def watched(volume):
+    """A volume that counts in `alive` how many of the arrays that it has read are there at once."""
+    alive = {"now": 0, "most": 0}
+
+    def gone():
+        alive["now"] -= 1
+
+    def count(array):
+        weakref.finalize(array, gone)
+        alive["now"] += 1
+        alive["most"] = max(alive["most"], alive["now"])
+        return array
+
+    from sennet_kaggle.volume import Volume
+
+    class Watched(Volume):
+        def __getitem__(self, z):
+            return count(super().__getitem__(z))
+
+        def label(self, z):
+            return count(super().label(z))
+
+    found = Watched(volume.name, volume.image_paths, volume.label_paths)
+    object.__setattr__(found, "alive", alive)
+    return found

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -135,8 +136,9 @@ def build_bench(root: Path) -> Bench:
 
 
 def _marked(slice_: np.ndarray) -> np.ndarray:
-    """With a black corner, by which a disturbed model knows slice 3."""
+    """With a nearly black corner, no padding, by which a disturbed model knows slice 3."""
     slice_[:12, :8] = 0
+    slice_[:12:2, :8:2] = 256
     return slice_
 
 
@@ -259,6 +261,29 @@ def corrupt_pixels(bench, patch):
     content = bytearray(bench.slice_path(3).read_bytes())
     content[200:400] = bytes(200)
     bench.slice_path(3).write_bytes(content)
+
+
+def empty_strip(bench, patch):
+    """A sparse file: its decoder would leave those rows black."""
+    with tifffile.TiffFile(bench.slice_path(3), mode="r+b") as tiff:
+        tag = tiff.pages[0].tags["StripByteCounts"]
+        tag.overwrite((0, *tag.value[1:]))
+
+
+def stack(bench, patch):
+    """All of ImageJ's hyperstack in one page."""
+    slice_ = cv2.imread(str(bench.slice_path(3)), cv2.IMREAD_UNCHANGED)
+    tifffile.imwrite(bench.slice_path(3), slice_, photometric=1, metadata=None, description="ImageJ=1\nimages=3\n")
+    with open(bench.slice_path(3), "ab") as file:
+        file.write(2 * slice_.tobytes())
+
+
+def hidden(bench, patch):
+    """What systems, archives and notebooks leave behind."""
+    bench.slice_path(3).with_name("._0003.tif").write_bytes(b"\0\5\x16\7")
+    bench.slice_path(3).with_name("0012.tif").mkdir()
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        shutil.copytree(bench.test_dir / "kidney_6", bench.test_dir / name)
 
 
 def all_corrupt(bench, patch):
@@ -503,6 +528,9 @@ SCENARIOS = {
     "truncated": Scenario("a truncated slice", truncated, _THREE),
     "corrupt": Scenario("a slice that is no TIFF", corrupt, _THREE),
     "corrupt-pixels": Scenario("a slice whose pixels cannot be unpacked", corrupt_pixels, _THREE),
+    "empty-strip": Scenario("a slice with a strip of no length", empty_strip, _THREE),
+    "stack": Scenario("a stack of ImageJ in place of a slice", stack, _THREE),
+    "hidden": Scenario("hidden files and folders beside slices and kidneys", hidden, survives_at_home=True),
     "all-corrupt": Scenario("a kidney of which no slice can be read", all_corrupt, unlike=None),
     "another-size": Scenario("a slice of another size", another_size, _THREE),
     "another-depth": Scenario("an 8-bit slice among 16-bit ones", another_depth),

@@ -1,17 +1,21 @@
 """The ablation on tiny kidneys: what is trained, what chooses, and what the tables say."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write_tiff
+from conftest import watched, write_tiff
 
 from sennet_kaggle import ablate as module
-from sennet_kaggle.ablate import VARIANTS, Run, ablate, choose_threshold, judge, plan
+from sennet_kaggle.ablate import LEARNED, VARIANTS, Run, ablate, choose_threshold, judge, plan
 from sennet_kaggle.ablate_axes import judge_models
-from sennet_kaggle.config import EXPERIMENTS, FOLDS, SHIPPED, Training
+from sennet_kaggle.checkpoint import Card, save_checkpoint
+from sennet_kaggle.config import EXPERIMENTS, FOLDS, SHIPPED, Preprocessing, Training
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.models import create_model
+from sennet_kaggle.predict import load_predictors
 from sennet_kaggle.train import fit
 from sennet_kaggle.volume import open_volume, open_volumes
 
@@ -95,8 +99,8 @@ def test_the_threshold_is_the_middle_of_the_plateau():
     """Probabilities 0.2 outside and 0.72 inside: all thresholds from 0.2 to 0.7 are right, 0.45 is amid them."""
     mask_gt = np.zeros((8, 8), bool)
     mask_gt[2:5, 2:5] = True
-    answers = {"k_0": (mask_gt, np.where(mask_gt, 0.72, 0.2).astype(np.float16))}
-    assert choose_threshold([answers]) == pytest.approx(0.45)
+    answers = [("k_0", mask_gt, np.where(mask_gt, 0.72, 0.2).astype(np.float16))]
+    assert choose_threshold(iter(answers)) == pytest.approx(0.45)
 
 
 @pytest.mark.slow
@@ -131,7 +135,12 @@ def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
     run = Run("as shipped", 1, 0)
     checkpoint = fit(runs[run], kidneys, tmp_path / "out")
     volumes = {volume.name: volume for volume in open_volumes(kidneys, "train")}
-    answers = module.answer(checkpoint, volumes, 1, VARIANTS["as shipped"].inference)
+    inference = VARIANTS["as shipped"].inference
+    predictors = load_predictors([checkpoint], inference)
+    answers = {
+        kidney: {each: rest for each, *rest in module.answer(predictors, volumes, kidney, 1, inference)}
+        for kidney in ("kidney_1_dense", "kidney_1_dense, stretched", "kidney_2")
+    }
     held_out = {f"kidney_1_dense_{stem}" for stem in FOLDS[1]}
     assert {kidney: {*each} for kidney, each in answers.items()} == {
         "kidney_1_dense": held_out,
@@ -143,11 +152,38 @@ def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
         np.testing.assert_array_equal(plain[slice_id][0], stretched[slice_id][0])
         assert (plain[slice_id][1] != stretched[slice_id][1]).any()
     first = {Run("as shipped", fold, seed): checkpoint for fold, seed in ((0, 0), (0, 1), (1, 0), (2, 0))}
-    rows = judge("as shipped", first, volumes, (0, 1), {})
+    rows = judge("as shipped", first, volumes, (0, 1))
     assert [(row["fold"], row["seed"]) for row in rows if row["kidney"] == "kidney_1_dense"] == [
         *((0, 0), (0, 1), (1, 0), (2, 0)),
         ("all", 0),
     ]
+
+
+def test_few_slices_of_the_test_kidney_are_held(kidneys, tmp_path, write_kidney):
+    arguments = {"widths": [4], "bottleneck": 4, "in_channels": 1}
+    card = Card("unet", arguments, Preprocessing(region="windows", roi_size=64, mean=(0.4,), std=(0.3,)), 0.5)
+    save_checkpoint(tmp_path / "c.safetensors", create_model("unet", **arguments), card)
+    checkpoints = {Run("as shipped", 0, seed): tmp_path / "c.safetensors" for seed in (0, 1)}
+    most = []
+    for depth in (20, 44):  # 16 are sampled at once
+        write_kidney(tmp_path / str(depth) / "kidney_2", depth=depth, size=(20, 20))
+        volume = watched(open_volume(tmp_path / str(depth) / "kidney_2"))
+        judge("two seeds averaged", checkpoints, {"kidney_2": volume, LEARNED: open_learned(kidneys)}, (0, 1))
+        most.append(volume.alive["most"])
+    assert most[1] <= most[0] + 2, most
+
+
+def open_learned(data_dir):
+    return open_volume(data_dir / "train" / LEARNED)
+
+
+def test_a_test_kidney_that_was_learned_from_is_refused(kidneys, tmp_path):
+    for name in ("images", "labels"):
+        learned = kidneys / "train" / LEARNED / name / "1225.tif"
+        shutil.copy(learned, kidneys / "train" / "kidney_2" / name / "0800.tif")
+    with pytest.raises(InputError, match="kidney_2_0800 is the same image as kidney_1_dense_1225"):
+        ablate(kidneys, tmp_path / "out", (0, 1), TINY)
+    assert not (tmp_path / "out").exists()
 
 
 def test_axes_of_a_small_kidney(kidneys, tmp_path, write_kidney):

@@ -1,6 +1,7 @@
 """The bundle: deterministic, current, readable, exact."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -10,8 +11,14 @@ import sys
 
 import nbformat
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, SMALL_SAM
+from safetensors.torch import save_file
 
+from sennet_kaggle.checkpoint import Card, load_checkpoint, save_checkpoint
+from sennet_kaggle.config import Preprocessing
+from sennet_kaggle.models import create_model
+
+WHOLE = Preprocessing()
 NOTEBOOK_PATH = REPOSITORY / "kernel" / "sennet.ipynb"
 
 
@@ -26,10 +33,36 @@ def checkout(tmp_path):
     """A copy of what the build reads."""
     shutil.copytree(REPOSITORY / "sennet_kaggle", tmp_path / "sennet_kaggle")
     shutil.copytree(REPOSITORY / "kernel", tmp_path / "kernel", ignore=shutil.ignore_patterns("*.safetensors"))
-    (tmp_path / "kernel" / "checkpoints" / "unet.safetensors").write_bytes(b"weights")
+    write_checkpoint(tmp_path / "kernel" / "checkpoints" / "unet.safetensors")
     for name in ("build_kernel.py", "kaggle_metadata.py", "kernel-metadata.json"):
         shutil.copy(REPOSITORY / name, tmp_path)
     return tmp_path
+
+
+def write_checkpoint(path, prior=0.5, threshold=0.5):
+    arguments = {"widths": [4], "bottleneck": 8, "prior": prior}
+    save_checkpoint(path, create_model("unet", **arguments), Card("unet", arguments, WHOLE, threshold))
+
+
+@pytest.fixture
+def push(checkout, monkeypatch, capsys):
+    """Runs `build_kernel.py --owner alice` in this process; gives its exit status and both outputs."""
+
+    def push(*arguments):
+        spec = importlib.util.spec_from_file_location("build_kernel_of_a_checkout", checkout / "build_kernel.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.chdir(checkout)
+        monkeypatch.delenv("KAGGLE_OWNER", raising=False)
+        monkeypatch.setattr(sys, "argv", ["build_kernel.py", *(arguments or ("--owner", "alice"))])
+        capsys.readouterr()
+        return module.main(), *capsys.readouterr()
+
+    return push
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def modules_of(notebook) -> dict[str, str]:
@@ -132,7 +165,7 @@ def test_the_notebook_asks_for_what_is_attached():
 def test_the_push_folder_is_the_repository_in_the_owners_name(checkout, arguments, variable):
     result = build(checkout, *arguments, KAGGLE_OWNER=variable)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.endswith("push/ is ready for alice\n")
+    assert "push/ is ready for alice\n" in result.stdout
     pushed = {path.relative_to(checkout / "push").as_posix(): path for path in (checkout / "push").rglob("*.*")}
     assert pushed.keys() == {
         "kernel-metadata.json",
@@ -145,33 +178,163 @@ def test_the_push_folder_is_the_repository_in_the_owners_name(checkout, argument
     assert json.loads(pushed["kernel-metadata.json"].read_text())["id"] == "alice/sennet-kaggle"
 
 
-def test_the_push_folder_holds_nothing_of_an_earlier_build(checkout):
-    assert build(checkout, "--owner", "alice").returncode == 0
+def test_the_next_commands_have_the_names_filled_in(push, checkout):
+    status, output, error = push()
+    assert (status, error) == (0, "")
+    lines = [line.strip().split("kaggle ", 1)[-1] for line in output.splitlines() if line.startswith("  ")]
+    assert lines == [
+        "datasets create -p push/kernel/checkpoints",
+        'datasets version -p push/kernel/checkpoints -m "what changed"',
+        "datasets status alice/sennet-kaggle-checkpoints",
+        "kernels push -p push",
+        "kernels status alice/sennet-kaggle",
+        "competitions submit blood-vessel-segmentation -k alice/sennet-kaggle -v VERSION -f submission.csv "
+        '-m "what it is"',
+    ]
+
+
+def test_the_push_folder_holds_nothing_of_an_earlier_build(push, checkout):
+    assert push()[0] == 0
     checkpoint_path = checkout / "kernel" / "checkpoints" / "unet.safetensors"
-    checkpoint_path.rename(checkpoint_path.with_name("other.safetensors"))
-    assert build(checkout, "--owner", "bob").returncode == 0
+    write_checkpoint(checkpoint_path.with_name("other.safetensors"), prior=0.2)
+    checkpoint_path.unlink()
+    assert push("--owner", "bob")[0] == 0
     assert [path.name for path in (checkout / "push").rglob("*.safetensors")] == ["other.safetensors"]
     assert "alice" not in (checkout / "push" / "kernel-metadata.json").read_text()
 
 
-def test_what_kaggle_would_get_wrong_is_refused_and_nothing_is_written(checkout):
+@pytest.mark.parametrize("name", ["notes.txt", "kernel/checkpoints/mine.safetensors", "kernel-metadata.json"])
+@pytest.mark.parametrize("with_record", [True, False])
+def test_what_others_put_into_the_push_folder_stays(push, checkout, name, with_record):
+    assert push()[0] == 0
+    if not with_record:  # as an earlier version left it
+        (checkout / ".push.json").unlink()
+    (checkout / "push" / name).write_bytes(b"mine")
+    before = contents(checkout)
+    status, _, error = push()
+    if not with_record and name != "notes.txt":
+        assert status == 0  # that version's own files cannot be told from others of these names
+        return
+    assert status == 2 and contents(checkout) == before
+    assert error == f"error: push/ must hold only what this makes, found {name}: move that away, push/ is made anew\n"
+
+
+def test_a_push_folder_that_is_a_link_is_left_alone(push, checkout, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (checkout / "push").symlink_to(elsewhere)
+    status, _, error = push()
+    assert status == 2 and "push must be a folder of its own" in error and (checkout / "push").is_symlink()
+
+
+def test_what_kaggle_would_get_wrong_is_refused_and_nothing_is_written(push, checkout):
     metadata_path = checkout / "kernel-metadata.json"
     metadata_path.write_text(metadata_path.read_text().replace("enable_internet", "enable_interent"))
-    before = {path: path.read_bytes() for path in checkout.rglob("*.*") if path.is_file()}
-    result = build(checkout, "--owner", "alice")
-    assert result.returncode == 2
-    lines = result.stderr.splitlines()
+    before = contents(checkout)
+    status, _, error = push()
+    assert status == 2
+    lines = error.splitlines()
     assert len(lines) == 2 and all(line.startswith("error: kernel-metadata.json: ") for line in lines)
     assert "found 'enable_interent': write 'enable_internet'" in lines[0]
-    assert {path: path.read_bytes() for path in before} == before
+    assert contents(checkout) == before
     assert not list(checkout.glob("*push*"))
 
 
-@pytest.mark.parametrize("owner", ["your-kaggle-name", "Ann Lee", "alice/kernels", '"', ".."])
-def test_an_owner_that_is_no_name_is_refused(checkout, owner):
-    result = build(checkout, "--owner", owner)
-    assert result.returncode == 2 and "--owner must be your name on Kaggle" in result.stderr
+def lacking(path):
+    tensors = create_model("unet", widths=[4], bottleneck=8).state_dict()
+    save_file({"head.weight": tensors["head.weight"]}, path, {"sennet_kaggle": metadata_of(path)})
+
+
+def metadata_of(path):
+    card = load_checkpoint(path)[1]
+    return json.dumps(card, default=vars)
+
+
+def not_finite(path):
+    arguments = {"widths": [4], "bottleneck": 8}
+    model = create_model("unet", **arguments)
+    model.head.bias.data.fill_(float("nan"))
+    save_checkpoint(path, model, Card("unet", arguments, WHOLE, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git-lfs pointer"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "is truncated or not a safetensors file"),
+        (lambda path: path.write_text("<!doctype html><html>"), "an HTML page): download the file itself"),
+        (lambda path: path.write_bytes(b""), "an empty file"),
+        (lambda path: save_file({"a": create_model("unet", widths=[4]).head.weight}, path), "has no card"),
+        (lacking, "does not fit the model 'unet' it names"),
+        (not_finite, "must hold finite numbers, found others in head.bias"),
+        (lambda path: (path.unlink(), path.symlink_to("nowhere")), "is a link to nowhere, which is not there"),
+    ],
+    ids=["git-lfs", "truncated", "page", "empty", "foreign", "incomplete", "not finite", "broken link"],
+)
+def test_a_checkpoint_that_the_notebook_could_not_use_is_refused(push, checkout, spoil, message):
+    assert push()[0] == 0
+    path = checkout / "kernel" / "checkpoints" / "bad.safetensors"
+    shutil.copy(path.with_name("unet.safetensors"), path)
+    spoil(path)
+    before = contents(checkout)
+    status, output, error = push()
+    assert status == 2 and output == "" and contents(checkout) == before
+    (line,) = error.splitlines()
+    assert line.startswith("error: checkpoint kernel/checkpoints/bad.safetensors ") and message in line
+
+
+def test_a_checkpoint_that_cannot_follow_the_notebooks_settings_is_refused(push, checkout):
+    folder = checkout / "kernel" / "checkpoints"
+    save_checkpoint(folder / "sam.safetensors", create_model("sam", **SMALL_SAM), Card("sam", SMALL_SAM, WHOLE, 0.5))
+    write_checkpoint(folder / "unet.safetensors", threshold=2)
+    lines = push()[2].splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("error: sam.safetensors: Segment Anything proposes masks of whole slices")
+    assert lines[1] == "error: unet.safetensors: threshold must lie in 0..1 (1 excluded), got 2"
+    build_path = checkout / "build_kernel.py"
+    build_path.write_text(build_path.read_text().replace('tta="flips"', 'tta="none"'))
+    assert push()[2].splitlines() == lines[1:]
+
+
+def test_a_checkpoint_twice_is_refused(push, checkout):
+    path = checkout / "kernel" / "checkpoints" / "unet.safetensors"
+    shutil.copy(path, path.with_name("copy.safetensors"))
+    assert push()[2] == (
+        "error: unet.safetensors: expected another checkpoint, found a copy of copy.safetensors, which would count "
+        "twice: remove one\n"
+    )
+
+
+def test_what_does_not_go_up_is_named(push, checkout):
+    folder = checkout / "kernel" / "checkpoints"
+    (folder / "old").mkdir()
+    shutil.copy(folder / "unet.safetensors", folder / "old")
+    (folder / "model.pth").write_bytes(b"1")
+    status, _, error = push()
+    assert status == 0
+    assert error.splitlines() == [
+        f"warning: {name} stays here: only *.safetensors in checkpoints/ itself go up" for name in ("model.pth", "old/")
+    ]
+    assert [path.name for path in (checkout / "push").rglob("*.safetensors")] == ["unet.safetensors"]
+
+
+def test_a_missing_folder_of_checkpoints_is_one_line(push, checkout):
+    shutil.rmtree(checkout / "kernel" / "checkpoints")
+    assert push()[2] == "error: kernel/checkpoints/ must hold the checkpoints, found no such folder\n"
+
+
+@pytest.mark.parametrize("owner", ["your-kaggle-name", "Ann Lee", "alice/kernels", '"', "..", ""])
+def test_an_owner_that_is_no_name_is_refused(push, checkout, owner):
+    status, _, error = push("--owner", owner)
+    assert (
+        status == 2 and f"--owner must be your name on Kaggle, as in your profile's address, found {owner!r}" in error
+    )
     assert not (checkout / "push").exists()
+
+
+def test_an_empty_owner_in_the_environment_is_refused(checkout):
+    result = build(checkout, KAGGLE_OWNER="")
+    assert result.returncode == 2 and "--owner must be your name on Kaggle" in result.stderr
+    assert build(checkout, "--check", KAGGLE_OWNER="").returncode in (0, 1)
 
 
 def test_a_rehearsal_writes_the_notebook_alone(checkout):

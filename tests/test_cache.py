@@ -14,7 +14,7 @@ from sennet_kaggle import cache
 from sennet_kaggle.cache import open_cache
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.transforms import grey_levels, mask_to_target, measure_intensity, resize_image, slice_to_image
+from sennet_kaggle.transforms import hide_padding, mask_to_target, measure_intensity, resize_image, slice_to_image
 from sennet_kaggle.volume import open_volume
 
 PREPROCESSING = Preprocessing(roi_size=32)
@@ -49,7 +49,7 @@ def reads(monkeypatch):
 
 def direct(volume, zs, preprocessing):
     intensity = measure_intensity(volume, preprocessing)
-    grey = [grey_levels(volume[z], preprocessing) for z in zs]
+    grey = [hide_padding(volume[z], preprocessing) for z in zs]
     images = [slice_to_image(resize_image(slice_, preprocessing)[0], intensity, preprocessing) for slice_ in grey]
     masks = [mask_to_target(volume.label(z), preprocessing)[0] for z in zs]
     return np.stack(images), np.stack(masks)
@@ -235,7 +235,7 @@ def test_a_full_disk_is_one_line(volume, cache_dir, monkeypatch):
 
 def test_a_file_in_the_place_of_the_folder(volume, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot make the cache folder .*file .File exists.: choose another"):
+    with pytest.raises(InputError, match="cannot make the folder .*file .File exists.: choose another"):
         open_cache(tmp_path / "file", volume, ZS, PREPROCESSING)
 
 

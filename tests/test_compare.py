@@ -1,16 +1,25 @@
 """The report's experiments by name, and their comparison on tiny kidneys."""
 
 import dataclasses
+import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
+from conftest import watched
 
+from sennet_kaggle import card as card_module
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.compare import REPORT_EXPERIMENTS, compare, plan
-from sennet_kaggle.config import EXPERIMENTS, Preprocessing
+from sennet_kaggle.checkpoint import Card, save_checkpoint
+from sennet_kaggle.compare import REPORT_EXPERIMENTS, Result, compare, judge_on, per_run, plan, write_up
+from sennet_kaggle.config import DEFAULT_INFERENCE, EXPERIMENTS, Preprocessing
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.experiments import format_experiments
+from sennet_kaggle.models import create_model
+from sennet_kaggle.predict import load_predictors
+from sennet_kaggle.report import SegmentedSlice, spread
 from sennet_kaggle.train import fit
+from sennet_kaggle.volume import open_volume
 
 SMALL = {
     "*": {
@@ -185,3 +194,46 @@ def test_old_numbers_do_not_stand_under_new_data(kidneys, tmp_path, write_kidney
     with pytest.raises(InputError, match="seed-0 holds a run with other data: the image or label of a_000"):
         compare(kidneys, tmp_path / "out", **chosen)
     assert (tmp_path / "out" / "results.csv").read_text() == before
+
+
+def test_few_slices_are_held_however_many_there_are(tmp_path, write_kidney):
+    """Images, labels and masks of a long kidney are let go; the pictures show some from its first to its last slice."""
+    arguments = {"widths": [4], "bottleneck": 4, "in_channels": 1}
+    card = Card("unet", arguments, Preprocessing(roi_size=32, mean=(0.5,), std=(0.1,)), 0.5, trained_on=("a_0000",))
+    save_checkpoint(tmp_path / "c.safetensors", create_model("unet", **arguments), card)
+    (tmp_path / "metrics.csv").write_text("epoch,loss,held_out_dice,seconds\n1,1,0.5,1\n")
+    most = {}
+    for depth in (20, 44):  # 16 are sampled at once
+        write_kidney(tmp_path / f"k{depth}", depth=depth, size=(20, 20))
+        volume = watched(open_volume(tmp_path / f"k{depth}"))
+        result = judge_on(volume, tmp_path / "c.safetensors", tmp_path, EXPERIMENTS["unet-bce"])
+        assert [*result.counts] == volume.slice_ids
+        assert [one.slice_id for one in result.drawn] == spread(volume.slice_ids)
+        assert (result.drawn[0].slice_id, result.drawn[-1].slice_id) == (volume.slice_ids[0], volume.slice_ids[-1])
+        del result
+        most[depth], volume.alive["most"] = volume.alive["most"], 0
+        (predictor,) = load_predictors([tmp_path / "c.safetensors"], DEFAULT_INFERENCE)
+        assert len(card_module.judge(volume, range(depth), [predictor]).dice) == depth
+        most[depth, "card"], volume.alive["most"] = volume.alive["most"], 0
+    assert most[44] <= most[20] + 2 and most[44, "card"] <= most[20, "card"] + 2, most
+
+
+def test_a_long_table_has_columns_for_what_is_drawn(tmp_path, write_kidney):
+    drawn = [SegmentedSlice(f"k_{z:04d}", *np.zeros((3, 2, 2), bool)) for z in (0, 10, 19)]
+    history = pd.DataFrame({"epoch": [1], "loss": [1.0], "held_out_dice": [0.5], "seconds": [1.0]})
+    counts = {f"k_{z:04d}": (2, 2, z % 3) for z in range(20)}
+    card = Card("unet", {}, Preprocessing(), 0.5)
+    result = Result(EXPERIMENTS["unet-bce"], 3, 9, history, 0.5, card, "c.safetensors (abc)", counts, drawn)
+    lines = write_up({"unet-bce": [result]}, None, "k, which no run has seen", {}).splitlines()
+    assert lines[0].split(" | ")[7:12] == ["k_0000", "k_0010", "k_0019", "mean", "pooled"]
+    assert lines[2].split(" | ")[7:11] == ["0.000", "0.500", "0.500", "0.475"]
+    assert "over all 20 labelled slices" in lines[4] and "views flips, axes z, average probability" in lines[5]
+    assert "unet-bce c.safetensors (abc)" in lines[6]
+    assert len(per_run({"unet-bce": [result]}).filter(like="k_").columns) == 20
+
+
+def test_a_test_that_shares_images_is_found_before_the_training(kidneys, tmp_path):
+    shutil.copytree(kidneys / "train" / "a", kidneys / "train" / "b2")
+    with pytest.raises(InputError, match=r"b2_0000 is the same image as a_0000 of unet-bce \(5 of 5 such slices\)"):
+        compare(kidneys, tmp_path / "out", experiments=("unet-bce",), test_volume="b2", overrides=SMALL_UNET)
+    assert not (tmp_path / "out").exists()

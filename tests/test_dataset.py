@@ -305,3 +305,12 @@ def test_a_neighbour_of_another_size_is_not_known(tmp_path, write_kidney):
     write_kidney(tmp_path / "k", depth=1, size=(30, 31), first=2)
     dataset = SliceDataset([open_volume(tmp_path / "k")], Preprocessing(roi_size=32, offsets=(-1, 0, 1), outputs="all"))
     assert [bool(channel.isnan().all()) for channel in dataset[1][1]] == [False, False, True]
+
+
+@pytest.mark.parametrize("offsets", [(0,), (-1, 0, 1)])
+def test_a_gap_is_said_where_neighbours_are_channels(volume, caplog, offsets):
+    for path in (volume.image_paths[1], volume.label_paths["0001"]):
+        path.unlink()
+    kidney_dir = volume.image_paths[0].parents[1]
+    SliceDataset([open_volume(kidney_dir)], Preprocessing(roi_size=32, offsets=offsets, mean=(0.0,), std=(1.0,)))
+    assert ("not consecutive (between 0000 and 0002), but training with offsets" in caplog.text) == any(offsets)

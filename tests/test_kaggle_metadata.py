@@ -170,13 +170,73 @@ def test_outputs_do_not_count(kernel_dir):
         ({"licenses": []}, 'licenses must be a list of one {"name": "..."}, found []'),
         ({"licenses": ["MIT"]}, "licenses must be"),
         ({"subtitle": "short"}, "subtitle must be a text of 20 to 80 characters"),
-        ({"is_private": True}, "expected only keys that the client reads, found 'is_private': remove it"),
+        ({"is_private": True}, "expected only keys that the client reads, found 'is_private': write 'isPrivate'"),
+        ({"owner": "alice"}, "expected only keys that the client reads, found 'owner': remove it"),
+        ({"id_no": 0}, "id_no must be a whole number above 0, found 0"),
+        ({"licenses": [{"name": "Apache-2.0"}]}, "licenses must name one of CC0-1.0, "),
+        ({"licenses": [{"name": None}]}, "licenses must name one of CC0-1.0, "),
+        ({"resources": [{"path": "no.safetensors"}]}, 'resources must name files that go up, found "no.safe'),
+        ({"resources": "unet.safetensors"}, "resources must be a list of objects"),
     ],
 )
 def test_a_wrong_value_in_dataset_metadata(dataset_dir, values, start):
     change(dataset_dir / "dataset-metadata.json", **values)
     (problem,) = problems_of_dataset(dataset_dir)
     assert problem.startswith(f"dataset-metadata.json: {start}")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("Apache-2.0", "write 'apache-2.0'"),
+        ("CC BY-SA 4.0", "write 'CC-BY-SA-4.0'"),
+        ("GPL2", "write 'GPL-2.0'"),
+        ("MIT", "write 'other', and the license into the description"),
+        ("", "write 'other', and the license into the description"),
+    ],
+)
+def test_an_unknown_license_gives_the_one_that_was_meant(dataset_dir, name, remedy):
+    change(dataset_dir / "dataset-metadata.json", licenses=[{"name": name}])
+    (problem,) = problems_of_dataset(dataset_dir)
+    assert problem.endswith(f"found {json.dumps(name)}: {remedy}")
+
+
+def test_all_keys_that_the_client_reads_are_known(dataset_dir, kernel_dir):
+    change(
+        dataset_dir / "dataset-metadata.json",
+        id_no=12345,
+        licenses=[{"name": "apache-2.0", "title": "Apache 2", "path": "LICENSE"}],
+        resources=[{"path": "unet.safetensors", "description": "a U-Net"}],
+        isPrivate=True,
+        collaborators=[],
+        data=[],
+        userSpecifiedSources="HiP-CT",
+        expectedUpdateFrequency="never",
+        image="cover.png",
+    )
+    change(kernel_dir / "kernel-metadata.json", id_no=12345)
+    assert problems_of_dataset(dataset_dir) == problems_of_kernel(kernel_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ({"dataset_sources": [f"alice/{DATASET}", f"bob/{DATASET}"]}, "one input may have the slug"),
+        ({"model_sources": [f"alice/{DATASET}/pyTorch/default/1"]}, "one input may have the slug"),
+        (
+            {"dataset_sources": [], "model_sources": [f"alice/{DATASET}/pyTorch/{name}/1" for name in ("a", "b")]},
+            "one input may have the slug",
+        ),
+        ({"dataset_sources": [f"bob/{DATASET}"]}, f"dataset_sources must name 'alice/{DATASET}'"),
+        ({"dataset_sources": [], "model_sources": [f"alice/{DATASET}/pyTorch/default/1"]}, None),
+    ],
+    ids=["two owners", "dataset and model", "two variations", "another owner's", "a model instead"],
+)
+def test_the_notebook_reads_the_checkpoints_of_one_input(kernel_dir, sources, message):
+    change(kernel_dir / "kernel-metadata.json", **sources)
+    problems = problems_of_kernel(kernel_dir)
+    assert len(problems) == (message is not None)
+    assert not problems or message in problems[0]
 
 
 @pytest.mark.parametrize("content", [None, b""], ids=["none", "empty"])

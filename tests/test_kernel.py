@@ -23,6 +23,8 @@ CHECKPOINTS = {
     "old": "sennet-kaggle-checkpoints",
     "new": "datasets/somebody/sennet-kaggle-checkpoints",
     "model": "models/somebody/sennet-kaggle-checkpoints/pytorch/default/3",
+    "old model": "sennet-kaggle-checkpoints/pytorch/default/3",
+    "below the top": "datasets/somebody/sennet-kaggle-checkpoints/unzipped/here",
 }
 
 
@@ -64,8 +66,78 @@ def test_missing_inputs_say_what_is_mounted(settings, mount):
     with pytest.raises(InputError, match="'blood-vessel-segmentation' is not attached.*Mounted: nothing"):
         find_competition(settings.input_dir, settings.competition)
     mount("new", None)
-    with pytest.raises(InputError, match="no .*.safetensors of 'sennet-kaggle-checkpoints'.*Mounted: competitions, "):
+    with pytest.raises(
+        InputError,
+        match="no .*.safetensors of 'sennet-kaggle-checkpoints'.*Mounted: competitions/blood-vessel-segmentation$",
+    ):
         find_checkpoints(settings.input_dir, settings.checkpoint_source)
+
+
+def attach(settings, *paths):
+    for number, path in enumerate(paths):
+        path = settings.input_dir / path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([number]))
+
+
+def found_in(settings, source="sennet-kaggle-checkpoints"):
+    return [str(path.relative_to(settings.input_dir)) for path in find_checkpoints(settings.input_dir, source)]
+
+
+def test_checkpoints_at_several_depths_in_one_order(settings):
+    dataset = "datasets/somebody/sennet-kaggle-checkpoints"
+    names = [f"{dataset}/{name}.safetensors" for name in ("z", "folds/1", "folds/0", "a")]
+    strays = [
+        f"{dataset}/{name}" for name in (".ipynb_checkpoints/a-checkpoint.safetensors", "__MACOSX/._a.safetensors")
+    ]
+    attach(settings, *names, *strays, f"{dataset}/old.pth", "competitions/blood-vessel-segmentation/stray.safetensors")
+    assert found_in(settings) == sorted(names)
+
+
+def test_a_checkpoint_that_is_there_twice_counts_once(settings, capsys, caplog):
+    attach(settings, "sennet-kaggle-checkpoints/b.safetensors", "sennet-kaggle-checkpoints/unzipped/b.safetensors")
+    (settings.input_dir / "sennet-kaggle-checkpoints/unzipped/b.safetensors").write_bytes(bytes([0]))
+    assert found_in(settings) == ["sennet-kaggle-checkpoints/b.safetensors"]
+    assert "unzipped/b.safetensors is the same checkpoint as" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("datasets/alice/sennet-kaggle-checkpoints", "datasets/bob/sennet-kaggle-checkpoints"),
+        ("datasets/bob/sennet-kaggle-checkpoints", "sennet-kaggle-checkpoints"),
+        ("datasets/bob/sennet-kaggle-checkpoints", "models/bob/sennet-kaggle-checkpoints/pytorch/default/1"),
+        (
+            "models/bob/sennet-kaggle-checkpoints/pytorch/default/1",
+            "models/bob/sennet-kaggle-checkpoints/pytorch/default/2",
+        ),
+        ("sennet-kaggle-checkpoints/pytorch/default/1", "sennet-kaggle-checkpoints/pytorch/large/1"),
+    ],
+    ids=["two owners", "both layouts", "dataset and model", "two versions", "two variations, old layout"],
+)
+def test_two_inputs_of_one_slug_are_named_and_never_averaged(settings, first, second):
+    attach(settings, f"{first}/a.safetensors", f"{second}/b.safetensors")
+    with pytest.raises(InputError, match=f"found {first} and {second}: detach all but one, or name its owner"):
+        find_checkpoints(settings.input_dir, "sennet-kaggle-checkpoints")
+
+
+def test_the_owner_tells_two_inputs_of_one_slug_apart(settings):
+    attach(settings, *(f"datasets/{owner}/sennet-kaggle-checkpoints/{owner}.safetensors" for owner in ("alice", "bob")))
+    assert found_in(settings, "bob/sennet-kaggle-checkpoints") == [
+        "datasets/bob/sennet-kaggle-checkpoints/bob.safetensors"
+    ]
+
+
+def test_one_input_in_both_layouts_is_one(settings):
+    attach(settings, "datasets/alice/sennet-kaggle-checkpoints/a.safetensors")
+    (settings.input_dir / "sennet-kaggle-checkpoints").symlink_to("datasets/alice/sennet-kaggle-checkpoints")
+    assert found_in(settings) == ["sennet-kaggle-checkpoints/a.safetensors"]
+
+
+def test_a_dataset_without_checkpoint_says_what_it_holds(settings):
+    attach(settings, "datasets/alice/sennet-kaggle-checkpoints/model.pth")
+    with pytest.raises(InputError, match="no .*.safetensors of .* holds model.pth.: add .*Mounted: datasets/alice/sen"):
+        find_checkpoints(settings.input_dir, "sennet-kaggle-checkpoints")
 
 
 def test_run_counts_and_picture(settings, mount, capsys):

@@ -358,7 +358,9 @@ def test_truncated_weights(tmp_path, suffix, kept):
     path = tmp_path / f"a{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)({"a": torch.ones(100)}, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InputError, match="must be a whole file of tensors, found damage .*: copy it again") as caught:
+    with pytest.raises(
+        InputError, match="must be a whole file of tensors, found (damage .*|an empty file): copy it again"
+    ) as caught:
         load_weights_file(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -368,9 +370,9 @@ def test_truncated_weights(tmp_path, suffix, kept):
     [
         ([1, 2], "list"),
         ({}, "none"),
-        ({"epoch": 3, "model": {"a": torch.ones(1)}}, "int under 'epoch'"),
+        ({"epoch": 3}, "int under 'epoch'"),
     ],
-    ids=["list", "no tensor", "training state"],
+    ids=["list", "no tensor", "no weights"],
 )
 def test_weights_that_are_something_else(tmp_path, content, found):
     torch.save(content, tmp_path / "a.pth")

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import html
 import json
 import re
 import shutil
@@ -154,8 +155,10 @@ def test_hostile_names_stay_text(tmp_path, write_kidney):
     write_kidney(tmp_path / name, depth=3)
     volume = open_volume(tmp_path / name)
     harmless = written(tmp_path, volumes=[volume], rles=shifted_rles(volume))
-    page = written(tmp_path, title=HOSTILE, volumes=[volume], rles=shifted_rles(volume))
+    page = written(tmp_path, title=HOSTILE, volumes=[volume], rles=shifted_rles(volume), notes=[HOSTILE, "a note"])
     assert page.text["title"] == page.text["h1"] == HOSTILE
+    text = (tmp_path / "page.html").read_text()
+    assert f"<p>{html.escape(HOSTILE)}</p>\n<p>a note</p>" in text and f"<p>{HOSTILE}" not in text
     assert (page.scripts, page.fetched) == (harmless.scripts, ["data:,"])
     (found,) = json.loads(page.text["facts"])["kidneys"]
     assert found["slices"][2]["id"] == f"{name}_0002"

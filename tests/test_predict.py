@@ -228,8 +228,24 @@ def test_a_part_comes_out_as_among_all(volume, offsets, outputs, axes):
     )
     predictors, inference = [create_predictor(Weighted(), preprocessing, 0.5, Inference())], Inference(axes=axes)
     whole = list(predict_probabilities(volume, predictors, inference))
-    for zs in (range(0, 1), range(2, 4), range(4, 5)):
+    for zs in (range(0, 1), range(2, 4), range(4, 5), [1], [0, 2, 3], [4], []):
         part = list(predict_probabilities(volume, predictors, inference, zs))
-        assert [slice_id for slice_id, _ in part] == volume.slice_ids[zs.start : zs.stop]
+        assert [slice_id for slice_id, _ in part] == [volume.slice_ids[z] for z in zs]
         for z, (_, probability) in zip(zs, part, strict=True):
             np.testing.assert_array_equal(probability, whole[z][1])
+
+
+@pytest.mark.parametrize(
+    ("offsets", "axes", "said"),
+    [
+        ((0,), "z", ""),
+        ((-1, 0), "z", "between 0001 and 0003), but a model that sees several slices at once takes them"),
+        ((0,), "zyx", "between 0001 and 0003), but axes zyx takes them for neighbours"),
+    ],
+)
+def test_a_gap_is_said_where_neighbours_matter(volume, caplog, offsets, axes, said):
+    volume.image_paths[2].unlink()
+    preprocessing = Preprocessing(intensity="eight_bit", roi_size=64, offsets=offsets, mean=(0.5,), std=(1.0,))
+    predictor = create_predictor(Brightness(), preprocessing, 0.5, Inference())
+    next(predict_probabilities(open_volume(volume.image_paths[0].parents[1]), [predictor], Inference(axes=axes)))
+    assert said in caplog.text and bool(said) == bool(caplog.text)

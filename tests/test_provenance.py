@@ -6,16 +6,21 @@ import json
 import pytest
 import torch
 
-from sennet_kaggle.checkpoint import Card
-from sennet_kaggle.config import Preprocessing
+from sennet_kaggle.checkpoint import Card, save_checkpoint
+from sennet_kaggle.config import Inference, Preprocessing
+from sennet_kaggle.models import create_model
 from sennet_kaggle.provenance import (
     Stopwatch,
     describe_checkpoint,
     describe_machine,
     format_provenance,
+    hash_file,
     hash_package,
+    read_origin,
     to_json,
+    write_origin,
 )
+from sennet_kaggle.submission import write_submission
 
 
 def test_the_package_hash_follows_names_and_contents(tmp_path):
@@ -57,3 +62,41 @@ def test_a_stage_that_fails_is_timed_too():
     with watch.stage("segment"):
         pass
     assert list(watch.seconds) == ["load", "segment"]
+
+
+def test_what_made_a_submission_holds_for_that_csv_alone(tmp_path):
+    path, submission_path = tmp_path / "a.safetensors", tmp_path / "s.csv"
+    arguments = {"in_channels": 1, "widths": [4], "bottleneck": 4}
+    card = Card("unet", arguments, Preprocessing(mean=(0.5,), std=(0.1,)), 0.4, trained_on=("k_0000",))
+    save_checkpoint(path, create_model("unet", **arguments), card)
+    write_submission(submission_path, [("k_0000", "1 0")])
+    write_origin(submission_path, "predict", [path], Inference(tta="d4", overlap=0.5), {"k": "stamp"})
+    origin = read_origin(submission_path)
+    assert origin.cards == [card] and origin.checkpoints == {hash_file(path): "a.safetensors"}
+    assert (origin.made_by, origin.inference, origin.images) == (
+        "predict",
+        Inference(tta="d4", overlap=0.5),
+        {"k": "stamp"},
+    )
+    expected = "views d4, axes z, average probability, threshold 0.4, overlap 0.5"
+    assert origin.describe() == f"by a.safetensors ({hash_file(path)[:12]}); {expected}"
+    write_submission(submission_path, [("k_0000", "1 1")])
+    assert read_origin(submission_path) is None
+    assert read_origin(tmp_path / "other.csv") is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"checkpoints": 3, "package_sha256": ""}', '{"notes": "mine"}'])
+def test_a_json_that_says_nothing_of_a_submission(tmp_path, text):
+    write_submission(tmp_path / "s.csv", [("k_0000", "1 0")])
+    (tmp_path / "s.json").write_text(text)
+    assert read_origin(tmp_path / "s.csv") is None
+
+
+def test_a_json_of_something_else_stays(tmp_path, caplog):
+    write_submission(tmp_path / "s.csv", [("k_0000", "1 0")])
+    (tmp_path / "s.json").write_text('{"notes": "mine"}')
+    write_origin(tmp_path / "s.csv", "predict", [], Inference(), {})
+    assert (tmp_path / "s.json").read_text() == '{"notes": "mine"}' and "s.json is something else" in caplog.text
+    write_submission(tmp_path / "t.json", [("k_0000", "1 0")])
+    write_origin(tmp_path / "t.json", "predict", [], Inference(), {})
+    assert (tmp_path / "t.json").read_text().startswith("id,rle")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.rle import rle_decode, rle_encode
+from sennet_kaggle.rle import ColumnCheck, rle_decode, rle_encode
 
 # A drawing, its pixels numbered row by row from 1, and its encoding by hand.
 DRAWINGS = [
@@ -70,7 +70,13 @@ def test_encode_rejects(mask, message):
         pytest.param("-1 2", "only digits and spaces, found '-'", id="negative"),
         pytest.param("1\t2", "only digits and spaces", id="tab"),
         pytest.param("١ 2", "only digits and spaces", id="other digits"),
-        pytest.param("0 2", "at least 1", id="pixel 0"),
+        pytest.param("NaN", "RLE is empty .it says 'NaN'.: a mask without a vessel is written '1 0'", id="NaN"),
+        pytest.param("12.0 3.0", "found '.': write whole numbers", id="decimal points"),
+        pytest.param("12,3", "found ',': separate the numbers by spaces", id="commas"),
+        pytest.param("[12, 3]", "without brackets", id="brackets"),
+        pytest.param("0 2", "starts of at least 1, found 0: .* so add 1 to each start", id="pixel 0"),
+        pytest.param("0 0", "starts of at least 1, found 0", id="the empty mask from 0"),
+        pytest.param("2 8 9 12", "overlap: 2 8 is followed by 9 12: are these starts and ends", id="ends"),
         pytest.param("3 0", "at least 1", id="no length"),
         pytest.param("1 0 3 1", "at least 1", id="the empty mask and more"),
         pytest.param("1 3 3 2", "overlap: 1 3 is followed by 3 2", id="overlap"),
@@ -84,6 +90,28 @@ def test_encode_rejects(mask, message):
 def test_decode_rejects(rle, message):
     with pytest.raises(InputError, match=message):
         rle_decode(rle, 4, 5)
+
+
+@pytest.mark.parametrize("rle", [" 1 0", "1 0 ", "1  0", "   1   0  "])
+def test_spaces_round_the_empty_mask(rle):
+    assert not rle_decode(rle, 4, 5).any()
+    np.testing.assert_array_equal(rle_decode("  2  3   9 1 ", 4, 5), rle_decode("2 3 9 1", 4, 5))
+
+
+@pytest.mark.parametrize("size", [(0, 5), (-4, 5), (-4, -5), (10**9, 10**9), (2**13, 2**13 + 1)])
+def test_a_size_is_bounded_before_anything_is_made(size):
+    with pytest.raises(InputError, match=f"at least 1 and at most 67108864 pixels, found {size[0]}x{size[1]}"):
+        rle_decode("1 0", *size)
+
+
+def test_column_check():
+    """A disc, and the same numbered column by column; a square one tells nothing."""
+    y, x = np.mgrid[:40, :60]
+    disc = (y - 15) ** 2 + (x - 30) ** 2 < 100
+    for mask, found in ((disc, False), (disc.T.reshape(40, 60), True), (disc[:, :40].T, False)):
+        check = ColumnCheck()
+        check.add(mask)
+        assert check.found is found
 
 
 def test_touching_runs_are_accepted():

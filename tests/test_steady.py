@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import write_tiff
+from raw_tiff import write_raw
 
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.faults import Faults
@@ -61,6 +62,27 @@ def test_no_sound_slice(kidney):
         path.write_bytes(b"")
     with pytest.raises(InputError, match="k has no slice that can be read"):
         open_kidney(data_dir)[2]
+
+
+def test_hidden_files_are_no_slices_and_numbers_sort_as_numbers(kidney):
+    data_dir, images, paths = kidney
+    for z, path in enumerate(paths):
+        path.rename(path.with_stem(str(z + 7)))
+    paths[0].with_name("._7.tif").write_bytes(b"")
+    paths[0].with_name("8.tiff").write_bytes(b"")  # the .tif counts
+    (data_dir / "test" / ".ipynb_checkpoints" / "images").mkdir(parents=True)
+    volume = open_kidney(data_dir)
+    assert volume.slice_ids == [f"k_{z}" for z in range(7, 12)]
+    np.testing.assert_array_equal(list(volume), images)
+    assert [fault.problem for fault in volume.faults.noted] == ["has two slices of the name 8"]
+
+
+def test_a_strip_without_data_does_not_black_out_its_slice(kidney):
+    data_dir, images, paths = kidney
+    write_raw(paths[2], images[2], change=lambda offsets, counts: counts.__setitem__(1, 0))
+    volume = open_kidney(data_dir)
+    np.testing.assert_array_equal(volume[2], images[1])
+    assert "0002.tif has no data for 1 of its 4 strips" in str(volume.faults.noted[0])
 
 
 def test_no_slices_at_all(tmp_path):

@@ -10,9 +10,9 @@ from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import create_model
 from sennet_kaggle.probability import open_probabilities, save_probability
 from sennet_kaggle.rle import rle_encode
-from sennet_kaggle.score import score_submission
+from sennet_kaggle.score_csv import score_submission
 from sennet_kaggle.submission import write_submission
-from sennet_kaggle.sweep import METRICS, find_plateau, sweep_thresholds
+from sennet_kaggle.sweep import METRICS, find_plateau, sweep_thresholds, write_sweep
 from sennet_kaggle.volume import open_volume
 
 THRESHOLDS = (0.2, 0.5, 0.8)
@@ -59,9 +59,32 @@ def test_sweep_equals_scoring_each_threshold(tmp_path, kidney):
     for row in table.itertuples():
         cut = np.rint(probabilities * 255) > row.threshold * 255  # in the levels that are kept
         write_submission(tmp_path / "s.csv", zip(volume.slice_ids, map(rle_encode, cut), strict=True))
-        scores = score_submission(tmp_path / "s.csv", tmp_path / "train")["k"]
+        scores = score_submission(tmp_path / "s.csv", tmp_path / "train").kidneys["k"]
         for metric in METRICS[:-1]:
             assert getattr(row, metric) == getattr(scores, metric), metric
+
+
+def test_labels_of_slices_that_are_far_apart(tmp_path, kidney):
+    """Two of the four slices have labels: no Surface Dice in 3D, and no plateau of it."""
+    volume, _, probabilities = kidney
+    keep(tmp_path / "p", volume, probabilities)
+    for z in (1, 3):
+        (tmp_path / "train" / "k" / "labels" / f"{z:04d}.tif").unlink()
+    with pytest.raises(InputError, match="surface_dice needs .* k has none: choose --metric surface_dice_2d_1px"):
+        write_sweep(tmp_path / "p", tmp_path / "train", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    said = write_sweep(tmp_path / "p", tmp_path / "train", tmp_path / "out", "surface_dice_2d_1px")
+    assert "k: surface_dice cannot be compared with the leaderboard: no two of the 2" in said
+    assert "surface_dice" not in pd.read_csv(tmp_path / "out" / "sweep.csv").columns
+
+
+def test_a_csv_as_truth_needs_no_size(tmp_path, kidney):
+    """The probabilities are as large as the masks."""
+    volume, masks, probabilities = kidney
+    keep(tmp_path / "p", volume, probabilities)
+    write_submission(tmp_path / "t.csv", zip(volume.slice_ids, map(rle_encode, masks), strict=True))
+    by_csv, by_labels = (sweep_thresholds(tmp_path / "p", tmp_path / truth, THRESHOLDS) for truth in ("t.csv", "train"))
+    pd.testing.assert_frame_equal(by_csv, by_labels)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +110,7 @@ def test_errors(tmp_path, kidney):
     with pytest.raises(InputError, match="thresholds must ascend"):
         sweep_thresholds(tmp_path / "p", tmp_path, (0.5, 0.2))
     write_tiff(tmp_path / "other" / "m" / "labels" / "0000.tif", np.zeros((4, 4), np.uint8))
-    with pytest.raises(InputError, match="k: has no labelled slice in"):
+    with pytest.raises(InputError, match="other has no label of k: expected labels of the same kidneys, found m"):
         sweep_thresholds(tmp_path / "p", tmp_path / "other", THRESHOLDS)
     (tmp_path / "p" / "k.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(InputError, match="k.npy cannot be read as probabilities"):
@@ -107,7 +130,7 @@ def test_command_line_from_model_to_picture(tmp_path, kidney, monkeypatch, capsy
     assert len(table) == 19 and set(METRICS[:-1]) < set(table.columns)
     assert (tmp_path / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     # The checkpoint's own threshold is on the grid, so the sweep's row is the submission's score.
-    scores = score_submission("s.csv", "train")["k"]
+    scores = score_submission("s.csv", "train").kidneys["k"]
     at_half = table[table["threshold"] == 0.5].iloc[0]
     assert at_half["dice_pooled"] == pytest.approx(scores.dice_pooled, abs=0.02)
     assert main("sweep --probability p --labels train --output-dir out --metric f1".split()) == 2

@@ -1,6 +1,7 @@
 """A prediction shared out over processes: the same bytes as one process, and a clear end when one dies."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -61,6 +62,31 @@ def test_a_process_that_dies_ends_the_run(folder):
     assert run.returncode == 1
     assert "rank      : 1" in errors and "Signal 9 (SIGKILL)" in errors
     assert not Path("two.csv").exists()
+
+
+@pytest.mark.slow
+def test_an_output_that_cannot_be_written_ends_every_process(folder):
+    """At once, and with the line; the traceback below it is torchrun's own."""
+    run = start(*PREDICT, "--output", "no/two.csv")
+    _, errors = run.communicate(timeout=100)
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert run.returncode == 1 and lines and len({*lines}) == 1 and "cannot" in lines[0]
+    assert "sennet_kaggle/__main__.py" not in errors
+    assert "exitcode  : 2" in errors
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_ends_every_process(folder):
+    """The first process cannot write; the others, which wait for it, do not go on waiting."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # the processes inherit it
+    try:
+        run = start(*PREDICT, "--output", "two.csv")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    _, errors = run.communicate(timeout=100)
+    assert "error: cannot write two.csv: the disk has no room (File too large)" in errors
+    assert "sennet_kaggle/__main__.py" not in errors and not Path("two.csv").exists()
 
 
 def process_of_rank(rank: int, parent: int) -> int:

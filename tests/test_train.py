@@ -16,10 +16,11 @@ from conftest import REPOSITORY, write_tiff
 from sennet_kaggle import train
 from sennet_kaggle.__main__ import main
 from sennet_kaggle.checkpoint import load_checkpoint, read_card
-from sennet_kaggle.config import EXPERIMENTS, Inference, Preprocessing, Training
+from sennet_kaggle.config import DEFAULT_INFERENCE, EXPERIMENTS, Inference, Preprocessing, Training
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.metrics import dice_counts, dice_from_counts
-from sennet_kaggle.predict import load_predictors, predict_masks
+from sennet_kaggle.models import create_model
+from sennet_kaggle.predict import create_predictor, load_predictors, predict_masks, predict_probabilities
 from sennet_kaggle.probability import save_probability
 from sennet_kaggle.train import fit, passes, plan_batches
 from sennet_kaggle.training_data import split
@@ -283,6 +284,26 @@ def test_unknown_targets_change_nothing(kidneys, tmp_path, monkeypatch):
         torch.testing.assert_close(after[name][1], before[name][1], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("preprocessing", [Preprocessing(roi_size=32), Preprocessing(region="windows", roi_size=32)])
+def test_what_is_judged_is_what_predict_writes(kidneys, tmp_path, preprocessing):
+    """Held-out slices are scored by what `predict` gives by default, flips and arithmetic included."""
+    training = dataclasses.replace(TINY, preprocessing=preprocessing, precision="bfloat16")
+    path = fit(training, kidneys, tmp_path / "out")
+    assert Inference(**read_card(path).training["judged_with"]) == DEFAULT_INFERENCE != Inference()
+    (volume,) = open_volumes(kidneys, "train")
+    last = history(tmp_path / "out").iloc[-1]
+    model = create_model(training.model, in_channels=3, **training.model_arguments)
+    model.load_state_dict(weights(tmp_path / "out"))  # before the file rounds them to float16
+    scores = {}
+    for inference in (DEFAULT_INFERENCE, Inference()):
+        predictor = create_predictor(model, preprocessing, 0.5, inference)
+        probability = dict(predict_probabilities(volume, [predictor], inference))["k_0001"].numpy().astype(float)
+        mask_gt = volume.label(1)
+        scores[inference.tta] = 2 * probability[mask_gt].sum() / (probability.sum() + mask_gt.sum())
+    assert scores["flips"] == pytest.approx(last["held_out_dice_soft"], rel=1e-9)
+    assert scores["none"] != pytest.approx(last["held_out_dice_soft"], rel=1e-6)
+
+
 def test_averaged_weights_are_judged_and_kept(kidneys, tmp_path):
     """Two steps an epoch, one epoch: the first step's weights are taken over, the second's share is 1 - 0.9."""
     training = dataclasses.replace(TINY, epochs=1, ema_decay=0.9, schedule="constant", learning_rate=0.1)
@@ -445,7 +466,7 @@ def test_positives_weighted_by_the_data(kidneys, tmp_path):
         ({"train_volumes": ("q",)}, "has no kidney q"),
         ({"train_volumes": ()}, "train_volumes must name at least one kidney to learn from, found none"),
         ({"held_out_fraction": 0.5}, "held_out_slices and held_out_fraction exclude each other"),
-        ({"weights_path": "w.pth"}, "model 'unet' has no argument 'weights_path'"),
+        ({"weights_path": "w.pth"}, "weights w.pth are missing"),
     ],
 )
 def test_bad_settings(kidneys, tmp_path, changes, message):

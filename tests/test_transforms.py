@@ -87,7 +87,7 @@ def test_intensity_reads_at_most_16_slices_of_any_depth():
             return super().__getitem__(z)
 
     for depth, reads in ((1, 1), (3, 3), (200, 16)):
-        slices = Counting([np.full((8, 8), 7, np.uint16)] * depth)
+        slices = Counting([np.arange(64, dtype=np.uint16).reshape(8, 8)] * depth)
         measure_intensity(slices, Preprocessing())
         assert slices.reads == reads
 

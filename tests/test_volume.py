@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -6,7 +9,15 @@ from conftest import write_tiff
 
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.tiff import read_grey, read_mask
-from sennet_kaggle.volume import open_volume, open_volumes
+from sennet_kaggle.volume import (
+    Volume,
+    consecutive_runs,
+    natural_key,
+    open_labels,
+    open_volume,
+    open_volumes,
+    warn_of_gaps,
+)
 
 GREY = np.random.default_rng(0).integers(0, 2**16, (37, 53), dtype=np.uint16)
 
@@ -101,6 +112,116 @@ def test_folder_errors(tmp_path, write_kidney):
         open_volume(tmp_path / "k")
 
 
+def litter(folder: Path) -> None:
+    """What systems, archives and notebooks leave in a folder of slices, or of kidneys."""
+    for name in ("._0000.tif", ".hidden.tif", ".DS_Store", "Thumbs.db"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".hidden", "0009.tif"):
+        for part in ("images", "labels"):
+            write_tiff(folder / name / part / "0000.tif", GREY)
+
+
+def test_hidden_files_and_folders_are_no_slices(tmp_path, write_kidney):
+    write_kidney(tmp_path / "train" / "k")
+    for part in ("images", "labels"):
+        litter(tmp_path / "train" / "k" / part)
+    (volume,) = open_volumes(tmp_path, "train")
+    assert volume.slice_ids == ["k_0000", "k_0001", "k_0002"]
+    assert list(open_labels(tmp_path)) == volume.slice_ids
+
+
+def test_hidden_folders_are_no_kidneys(tmp_path, write_kidney):
+    write_kidney(tmp_path / "train" / "k")
+    litter(tmp_path / "train")
+    shutil.rmtree(tmp_path / "train" / "0009.tif")
+    assert [volume.name for volume in open_volumes(tmp_path, "train")] == ["k"]
+    assert list(open_labels(tmp_path)) == ["k_0000", "k_0001", "k_0002"]
+
+
+def test_a_folder_without_anything_of_a_kidney_is_left_out_with_a_warning(tmp_path, write_kidney, caplog):
+    write_kidney(tmp_path / "test" / "k")
+    (tmp_path / "test" / "notes" / "more").mkdir(parents=True)
+    assert [volume.name for volume in open_volumes(tmp_path, "test")] == ["k"]
+    assert "notes is left out: expected a kidney with images/*.tif in it, found more" in caplog.text
+    with pytest.raises(InputError, match="notes/images is missing"):
+        open_volumes(tmp_path, "test", ("notes",))
+    write_tiff(tmp_path / "test" / "notes" / "more" / "0000.tif", GREY)
+    with pytest.raises(InputError, match="notes/images is missing"):  # slices, but not where they belong
+        open_volumes(tmp_path, "test")
+
+
+def test_a_link_to_nowhere_is_a_slice_that_is_missing(tmp_path, write_kidney):
+    write_kidney(tmp_path / "k")
+    (tmp_path / "k" / "images" / "0003.tif").symlink_to("nowhere")
+    with pytest.raises(InputError, match="0003.tif is missing"):
+        open_volume(tmp_path / "k")[3]
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, write_kidney, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    write_kidney(tmp_path / "test" / "k")
+    monkeypatch.setattr("sennet_kaggle.volume.os.scandir", refuse)
+    with pytest.raises(InputError, match=r"test cannot be listed \(Permission denied\): check its permissions"):
+        open_volumes(tmp_path, "test")
+
+
+def test_numbers_in_names_sort_as_numbers(tmp_path, write_kidney):
+    images, masks = write_kidney(tmp_path / "train" / "kidney_1", depth=12)
+    for part in ("images", "labels"):
+        for path in sorted((tmp_path / "train" / "kidney_1" / part).iterdir()):
+            path.rename(path.with_stem(f"slice {int(path.stem)}"))
+    (volume,) = open_volumes(tmp_path, "train")
+    assert volume.slice_ids == [f"kidney_1_slice {z}" for z in range(12)]
+    assert list(open_labels(tmp_path)) == volume.slice_ids
+    np.testing.assert_array_equal(list(volume), images)
+    np.testing.assert_array_equal([volume.label(z) for z in range(12)], masks)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["0", "1", "2", "10", "11", "100"],
+        ["0000", "0001", "0009", "0010", "0100", "1000"],
+        ["09", "9", "010", "10"],
+        ["kidney_1_dense", "kidney_1_voi", "kidney_2", "kidney_3_dense", "kidney_3_sparse", "kidney_10"],
+        ["", "1", "a", "a2b9", "a2b10", "a10b1", "b"],
+        ["x" + "9" * 5000, "x1" + "0" * 5000],
+    ],
+)
+def test_natural_order(names):
+    assert sorted(sorted(names, reverse=True), key=natural_key) == names
+
+
+@pytest.mark.parametrize(
+    ("stems", "lengths"),
+    [
+        ([], []),
+        (["7"], [1]),
+        (["0000", "0001", "0002"], [3]),
+        (["9", "10", "11"], [3]),
+        (["0000", "0001", "0005", "0006", "0008"], [2, 2, 1]),
+        (["slice_9", "slice_10", "part_11"], [2, 1]),
+        (["z1_c0", "z2_c0", "z3_c1"], [2, 1]),
+        (["0001", "left", "right"], [1, 1, 1]),
+        (["09", "9"], [1, 1]),
+        (["9" * 5000, "9" * 5000 + "1"], [1, 1]),
+    ],
+)
+def test_consecutive_runs(stems, lengths):
+    runs = consecutive_runs(stems)
+    assert [len(run) for run in runs] == lengths and [stem for run in runs for stem in run] == stems
+
+
+def test_gaps_are_named(tmp_path, caplog):
+    paths = tuple(tmp_path / f"{z}.tif" for z in (0, 1, 3, 5, 7, 9))
+    warn_of_gaps(Volume("k", paths[:2]), "a test")
+    assert caplog.text == ""
+    warn_of_gaps(Volume("k", paths), "a test")
+    assert "not consecutive (between 1 and 3, 3 and 5, 5 and 7 and 1 more), but a test takes them" in caplog.text
+
+
 def damaged(change):
     """A test slice as the competition's files are laid out, then changed."""
 
@@ -143,9 +264,15 @@ def garble(content: bytearray) -> bytearray:
         pytest.param(damaged(lambda c: c[:60]), "is truncated|is not a TIFF", id="cut in the header"),
         pytest.param(damaged(lambda c: c[:0]), "is not a TIFF", id="empty"),
         pytest.param(damaged(garble), "cannot be decoded", id="pixels overwritten"),
-        pytest.param(lambda p: write_tiff(p, GREY.astype(np.float32)), "found 1 page.* float32", id="float"),
         pytest.param(
-            lambda p: tifffile.imwrite(p, np.stack([GREY] * 3), photometric="minisblack"), "3 page", id="stack"
+            lambda p: write_tiff(p, GREY.astype(np.float32)),
+            "expected 8- or 16-bit .* found 32-bit float32: scale it",
+            id="float",
+        ),
+        pytest.param(
+            lambda p: tifffile.imwrite(p, np.stack([GREY] * 3), photometric="minisblack"),
+            "holds 3 images: expected one",
+            id="stack",
         ),
         pytest.param(lambda p: write_tiff(p, np.stack([GREY, GREY, GREY + 1], 2)), "is coloured", id="colour"),
         pytest.param(lambda p: tifffile.imwrite(p, GREY, photometric="miniswhite"), "inverted", id="inverted"),

@@ -1,21 +1,30 @@
 """Models by name: image tensor → logits, or (Segment Anything) image → mask."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..errors import InputError
-from .sam import create_sam
-from .segformer import create_segformer
-from .timm_unet import create_timm_unet
-from .unet import UNet
+from . import sam, segformer, timm_unet, unet
 
-MODELS = {"sam": create_sam, "segformer": create_segformer, "timm_unet": create_timm_unet, "unet": UNet}
+MODELS = {
+    "sam": sam.create_sam,
+    "segformer": segformer.create_segformer,
+    "timm_unet": timm_unet.create_timm_unet,
+    "unet": unet.create_unet,
+}
+_LOADERS = {
+    "sam": sam.load_pretrained,
+    "segformer": segformer.load_pretrained,
+    "timm_unet": timm_unet.load_pretrained,
+    "unet": unet.load_pretrained,
+}
 
 
 def create_model(name: str, **arguments: Any) -> nn.Module:
-    """Builds a model with fresh weights, or with those at a `weights_path` where the model takes one.
+    """Builds a model with fresh weights, or with those at a `weights_path`.
 
     Args:
         name: "unet", "segformer", "timm_unet" or "sam".
@@ -36,3 +45,20 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
     if unknown:
         raise InputError(f"model {name!r} has no argument {unknown[0]!r}: it takes {', '.join(sorted(accepted))}")
     return MODELS[name](**arguments)
+
+
+def load_pretrained(name: str, model: nn.Module, weights_path: Path | str) -> tuple[list[str], list[str]]:
+    """Loads published weights, or one of our own checkpoints, into a model of `create_model`.
+
+    Args:
+        name: the model's.
+        model: changed in place.
+        weights_path: a local file or folder; see `load_pretrained` in the model's module.
+
+    Returns:
+        Names of the model's tensors that were loaded, and of those left fresh.
+
+    Raises:
+        InputError: the file holds no weights, or not this model's.
+    """
+    return _LOADERS[name](model, weights_path)

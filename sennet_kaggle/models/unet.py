@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
+from .weights import check_fit, load_weights_file, match_names
 
 
 class UNet(nn.Module):
@@ -83,6 +85,50 @@ class UNet(nn.Module):
         for up, decoder, skip in zip(self.ups[::-1], self.decoders[::-1], skips[::-1], strict=True):
             features = decoder(torch.cat((skip, up(features)), dim=1))
         return F.pixel_shuffle(self.head(features), self.unshuffle)[..., :height, :width]
+
+
+def create_unet(
+    in_channels: int = 3,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    bottleneck: int = 1024,
+    unshuffle: int = 1,
+    prior: float = 0.5,
+    weights_path: Path | str | None = None,
+) -> UNet:
+    """Builds a U-Net.
+
+    Args:
+        in_channels: see `UNet`, as for the next four.
+        weights_path: a U-Net of the same arguments, such as one of our own checkpoints; see `load_pretrained`.
+
+    Raises:
+        InputError: as `UNet` and `load_pretrained`.
+    """
+    model = UNet(in_channels, widths, bottleneck, unshuffle, prior)
+    if weights_path is not None:
+        load_pretrained(model, weights_path)
+    return model
+
+
+def load_pretrained(model: UNet, weights_path: Path | str) -> tuple[list[str], list[str]]:
+    """Loads a U-Net of ours, whole.
+
+    Args:
+        model: changed in place.
+        weights_path: see `load_weights_file`; the names may have any prefix.
+
+    Returns:
+        Names of the model's tensors that were loaded, and an empty list: none is left fresh.
+
+    Raises:
+        InputError: as `load_weights_file`, or the weights are of another model.
+    """
+    own = model.state_dict()
+    match = match_names(load_weights_file(weights_path, "unet"), own)
+    remedy = "give the arguments that the model was made with"
+    check_fit(weights_path, match, own, "are not of this U-Net", remedy, whole=True)
+    model.load_state_dict(match.tensors, strict=False)
+    return list(own), []
 
 
 class DoubleConv(nn.Sequential):
