@@ -14,7 +14,7 @@ import pandas as pd
 
 from .ablate_axes import judge_axes
 from .checkpoint import read_card
-from .compare import changed, check_variant, machine, open_test
+from .compare import changed, check_variants, machine, open_test
 from .config import (
     DEFAULT_INFERENCE,
     EXPERIMENTS,
@@ -115,15 +115,14 @@ def ablate(
     Raises:
         InputError: too few seeds, an unknown setting, or as `fit`.
     """
-    runs = plan(seeds, overrides)
+    runs, output_dir = plan(seeds, overrides), Path(output_dir)
+    check_output_dir(output_dir, ("ablation.md", "results.csv"))
     kidneys = {name: open_test(data_dir, name) for name in (LEARNED, TEST)}
     places = labelled_slices([kidneys[TEST]])
-    for run, training in runs.items():
-        check_variant(run.variant, training, data_dir, places, _ids(run.fold))
+    variants = [(run.variant, training) for run, training in runs.items()]
+    check_variants(variants, data_dir, places, [_ids(run.fold) for run in runs])
     check_changes(runs)
     shipped_checkpoints()  # `judge_axes` compares with them, after the trainings
-    output_dir = Path(output_dir)
-    check_output_dir(output_dir, ("ablation.md", "results.csv"))
     checkpoints = {}
     for run, training in runs.items():
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)

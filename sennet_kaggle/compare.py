@@ -6,8 +6,10 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +98,13 @@ def compare(
         InputError: an unknown experiment or setting, the test kidney or its images among those of the training, no
             labelled slice in it, or as `fit`.
     """
-    plans = plan(experiments, seeds, overrides or {}, test_volume)
+    plans, output_dir = plan(experiments, seeds, overrides or {}, test_volume), Path(output_dir)
+    check_output_dir(output_dir, ("comparison.md", "results.csv", "curves.png", "predictions.png"))
     if SAM_ZERO_SHOT in experiments:
         check_weights(sam_weights_path)  # before hours of training, not after
     volume = open_test(data_dir, test_volume)
     places = labelled_slices([volume])
-    for name, training in plans:
-        check_variant(name, training, data_dir, places)
-    output_dir = Path(output_dir)
-    check_output_dir(output_dir, ("comparison.md", "results.csv", "curves.png", "predictions.png"))
+    check_variants(plans, data_dir, places)
     results: dict[str, list[Result]] = {}
     for name, training in plans:
         print(f"{name}, seed {training.seed}", flush=True)
@@ -175,29 +175,42 @@ def open_test(data_dir: Path | str, name: str) -> Volume:
     return volume
 
 
-def check_variant(
-    name: str, training: Training, data_dir: Path | str, test: Places, judged_ids: Sequence[str] = ()
+def check_variants(
+    variants: Sequence[tuple[str, Training]],
+    data_dir: Path | str,
+    test: Places,
+    judged_ids: Sequence[Sequence[str]] = (),
 ) -> None:
-    """Finds what is wrong with a training before the first one starts.
+    """Finds what is wrong with trainings before the first one starts.
 
     Args:
-        name: of the variant, for the message.
-        training: its settings.
+        variants: name, for the message, and settings of each.
         data_dir: a folder in the competition's layout.
-        test: slices that it must neither learn from nor choose on, under whatever name.
-        judged_ids: further slices that it must not learn from.
+        test: slices that none may learn from or choose on, under whatever name.
+        judged_ids: of each variant, further slices that it must not learn from.
 
     Raises:
-        InputError: as `fit`, where it can be known before the training, or the test has been learned from.
+        InputError: as `fit`, where it can be known before a training, or the test has been learned from.
     """
+    data = []
+    for name, training in variants:
+        with _named(name):
+            data.append(check_run(training, data_dir))
+            if training.weights_path or training.init_from:
+                create_initial_model(training)
+    for (name, training), each, ids in zip_longest(variants, data, judged_ids, fillvalue=()):
+        with _named(name):
+            _check_unseen(training, labelled_slices(each.plain), data_dir, test)
+            learned = {*ids} & {*learned_before(training), *each.learned}
+            if learned:
+                raise InputError(f"{min(learned)} is judged, but it has been learned from: choose another checkpoint")
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Puts the variant before what is wrong with it."""
     try:
-        data = check_run(training, data_dir)
-        if training.weights_path or training.init_from:
-            create_initial_model(training)
-        _check_unseen(training, labelled_slices(data.plain), data_dir, test)
-        learned = {*judged_ids} & {*learned_before(training), *data.learned}
-        if learned:
-            raise InputError(f"{min(learned)} is judged, but it has been learned from: choose another checkpoint")
+        yield
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 

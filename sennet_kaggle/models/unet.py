@@ -94,17 +94,19 @@ def create_unet(
     unshuffle: int = 1,
     prior: float = 0.5,
     weights_path: Path | str | None = None,
+    out_channels: int = 1,
 ) -> UNet:
     """Builds a U-Net.
 
     Args:
         in_channels: see `UNet`, as for the next four.
         weights_path: a U-Net of the same arguments, such as one of our own checkpoints; see `load_pretrained`.
+        out_channels: logits per pixel.
 
     Raises:
         InputError: as `UNet` and `load_pretrained`.
     """
-    model = UNet(in_channels, widths, bottleneck, unshuffle, prior)
+    model = UNet(in_channels, widths, bottleneck, unshuffle, prior, out_channels)
     if weights_path is not None:
         load_pretrained(model, weights_path)
     return model

@@ -101,13 +101,13 @@ CASES = [
     Case(
         "a comparison's test that is a copy of what is learned from",
         f"{COMPARE} copy",
-        "copy_0000 is the same image as kidney_1_0000 of unet-bce (3 of 3 such slices)",
+        "copy_0000 is the same image as kidney_1_0000 (3 of 3 such slices)",
         _copied("copy"),
     ),
     Case(
         "a comparison's test without labels",
         f"{COMPARE} copy",
-        "no slice of the test volume has a label",
+        "copy is the test, but none of its 3 slices has a label",
         lambda folder: shutil.copytree(folder / "data/test/kidney_5", folder / "data/train/copy"),
     ),
     Case("a card on a kidney that was learned from", f"{CARD} --volume kidney_1", "kidney_1_0000 was", _learned),

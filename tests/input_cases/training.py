@@ -97,7 +97,7 @@ CASES: list[Case] = [
         "not the checkpoint that the finished run",
         _then(_replace_checkpoint),
     ),
-    _refused("an output folder that is a file", "", "cannot make the output folder out", lambda f: (f / "out").touch()),
+    _refused("an output folder that is a file", "", "cannot make the folder out", lambda f: (f / "out").touch()),
     # Settings that no checkpoint could have.
     _refused("offsets without 0", "--offsets -1 1 2", "offsets must have a 0"),
     _refused("a negative std", "--std 1 1 -1", "each channel must have a std above 0"),
