@@ -221,7 +221,7 @@ def summary(log: str) -> str:
 
 def tidy(bench: Bench, text: str) -> str:
     """Without what differs from run to run."""
-    text = text.replace(str(bench.root) + "/", "").replace("InputError: ", "")
+    text = text.replace(str(bench.root) + "/", "").replace("InputError: ", "").replace("OutputError: ", "")
     text = text.replace("input/competitions/blood-vessel-segmentation/", "").replace("\n", " ")
     return re.sub(r"\d+\.\d+ GB|\d\.?\d*(e-\d+)? s\b|(?<=csv\.)\d+(?=\.tmp)", "…", text)
 
