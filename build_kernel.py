@@ -220,7 +220,7 @@ def write_push_dir(owner: str, notebook: str) -> Push:
         )
     if not CHECKPOINTS_DIR.is_dir():
         return Push([f"{CHECKPOINTS_DIR.relative_to(ROOT)}/ must hold the checkpoints, found no such folder"], [], [])
-    paths, problems, left_out = inspect_folder(CHECKPOINTS_DIR, notebook_settings().inference)
+    paths, problems, left_out = inspect_folder(CHECKPOINTS_DIR, notebook_inference())
     problems += foreign_files()
     with tempfile.TemporaryDirectory(prefix=".push-", dir=ROOT) as temporary_dir:
         staged_dir = Path(temporary_dir) / "new"
@@ -245,11 +245,13 @@ def write_push_dir(owner: str, notebook: str) -> Push:
     return Push([], left_out, next_commands(PUSH_DIR, COMPETITION))
 
 
-def notebook_settings() -> Any:
-    """What the notebook's settings cell makes."""
-    names: dict[str, Any] = {"Path": Path}
-    exec(SETTINGS, names)
-    return names["settings"]
+def notebook_inference() -> Any:
+    """How the notebook's settings cell says that models are run."""
+    from sennet_kaggle.config import Inference
+
+    calls = (node for node in ast.walk(ast.parse(SETTINGS)) if isinstance(node, ast.Call))
+    call = next(node for node in calls if ast.unparse(node.func) == "Inference")
+    return Inference(**{keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords})
 
 
 def foreign_files() -> list[str]:
