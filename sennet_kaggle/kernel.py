@@ -21,7 +21,7 @@ from .files import write_whole
 from .guard import GuardedModel
 from .helpers import find_devices, start_helpers, wait_for_helpers
 from .inputs import find_checkpoints, find_competition
-from .predict import load_predictors
+from .predict import load_predictors, warn_of_unknown_scales
 from .predictor import Predictor
 from .provenance import (
     Stopwatch,
@@ -139,6 +139,7 @@ class _Run:
             self.volumes = open_steady_volumes(data_dir, faults)
             slice_ids = [slice_id for volume in self.volumes for slice_id in volume.slice_ids]
             self.rows = Rows(settings.submission_path, slice_ids, faults)
+        warn_of_unknown_scales(self.volumes, self.inference)
         print(f"competition data: {data_dir}; {settings.submission_path} has its {len(slice_ids)} rows, all empty yet")
 
     def share_out(self) -> None:

@@ -109,6 +109,8 @@ def sample_slices(slices: Sequence[np.ndarray]) -> Sample:
     """
     sample = Sample(map(crop_padding, _read_sample(slices).values()))
     sample.name = getattr(slices, "name", Sample.name)
+    if all(map(is_blank, sample)):
+        warn(f"{sample.name}: expected a scan, found slices of one grey value each, in which there is nothing to see")
     return sample
 
 

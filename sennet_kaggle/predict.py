@@ -170,6 +170,7 @@ def predict_rows(
     """
     if probability_dir is not None and share.world > 1:
         raise InputError("one process alone can keep probabilities: leave out torchrun or save_probability")
+    warn_of_unknown_scales(volumes, inference)
     total = sum(len(share.part(len(volume))) for volume in volumes)
     bar = tqdm(total=total, unit="slice", desc="segmenting", mininterval=1.0, disable=share.rank > 0)
     with bar as progress:
@@ -178,6 +179,14 @@ def predict_rows(
             for slice_id, mask in predict_masks(volume, predictors, inference, probability_dir, share):
                 yield slice_id, rle_encode(mask)
                 progress.update()
+
+
+def warn_of_unknown_scales(volumes: Sequence[Volume], inference: Inference) -> None:
+    """Says when the settings have a scale for a kidney that is not among these, which changes nothing."""
+    names = [volume.name for volume in volumes]
+    unknown = sorted(inference.scales.keys() - {*names})
+    if unknown:
+        warn(f"scales has {unknown[0]}, which is none of the kidneys: expected names of {', '.join(names)}")
 
 
 def mean_threshold(predictors: Sequence[Predictor]) -> float:

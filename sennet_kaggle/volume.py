@@ -274,6 +274,14 @@ def _slices_by_stem(slices_dir: Path) -> dict[str, Path]:
     if len(by_stem) < len(paths):
         twin = next(a for a, b in zip(paths, paths[1:], strict=False) if a.stem == b.stem)
         raise InputError(f"{slices_dir} has two slices of the name {twin.stem}: keep one")
+    ambiguous = next((stem for stem in by_stem if "_" in stem), None)
+    if ambiguous is not None:
+        prefix = ambiguous.rpartition("_")[0]
+        warn(
+            f"{slices_dir} has a slice {ambiguous}: expected no _ in its name, for <kidney>_{ambiguous} in a submission "
+            f"reads as a slice of <kidney>_{prefix}: rename the slices, or expect scores under that name",
+            once_for=slices_dir.parent,
+        )
     return by_stem
 
 

@@ -40,6 +40,12 @@ CASES = [
         PREDICT + """ --scales '{"kidney_6": "a"}'""",
         "scale must be a number in",
     ),
+    Case(
+        "a scale of a kidney that is not there",
+        PREDICT + """ --scales '{"kidney_9": 1.2}'""",
+        "scales has kidney_9, which is none of the kidneys: expected names of kidney_5",
+        refused=False,
+    ),
     Case("no such scratch folder", f"{PREDICT} --axes zyx --scratch-dir no", "scratch_dir no is missing"),
     Case(
         "slices of two sizes, along three axes",

@@ -42,6 +42,12 @@ CASES = [
         _change(_clipped),
         refused=False,
     ),
-    Case("slices of one value each", PREDICT, prepare=_change(lambda slice_: 0 * slice_), refused=False),
+    Case(
+        "slices of one value each",
+        PREDICT,
+        "kidney_5: expected a scan, found slices of one grey value each",
+        _change(lambda slice_: 0 * slice_),
+        refused=False,
+    ),
     Case("a kidney of one value, measured", "stats --data-dir data", "found one value alone", _blank_labelled),
 ]
