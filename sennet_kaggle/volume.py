@@ -278,7 +278,7 @@ def _slices_by_stem(slices_dir: Path) -> dict[str, Path]:
     if ambiguous is not None:
         prefix = ambiguous.rpartition("_")[0]
         warn(
-            f"{slices_dir} has a slice {ambiguous}: expected no _ in its name, for <kidney>_{ambiguous} in a submission "
+            f"{slices_dir} has a slice {ambiguous}: expected no _ in its name, for <kidney>_{ambiguous} in a csv "
             f"reads as a slice of <kidney>_{prefix}: rename the slices, or expect scores under that name",
             once_for=slices_dir.parent,
         )
