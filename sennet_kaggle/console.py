@@ -123,6 +123,7 @@ def _stopped_by_signals() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         for each in ours:
             signal.signal(each, signal.SIG_IGN)  # a second one does not disturb the tidying up
+        sys.unraisablehook = lambda _: None  # what was half made, such as a progress bar, has nothing to say
         raise Stopped(number)
 
     for number in ours:
@@ -130,6 +131,7 @@ def _stopped_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = sys.__unraisablehook__
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
 

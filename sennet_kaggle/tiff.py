@@ -21,7 +21,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def read_grey(path: Path) -> np.ndarray:
+def read_grey(path: Path | str) -> np.ndarray:
     """Reads one slice with its exact values, in the order in which they are stored: no tag turns them.
 
     Args:
@@ -36,12 +36,12 @@ def read_grey(path: Path) -> np.ndarray:
     return _read(path)
 
 
-def read_size(path: Path, label: bool = False) -> tuple[int, int]:
+def read_size(path: Path | str, label: bool = False) -> tuple[int, int]:
     """As `read_form`, (H, W) alone."""
     return read_form(path, label)[0]
 
 
-def read_form(path: Path, label: bool = False) -> tuple[tuple[int, int], np.dtype]:
+def read_form(path: Path | str, label: bool = False) -> tuple[tuple[int, int], np.dtype]:
     """Reads (H, W) and the dtype of a slice or label from its header alone.
 
     Raises:
@@ -51,12 +51,13 @@ def read_form(path: Path, label: bool = False) -> tuple[tuple[int, int], np.dtyp
         return page.shape[:2], page.dtype
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path | str) -> np.ndarray:
     """Reads one label as (H, W) bool; the file may hold 0/1 (also as single bits), 0/255 or 0/65535.
 
     Raises:
         InputError: as `read_grey`, or more than one value besides 0.
     """
+    path = Path(path)
     label = _read(path, label=True)
     mask = label != 0
     values = np.unique(label[mask])
@@ -72,7 +73,8 @@ def read_mask(path: Path) -> np.ndarray:
     return mask
 
 
-def _read(path: Path, label: bool = False) -> np.ndarray:
+def _read(path: Path | str, label: bool = False) -> np.ndarray:
+    path = Path(path)
     with open_page(path, label) as page:
         with reading(path, "cannot be decoded"):
             pixels = _decode_by_opencv(path, page) if page.compression in BY_OPENCV else page.asarray()

@@ -33,7 +33,7 @@ _PHOTOMETRICS = {
 
 
 @contextmanager
-def open_page(path: Path, label: bool = False) -> Iterator[tifffile.TiffPage]:
+def open_page(path: Path | str, label: bool = False) -> Iterator[tifffile.TiffPage]:
     """Opens a TIFF and gives its only page, after all checks that need no pixels.
 
     Args:
@@ -43,6 +43,7 @@ def open_page(path: Path, label: bool = False) -> Iterator[tifffile.TiffPage]:
     Raises:
         InputError: the file is missing, may not be read, is damaged, or is not one grey slice that can be decoded.
     """
+    path = Path(path)
     with reading(path, "is not a TIFF or is damaged"):
         tiff = tifffile.TiffFile(path)
     with tiff:

@@ -287,3 +287,11 @@ def test_rows_of_strips_and_byte_orders(tmp_path, compression, byteorder):
     for rows in (1, 10, 37):
         write_raw(tmp_path / "a.tif", GREY, compression, rows, byteorder=byteorder)
         np.testing.assert_array_equal(read_grey(tmp_path / "a.tif"), GREY)
+
+
+def test_a_path_may_be_text(tmp_path, said):
+    path = str(tmp_path / "a.tif")
+    write_raw(tmp_path / "a.tif", GREY, orientation=4)
+    np.testing.assert_array_equal(read_grey(path), GREY)
+    write_raw(tmp_path / "a.tif", ~MASK, orientation=4)  # mostly vessel, which is said
+    assert read_mask(path).shape == read_size(path, label=True)
