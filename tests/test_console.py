@@ -65,7 +65,7 @@ def test_a_stopped_training_ends_its_workers(tmp_path, write_kidney):
     process = start(*TRAIN.split(), "--epochs", "9999", "--workers", "2", "--roi-size", "32", cwd=tmp_path)
     reader = threading.Thread(target=process.stdout.read)
     reader.start()
-    error = stop_once(process, b"epoch 1/", signal.SIGTERM)
+    error = stop_once(process, b", loss ", signal.SIGTERM)
     reader.join(60)  # the workers hold the pipe too, so that its end is also theirs
     assert not reader.is_alive()
     assert process.returncode == 143 and "Traceback" not in error
