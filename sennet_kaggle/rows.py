@@ -6,9 +6,10 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from .errors import InputError
 from .faults import Faults
 from .rle import EMPTY_RLE
-from .submission import write_submission
+from .submission import read_submission, write_submission
 
 # How old what stands in submission.csv may be while rows are being finished.
 _SECONDS_BETWEEN_SAVES = 60.0
@@ -21,7 +22,8 @@ class Rows:
     killed goes on.
 
     Args:
-        path: submission.csv; written at once, whole, with an empty mask for every slice.
+        path: submission.csv; written at once, whole, with an empty mask for every slice, unless one with these slices
+            is there, which stays until it is known whether this run goes on from it (see `resume`).
         slice_ids: of every test slice, in order.
         faults: hears of a disk that is full.
 
@@ -37,7 +39,9 @@ class Rows:
         self.journal_path = self.journal_of(path)
         self._journal = None
         self._saved = time.monotonic()
-        write_submission(path, self.rles.items())
+        self._is_earlier = bool(self._earlier_rows())
+        if not self._is_earlier:
+            write_submission(path, self.rles.items())
 
     @staticmethod
     def journal_of(path: Path) -> Path:
@@ -51,16 +55,19 @@ class Rows:
             key: all that the rows depend on.
         """
         self.key = key
-        found = {slice_id: rle for slice_id, rle in read_journal(self.journal_path, key) if slice_id in self.rles}
-        self.rles |= found
-        self.finished |= found.keys()
+        journal = read_journal(self.journal_path, key)
+        if journal is not None:
+            finished = {slice_id: rle for slice_id, rle in journal if slice_id in self.rles}
+            # What the journal lacks, since a fault touched it, is tried again, and stands there until then.
+            self.rles |= self._earlier_rows() | finished
+            self.finished |= finished.keys()
         try:
-            self._journal = open(self.journal_path, "ab" if found else "wb", buffering=0)
-            if not found:
+            self._journal = open(self.journal_path, "wb" if journal is None else "ab", buffering=0)
+            if journal is None:
                 self._journal.write(_line(key))
         except OSError as error:
             self._journal_failed(error)
-        if found:
+        if self._is_earlier:
             self.save()
 
     def add(self, slice_id: str, rle: str, finished: bool = True) -> None:
@@ -84,7 +91,7 @@ class Rows:
 
     def take_over(self, journal_path: Path) -> None:
         """Adds what another process with the same key has finished."""
-        for slice_id, rle in read_journal(journal_path, self.key):
+        for slice_id, rle in read_journal(journal_path, self.key) or ():
             if slice_id in self.rles and slice_id not in self.finished:
                 self.add(slice_id, rle)
 
@@ -106,12 +113,20 @@ class Rows:
         self._journal = None
         self.journal_path.unlink(missing_ok=True)
 
+    def _earlier_rows(self) -> dict[str, str]:
+        """The submission that an earlier run left; empty unless it has a row for each of these slices."""
+        try:
+            rles = dict(read_submission(self.path))
+        except InputError:
+            return {}
+        return rles if list(rles) == list(self.rles) else {}
+
     def _journal_failed(self, error: OSError) -> None:
         remedy = "goes on without; a run that is killed would start from the beginning"
         self.faults.note(self.journal_path.name, f"cannot be written ({_reason(error)})", remedy)
 
 
-def read_journal(path: Path, key: str) -> list[tuple[str, str]]:
+def read_journal(path: Path, key: str) -> list[tuple[str, str]] | None:
     """Reads what a run finished before it was killed.
 
     Args:
@@ -119,12 +134,12 @@ def read_journal(path: Path, key: str) -> list[tuple[str, str]]:
         key: what its first line must say.
 
     Returns:
-        (slice id, run-length encoding) of each whole line; none where there is no journal of that key.
+        (slice id, run-length encoding) of each whole line; None where there is no journal of that key.
     """
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
     whole = [line[9:] for line in lines if line[:9] == _checksum(line[9:])]
     if not whole or json.loads(whole[0]) != key:
-        return []
+        return None
     return [tuple(json.loads(line)) for line in whole[1:]]
 
 

@@ -39,18 +39,32 @@ def test_what_was_finished_is_taken_over(path):
     assert begin(path).finished == set(IDS)
 
 
+def test_a_run_that_starts_again_leaves_what_is_there(path):
+    rows = begin(path, finished=IDS[:2])
+    rows.save()
+    before = path.read_bytes()
+    again = Rows(path, IDS, Faults(strict=True))  # no model is loaded yet
+    assert path.read_bytes() == before
+    again.resume("key")
+    assert path.read_bytes() == before
+    Rows(path, IDS[:2], Faults(strict=True))  # of other slices
+    assert dict(read_submission(path)) == dict.fromkeys(IDS[:2], "1 0")
+
+
 def test_an_unfinished_row_counts_but_is_tried_again(path):
     rows = begin(path)
     rows.add(IDS[0], "1 2", finished=False)
     rows.save()
     assert dict(read_submission(path))[IDS[0]] == "1 2"
     assert begin(path).finished == set()
+    assert dict(read_submission(path))[IDS[0]] == "1 2"  # until it is tried
 
 
 def test_another_key_starts_anew(path):
     begin(path, "key", IDS[:2])
     assert begin(path, "another key").finished == set()
-    assert read_journal(path.with_name("submission.csv.journal"), "key") == []
+    assert dict(read_submission(path)) == dict.fromkeys(IDS, "1 0")
+    assert read_journal(path.with_name("submission.csv.journal"), "key") is None
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))
