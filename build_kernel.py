@@ -109,8 +109,11 @@ RESULT = """\
 from IPython.display import Image
 from sennet_kaggle.kernel import count_vessels, picture_of_submission
 
-display(count_vessels(settings))
-Image(picture_of_submission(settings))"""
+for show in (count_vessels, lambda settings: Image(picture_of_submission(settings))):
+    try:
+        display(show(settings))
+    except Exception as error:  # the submission is complete, whatever can be shown of it
+        print(f"cannot be shown: {error!r}")"""
 
 
 def read_sources() -> dict[str, str]:

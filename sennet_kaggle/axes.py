@@ -83,6 +83,18 @@ def mean_over_axes(
             yield resize_probability(mean, height, width)
 
 
+def scratch_folder(scratch_dir: Path | str | None) -> Path:
+    """The folder of a setting; None is the system's own.
+
+    Raises:
+        InputError: it is missing.
+    """
+    folder = Path(scratch_dir or tempfile.gettempdir())
+    if not folder.is_dir():
+        raise InputError(f"scratch_dir {folder} is missing: make the folder or name another")
+    return folder
+
+
 def scaled_length(length: int, scale: float) -> int:
     """Voxels along an axis of a resized volume, at least 1."""
     return max(1, round(length * scale))
@@ -184,9 +196,7 @@ def _alike(slices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 def _check_scratch(scratch_dir: Path | str | None, shape: tuple[int, ...]) -> Path:
     """The existing folder, after a look at its room."""
-    folder = Path(scratch_dir or tempfile.gettempdir())
-    if not folder.is_dir():
-        raise InputError(f"scratch_dir {folder} is missing: make the folder or name another")
+    folder = scratch_folder(scratch_dir)
     needed, free = BYTES_PER_VOXEL * int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(

@@ -5,7 +5,8 @@ from torch import nn
 
 from .faults import Faults
 
-_NO_ROOM = ("out of memory", "can't allocate memory", "alloc_failed")
+# The last is cuDNN's, which finds no algorithm that fits into what is left.
+_NO_ROOM = ("out of memory", "can't allocate memory", "alloc_failed", "unable to find an engine")
 
 
 class GuardedModel(nn.Module):

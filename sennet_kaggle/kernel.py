@@ -80,15 +80,10 @@ def run_kernel(settings: KernelSettings) -> None:
     strict = not on_kaggle() if settings.strict is None else settings.strict
     with _none_left_by_failure(settings.submission_path) if strict else nullcontext():
         run = _Run(settings, Faults(strict))
-        try:
-            for step in (run.share_out, run.load, run.try_out, run.segment):
-                with run.watch.stage(step.__name__):
-                    step()
-        except Exception as error:
-            if strict or not run.predictors:
-                raise
-            run.faults.note("the run", error, "what was finished until then is kept")
-        with run.watch.stage("finish"):
+        with run.attempt("the other GPUs", "this process does all the work"):
+            run.share_out()
+        run.work()
+        with run.watch.stage("finish"), run.attempt("the last check", "the submission is left as it is"):
             run.finish()
         run.tell()
 
@@ -105,9 +100,7 @@ def _none_left_by_failure(path: Path) -> Iterator[None]:
 def _help(settings: KernelSettings, share: Share) -> None:
     """What another process does of a run: it leaves a journal with the rows of its share."""
     show_messages(lambda _: None)  # the first process says the same
-    run = _Run(settings, Faults(strict=False), share)
-    for step in (run.load, run.try_out, run.segment):
-        step()
+    _Run(settings, Faults(strict=False), share).work()
 
 
 class _Run:
@@ -130,6 +123,7 @@ class _Run:
         self.watch = Stopwatch()
         self.checkpoint_paths: list[Path] = []
         self.predictors: list[Predictor] = []
+        self.trial = Trial((), 0, 0, 0)
         self.provenance: dict[str, Any] = {
             "package_sha256": hash_package(Path(__file__).parent),
             "settings": asdict(settings),
@@ -141,6 +135,38 @@ class _Run:
             self.rows = Rows(settings.submission_path, slice_ids, faults)
         warn_of_unknown_scales(self.volumes, self.inference)
         print(f"competition data: {data_dir}; {settings.submission_path} has its {len(slice_ids)} rows, all empty yet")
+
+    @contextmanager
+    def attempt(self, what: str, remedy: str) -> Iterator[None]:
+        """Survives whatever fails in the block: nothing but the pixels decides how good the submission is.
+
+        Raises:
+            InputError, or the error itself: the run is strict.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.faults.note(what, error, remedy)
+
+    def work(self) -> None:
+        """Loads the models and segments; what is only measured or kept for the record may fail.
+
+        Raises:
+            InputError: no model can be loaded.
+        """
+        with self.watch.stage("load"):
+            self.load()
+            with self.attempt("the record of models and machine", "it is left out"):
+                self.describe()
+            with self.attempt("the journal", "a run that is killed would start from the beginning"):
+                self.resume()
+        with self.watch.stage("try_out"):
+            with self.attempt("the trial", "goes on without having measured"):
+                self.try_out()
+            with self.attempt("the look at the memory", "goes on without it"):
+                self.check_memory()
+        with self.watch.stage("segment"), self.attempt("the run", "what was finished until then is kept"):
+            self.segment()
 
     def share_out(self) -> None:
         """Starts a process for every GPU but the first."""
@@ -159,22 +185,31 @@ class _Run:
         print(f"the slices are shared out on {', '.join(devices)}", flush=True)
 
     def load(self) -> None:
-        """Loads the models and takes over what an earlier run finished."""
-        cards = []
+        """Loads the models.
+
+        Raises:
+            InputError: there is none, or none that can be loaded.
+        """
         for path in find_checkpoints(self.settings.input_dir, self.settings.checkpoint_source):
             try:
-                predictors, card = load_guarded([path], self.inference, self.faults), read_card(path)
+                self.predictors += load_guarded([path], self.inference, self.faults)
+                self.checkpoint_paths.append(path)
             except Exception as error:
                 self.faults.note(path.name, error, "goes on without this model")
-                continue
-            self.checkpoint_paths.append(path)
-            self.predictors += predictors
-            cards.append(describe_checkpoint(path, card))
         if not self.predictors:
             raise InputError("none of the attached checkpoints could be loaded: attach one that `train` or `pack` made")
-        self.provenance["checkpoints"] = cards
+
+    def describe(self) -> None:
+        """Says which models and machine the submission comes from."""
+        self.provenance["checkpoints"] = [describe_checkpoint(path, read_card(path)) for path in self.checkpoint_paths]
         self.provenance |= describe_machine([predictor.device for predictor in self.predictors])
         print(format_provenance(self.provenance), flush=True)
+
+    def resume(self) -> None:
+        """Takes over what an earlier run finished that had the same models, settings and slices."""
+        if "checkpoints" not in self.provenance:  # which models these are is not known
+            return
+        cards = self.provenance["checkpoints"]
         files = [(str(path), path.stat()) for volume in self.volumes for path in volume.image_paths]
         inputs = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in files]
         inference = asdict(replace(self.inference, device="auto"))  # any device will do to go on
@@ -183,13 +218,13 @@ class _Run:
             print(f"{len(self.rows.finished)} slices were finished by a run that was stopped")
 
     def try_out(self) -> None:
-        """Measures what a pass costs, and looks whether the machine has the memory."""
+        """Measures what a pass costs."""
+        self.trial = Trial((1e-6,) * len(self.predictors), peak_ram(), 0, 0)  # should the measurement fail
         largest = max(self.volumes, key=lambda volume: np.prod(volume.size))
-        try:
-            self.trial = run_trial(largest, self.predictors, self.inference)
-        except Exception as error:
-            self.faults.note("the trial", error, "goes on without having measured")
-            self.trial = Trial((1e-6,) * len(self.predictors), peak_ram(), 0, 0)
+        self.trial = run_trial(largest, self.predictors, self.inference)
+
+    def check_memory(self) -> None:
+        """Looks whether the machine has the memory, and takes what needs less where it has not."""
         needed = bound(self.trial, self.volumes, self.inference)
         machine = machine_memory(self.predictors, self.inference)
         self.provenance["memory"] = {"at_most": needed._asdict(), "machine": machine._asdict()}

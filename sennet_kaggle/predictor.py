@@ -129,6 +129,8 @@ class Predictor:
         stack = read_stack(slices, z, self.preprocessing)
         alone = replace(inference, batch_size=1)
         cut = self._cut(stack, intensity, alone, None)
+        if len(cut.windows) == 1:
+            alone = replace(alone, sw_batch_size=1)  # not a batch of copies
         predictor = self if len(cut.windows) > 1 else replace(self, lanes=1)  # all cores for the one window
         (score,) = predictor.answer([cut], alone)
         return to_probability(score, inference).numpy(force=True)

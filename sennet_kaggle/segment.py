@@ -173,7 +173,8 @@ class _Kidney:
             self.progress.update()
 
     def _leave_axes(self) -> None:
-        self.plans = [plan for plan in self.plans if plan.inference.axes == "z"]
+        """Goes on along z alone, with the views and models that there are."""
+        self.plans = ladder(replace(self.plan.inference, axes="z"), self.plan.members)
         self.plan = self.plans[0]
 
     def _next_run(self) -> range:

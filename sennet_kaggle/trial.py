@@ -2,7 +2,6 @@
 
 import resource
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from .axes import BLOCK_BYTES, BYTES_PER_VOXEL, scaled_length
+from .axes import BLOCK_BYTES, BYTES_PER_VOXEL, scaled_length, scratch_folder
 from .batching import LARGEST_BATCH
 from .config import Inference
 from .predict import ensemble_score
@@ -113,7 +112,7 @@ def machine_memory(predictors: Sequence[Predictor], inference: Inference) -> Mem
         ram = min(ram, int(limit))
     devices = {predictor.device for predictor in predictors if predictor.device.type == "cuda"}
     gpu = min((torch.cuda.mem_get_info(d)[0] + torch.cuda.memory_reserved(d) for d in devices), default=0)
-    return Memory(ram, gpu, shutil.disk_usage(inference.scratch_dir or tempfile.gettempdir()).free)
+    return Memory(ram, gpu, shutil.disk_usage(scratch_folder(inference.scratch_dir)).free)
 
 
 def peak_ram() -> int:

@@ -502,6 +502,41 @@ def killed_at_the_start(bench, patch):
     _at(patch, kernel, "load_guarded", 1, _kill)
 
 
+def no_scratch_folder(bench, patch):
+    inference = replace(bench.settings.inference, axes="zyx", scratch_dir=str(bench.root / "missing"))
+    bench.settings = replace(bench.settings, inference=inference)
+
+
+def no_hash(bench, patch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    patch.setattr(kernel, "describe_checkpoint", fail)
+
+
+def no_memory_to_be_told(bench, patch):
+    """As a GPU that dies in the trial: the next question about it raises the trial's error."""
+
+    def fail(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    patch.setattr(kernel, "machine_memory", fail)
+
+
+def no_processes(bench, patch):
+    def fail(*_):
+        raise RuntimeError("can't start new process")
+
+    patch.setattr(kernel, "find_devices", fail)
+
+
+def no_check(bench, patch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    patch.setattr(kernel, "validate_submission", fail)
+
+
 def killed_in_the_middle(bench, patch):
     _at(patch, rows.Rows, "add", 8, _kill)
 
@@ -559,6 +594,11 @@ SCENARIOS = {
     "disk-for-good": Scenario("a full disk at the last write, the journal gone too", full_disk_for_good, unlike=None),
     "scratch": Scenario("too little scratch disk for three axes", no_scratch),
     "scratch-later": Scenario("a scratch disk that fills up before kidney_5", scratch_fills_up, unlike=None),
+    "scratch-missing": Scenario("a scratch folder that does not exist, for three axes", no_scratch_folder),
+    "no-hash": Scenario("a checkpoint that cannot be read a second time, for its hash", no_hash),
+    "no-memory-info": Scenario("an error where the memory is measured", no_memory_to_be_told),
+    "no-processes": Scenario("an error where the work is shared out on GPUs", no_processes),
+    "no-check": Scenario("an error where the finished submission is checked", no_check),
     "no-folder": Scenario("no working folder", no_folder, rows=0, stops="there is no folder working"),
     "read-only": Scenario("a read-only working folder", read_only, rows=0, stops="cannot write /proc/submission.csv"),
     "no-time": Scenario("a time budget of no time at all", no_time, unlike=None),

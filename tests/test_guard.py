@@ -33,6 +33,7 @@ BATCH = torch.arange(28.0).view(7, 1, 2, 2)
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("cuDNN error: CUBLAS_STATUS_ALLOC_FAILED"),
+        RuntimeError("Unable to find an engine to execute this computation"),
     ],
 )
 def test_halves_until_it_fits_and_remembers(error):

@@ -16,6 +16,8 @@ from sennet_kaggle.kernel import (
     run_kernel,
 )
 from sennet_kaggle.models import create_model
+from sennet_kaggle.predict import load_predictors, predict_probabilities
+from sennet_kaggle.volume import find_volumes
 
 UNET = {"widths": [4, 8], "bottleneck": 8}
 COMPETITION = {"old": "blood-vessel-segmentation", "new": "competitions/blood-vessel-segmentation"}
@@ -189,3 +191,23 @@ def test_several_devices_share_the_slices_and_a_lost_one_costs_no_row(settings, 
     assert ("no faults" in output.splitlines()[-2]) == (not fault)
     left = sorted(path.name for path in settings.submission_path.parent.iterdir())
     assert left == ["input", "submission.csv", "submission.json"]
+
+
+def test_leaving_three_axes_keeps_the_views(settings, mount, tmp_path):
+    """Where there is no scratch folder the masks are those along z, with all views."""
+    mount("new", "new")
+    checkpoint_paths = find_checkpoints(settings.input_dir, settings.checkpoint_source)
+    (volume, *_) = find_volumes(settings.input_dir / COMPETITION["new"])
+    predictors = load_predictors(checkpoint_paths, settings.inference)
+    (_, probability), *_ = predict_probabilities(volume, predictors, settings.inference)
+    threshold = probability.quantile(0.9).item()  # of untrained models, for masks that are not empty
+    rows = {}
+    for name, changes in {
+        "z, flips": {"tta": "flips"},
+        "z": {},
+        "no scratch": {"tta": "flips", "axes": "zyx", "scratch_dir": str(tmp_path / "missing")},
+    }.items():
+        inference = dataclasses.replace(settings.inference, threshold=threshold, **changes)
+        run_kernel(dataclasses.replace(settings, strict=False, inference=inference))
+        rows[name] = settings.submission_path.read_bytes()
+    assert rows["no scratch"] == rows["z, flips"] != rows["z"]

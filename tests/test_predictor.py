@@ -252,6 +252,16 @@ def test_one_slice_alone_has_all_cores():
     assert seen == [threading.get_ident()]
 
 
+def test_one_slice_of_one_window_is_shown_once(monkeypatch):
+    """Not in a batch that is filled up with copies, as it is on a GPU."""
+    monkeypatch.setattr("sennet_kaggle.predictor.choose_batch_size", lambda *_: 16)
+    shown, inference = [], Inference(**LOGITS)
+    predictor = predictor_of(lambda t: shown.append(len(t)) or t[:, :1], inference, "windows")
+    predictor.predict_slice(random_slices(3, (30, 30)), 1, EIGHT_BIT, inference)
+    predictor.predict_slice(random_slices(3, (90, 90)), 1, EIGHT_BIT, inference)
+    assert shown == [1, 16]
+
+
 def test_leaving_out_the_background_changes_nothing_but_the_work():
     """A phantom kidney and a model that finds bright walls: the same masks from a fifth less windows."""
     slices = [slice_ for slice_, _ in phantom_slices(Phantom(shape=(3, 384, 320)))]
