@@ -79,9 +79,7 @@ def open_run(run_dir: Path | str, data_dir: Path | str, names: tuple[str, ...] =
     if history is not None:
         notes.append(_note_on_curves(history, checkpoint_path))
     if sweep is not None:
-        notes.append(
-            f"Scores over thresholds: sweep.csv, of which checkpoint it does not say. The plateau is of {plateau_of}."
-        )
+        notes.append(f"Scores over thresholds: sweep.csv, which does not name its checkpoint; plateau of {plateau_of}.")
     return Run(volumes, rles, history, sweep, notes)
 
 
@@ -152,7 +150,7 @@ def _notes_on_masks(
         places = {slice_id: (volume, z) for z, slice_id in enumerate(volume.slice_ids)}
         seen = what_was_seen(origin.cards, places, data_dir)
         tell_learned(seen.learned, len(places))
-        notes.append(f"{volume.name}, {seen.claim()}.")
+        notes.append(f"Images: {volume.name}, {seen.claim()}.")
     return notes
 
 

@@ -79,7 +79,7 @@ def test_masks_are_those_of_predict_and_follow_the_checkpoint(tmp_path, data, ca
     kept = open_run(run_dir, data)
     assert kept.rles == masks_of(first, data) and not caplog.messages[1:]
     assert f"checkpoint.safetensors ({hash_file(first)[:12]}); views flips, axes z" in kept.notes[0]
-    assert kept.notes[1] == "k_1, of which 2 of 3 slices were learned from."
+    assert kept.notes[1] == "Images: k_1, of which 2 of 3 slices were learned from."
     second = checkpoint_of(2, run_dir)
     caplog.clear()
     anew = open_run(run_dir, data)
@@ -162,7 +162,7 @@ def test_the_plateau_is_that_of_numbers_in_ascending_order(tmp_path, data):
     (tmp_path / "run" / "sweep.csv").write_text("threshold,dice_pooled\n0.6,0.7\n0.4,0.3\n0.5,0.7\n0.7,nothing\n")
     run = open_run(tmp_path / "run", data)
     assert run.sweep.attrs == {"plateau_low": 0.5, "plateau_high": 0.6}
-    assert run.notes[-1].endswith("The plateau is of dice_pooled.")
+    assert run.notes[-1].endswith("; plateau of dice_pooled.")
 
 
 @pytest.mark.parametrize(
