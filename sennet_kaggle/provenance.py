@@ -154,10 +154,10 @@ def stamp_images(volume: Volume) -> str:
 
 def warn_of_learned_volumes(
     checkpoint_paths: Sequence[Path | str], volumes: Sequence[Volume], data_dir: Path | str | None
-) -> None:
-    """Says in a line that slices of kidneys were learned from by checkpoints that segment them."""
+) -> Mapping[str, str]:
+    """Says in a line that slices of kidneys were learned from by checkpoints that segment them, and returns these."""
     places = {each: (volume, z) for volume in volumes for z, each in enumerate(volume.slice_ids)}
-    warn_of_learned([read_card(path) for path in checkpoint_paths], places, data_dir)
+    return warn_of_learned([read_card(path) for path in checkpoint_paths], places, data_dir)
 
 
 def warn_if_learned(submission_path: Path, labels_path: Path) -> None:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from .config import THRESHOLDS
 from .errors import InputError
 from .files import check_output_dir, make_dir, write_whole
+from .identity import tell_learned
 from .metrics import largest_object
 from .probability import LEVELS, ProbabilityVolume, open_probabilities
 from .report import figure_to_png, format_table
@@ -59,8 +60,11 @@ def sweep_thresholds(
             f"surface_dice needs labelled slices that are neighbours, and {', '.join(apart)} has none: "
             "choose --metric surface_dice_2d_1px"
         )
+    scored = {slice_id for of_kidney in runs.values() for run in of_kidney for slice_id in run}
+    learned = {each: twin for kidney in kidneys for each, twin in kidney.learned.items() if each in scored}
+    tell_learned(learned, len(scored))
     by_kidney = {}
-    with tqdm(total=sum(map(len, sum(runs.values(), []))), unit="slice", desc="sweeping", mininterval=1.0) as progress:
+    with tqdm(total=len(scored), unit="slice", desc="sweeping", mininterval=1.0) as progress:
         for kidney in kidneys:
             scorers = {threshold: KidneyScorer(centerlines) for threshold in thresholds}
             by_kidney[kidney.name] = _sweep_kidney(kidney, truth, runs[kidney.name], scorers, progress)
