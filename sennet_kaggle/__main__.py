@@ -141,7 +141,8 @@ def score(
     Args:
         submission: The csv to score.
         labels: A folder with <kidney>/labels/*.tif (or train/ above them), or another submission taken for the truth.
-            A kidney NAME_sparse without labels is scored by those of NAME_dense, and the other way round.
+            A kidney NAME_sparse without labels is scored by those of NAME_dense, and the other way round. Kidneys of
+            which SUBMISSION has no row are left out.
         size: Size of the masks where LABELS is a csv and neither csv has the columns height and width: for each
             kidney as in kidney_5=1303x912 (rows x columns); for a single kidney 1303x912 does.
         data_dir: A folder in the competition's layout whose images tell the size of the masks instead.
