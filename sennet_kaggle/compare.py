@@ -153,8 +153,7 @@ def plan(
         for pattern, changes in overrides.items():
             if fnmatch.fnmatchcase(name, pattern):
                 training = changed(training, changes, pattern)
-        volumes = (*training.train_volumes, *training.held_out_volumes)
-        seen = (*volumes, *(kidney_of(each, (*volumes, test_volume)) for each in training.held_out_slices))
+        seen = (*training.train_volumes, *training.held_out_volumes, *map(kidney_of, training.held_out_slices))
         if test_volume in seen:
             raise InputError(f"{test_volume} is the test, but {name} learns or chooses on {', '.join(seen)}")
         plans += [(name, dataclasses.replace(training, seed=seed)) for seed in seeds]

@@ -15,7 +15,7 @@ from .predict import load_predictors, predict_rows
 from .provenance import Origin, hash_file, hash_package, name_checkpoint, read_origin, stamp_images, write_origin
 from .submission import read_submission, write_submission
 from .sweep import METRICS, find_plateau
-from .truth import kidney_of, known_kidneys
+from .truth import Known, kidney_of, known_kidneys
 from .volume import Volume, find_volumes
 
 # What a run's folder may hold and a report shows.
@@ -64,7 +64,7 @@ def open_run(run_dir: Path | str, data_dir: Path | str, names: tuple[str, ...] =
     origin = read_origin(submission_path)
     if has_checkpoint and (not submission_path.is_file() or (origin and origin.made_by == _MADE_BY)):
         volumes = find_volumes(data_dir, names or _learned_kidneys(checkpoint_path, data_dir))
-        _segment(checkpoint_path, volumes, submission_path, origin)
+        _segment(checkpoint_path, volumes, submission_path, origin, known_kidneys(data_dir=data_dir))
         origin = read_origin(submission_path)
     elif has_checkpoint and origin and hash_file(checkpoint_path) not in origin.checkpoints:
         raise InputError(
@@ -90,7 +90,9 @@ def _learned_kidneys(checkpoint_path: Path, data_dir: Path | str) -> tuple[str, 
     return names
 
 
-def _segment(checkpoint_path: Path, volumes: list[Volume], submission_path: Path, kept: Origin | None) -> None:
+def _segment(
+    checkpoint_path: Path, volumes: list[Volume], submission_path: Path, kept: Origin | None, known: Known
+) -> None:
     """Segments the kidneys of which there are no masks of this checkpoint yet; those that there are stay."""
     package, checkpoint = hash_package(Path(__file__).parent), hash_file(checkpoint_path)
     is_current = kept is not None and (kept.package_sha256, [*kept.checkpoints], kept.inference) == (
@@ -109,7 +111,7 @@ def _segment(checkpoint_path: Path, volumes: list[Volume], submission_path: Path
     check_output(submission_path)
     new = {volume.name for volume in missing}
     old = read_submission(submission_path) if is_current else ()
-    rows = [row for row in old if kidney_of(row[0], {*images, *stamps}) not in new]
+    rows = [row for row in old if kidney_of(row[0], known) not in new]
     predictors = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
     rows += predict_rows(missing, predictors, DEFAULT_INFERENCE)
     write_submission(submission_path, rows)

@@ -81,7 +81,8 @@ def _choose_slices(
     problems = [f"{slice_id}: is missing" for slice_id in missing]
     if not labelled_only:
         problems += _unlabelled_problems(unlabelled, truth)
-    refuse(path, problems, "; --labelled-only leaves out slices without a label" if unlabelled else "")
+    remedy = "; --labelled-only leaves out slices without a label" if unlabelled and not labelled_only else ""
+    refuse(path, problems, remedy)
     scored = [slice_id for slice_id in truth.labels if slice_id in rles]
     left_out = Counter(map(truth.kidney_of, unlabelled))
     if not scored:

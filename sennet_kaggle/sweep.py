@@ -50,7 +50,8 @@ def sweep_thresholds(
         raise InputError(f"thresholds must ascend within 0..1 (1 excluded), got {list(thresholds)}")
     kidneys = open_probabilities(probability_dir)
     sizes = {kidney.name: kidney.levels.shape[1:] for kidney in kidneys}
-    known = known_kidneys(labels_path) | sizes.keys()
+    theirs = {slice_id.rpartition("_")[0]: kidney.name for kidney in kidneys for slice_id in kidney.slice_ids}
+    known = {**known_kidneys(labels_path), **theirs}
     truth = open_truth(labels_path, sizes, known_sizes={str(probability_dir): sizes}, known=known)
     runs = truth.runs(truth.labels.keys() & {slice_id for kidney in kidneys for slice_id in kidney.slice_ids})
     refuse(probability_dir, [f"{name}: has no labelled slice in {labels_path}" for name in sizes if name not in runs])

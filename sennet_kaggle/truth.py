@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -12,39 +12,44 @@ from .errors import InputError, warn
 from .rle import check_size, rle_decode
 from .submission import read_unique_rows
 from .tiff import read_mask
-from .volume import consecutive_runs, find_volumes, kidney_dir_of, kidney_names, natural_key, open_labels
+from .volume import consecutive_runs, find_volumes, kidney_dir_of, natural_key, open_labels, slice_stems
 
 Size = tuple[int, int]
 Rows = Mapping[str, Mapping[str, str]]
+Known = Mapping[str, str]
 
 _TWINS = {"_sparse": "_dense", "_dense": "_sparse"}
 
 
-def kidney_of(slice_id: str, known: Iterable[str] = ()) -> str:
+def kidney_of(slice_id: str, known: Known = {}) -> str:  # noqa: B006 (only read)
     """The kidney of a slice id, which is `<kidney>_<stem>`.
 
     Args:
         slice_id: as in a submission.
-        known: names of kidneys, where folders tell them; of any other kidney the stem is taken to have no "_".
+        known: see `known_kidneys`; of any other slice the stem is taken to have no "_".
     """
-    begins = (name for name in known if slice_id.startswith(f"{name}_"))
-    return max(begins, key=len, default=slice_id.rpartition("_")[0])
+    begin = slice_id.rpartition("_")[0]
+    return known.get(begin, begin)
 
 
-def known_kidneys(labels_path: Path | str | None = None, data_dir: Path | str | None = None) -> set[str]:
-    """The names of kidneys that folders tell, and those of their sparse and dense twins.
+def known_kidneys(labels_path: Path | str | None = None, data_dir: Path | str | None = None) -> Known:
+    """What folders tell of which kidney a slice is: k_1 has k_1_slice_0001, and so all that begin with k_1_slice.
 
     Args:
-        labels_path: as for `open_truth`; a csv tells none.
+        labels_path: as for `open_truth`; a csv tells nothing.
         data_dir: a folder in the competition's layout.
+
+    Returns:
+        The kidney by what stands before the last "_" of an id, for sparse and dense twins as well.
     """
-    names = kidney_names(data_dir) if data_dir is not None else set()
+    stems = slice_stems(data_dir) if data_dir is not None else []
     if labels_path is not None and Path(labels_path).is_dir():
-        names |= {kidney_dir_of(path).name for path in open_labels(labels_path).values()}
-    return names | {twin for name in names if (twin := _twin_of(name))}
+        stems += [(kidney_dir_of(path).name, path.stem) for path in open_labels(labels_path).values()]
+    stems += [(twin, stem) for name, stem in stems if (twin := _twin_of(name))]
+    return {f"{name}_{stem}".rpartition("_")[0]: name for name, stem in stems}
 
 
-def runs_by_kidney(slice_ids: Iterable[str], known: Iterable[str] = ()) -> dict[str, list[list[str]]]:
+def runs_by_kidney(slice_ids: Iterable[str], known: Known) -> dict[str, list[list[str]]]:
     """Splits ids into kidneys, and those into runs of consecutive slices, in order of depth.
 
     The order of the ids does not matter; `known` is as for `kidney_of`.
@@ -70,8 +75,8 @@ class Truth:
     """(H, W) by kidney, where it is known before a label is read."""
     is_submission: bool = False
     """Whether the labels are the rows of a csv."""
-    known: frozenset[str] = frozenset()
-    """Names of kidneys, as for `kidney_of`."""
+    known: Known = field(default_factory=dict)
+    """As for `kidney_of`."""
 
     def kidney_of(self, slice_id: str) -> str:
         return kidney_of(slice_id, self.known)
@@ -101,7 +106,7 @@ def open_truth(
     kidneys: Iterable[str],
     size: Sequence[str] = (),
     known_sizes: Mapping[str, Mapping[str, Size]] | None = None,
-    known: Iterable[str] = (),
+    known: Known = {},  # noqa: B006 (only read)
 ) -> Truth:
     """Opens the labels of some kidneys, or a submission that is taken for the truth, without reading a mask.
 
@@ -113,13 +118,13 @@ def open_truth(
         kidneys: whose labels are wanted; their names stand in the ids that come back.
         size: see `parse_sizes`.
         known_sizes: (H, W) by kidney, by the name of what tells it; all must agree.
-        known: names of kidneys, as for `kidney_of`.
+        known: as for `kidney_of`.
 
     Raises:
         InputError: neither a folder with labels nor a submission, no label of any kidney, or the size of the masks
             is not known or told in two ways.
     """
-    labels_path, kidneys, known = Path(labels_path), set(kidneys), frozenset(known)
+    labels_path, kidneys = Path(labels_path), set(kidneys)
     is_folder = labels_path.is_dir()
     labels = open_labels(labels_path) if is_folder else read_unique_rows(labels_path)
     kidney_by_id = {slice_id: kidney_of(slice_id, known) for slice_id in labels}
@@ -243,7 +248,7 @@ def sizes_of_images(data_dir: Path | str, kidneys: Iterable[str]) -> dict[str, S
     )
 
 
-def sizes_of_rows(rows: Rows, path: Path | str, known: Iterable[str] = ()) -> dict[str, Size]:
+def sizes_of_rows(rows: Rows, path: Path | str, known: Known = {}) -> dict[str, Size]:  # noqa: B006 (only read)
     """Reads the size of each kidney's masks from the columns height and width; none where there are none.
 
     `known` is as for `kidney_of`.

@@ -192,10 +192,12 @@ def kidney_dir_of(label_path: Path) -> Path:
     return Path(os.path.abspath(label_path.parent.parent))
 
 
-def kidney_names(data_dir: Path | str) -> set[str]:
-    """The names of all kidneys' folders in a folder in the competition's layout; none where it has no split."""
+def slice_stems(data_dir: Path | str) -> list[tuple[str, str]]:
+    """Kidney and stem of every image and label of a folder in the competition's layout; none where it has no split."""
     splits = [Path(data_dir) / split for split in ("train", "test")]
-    return {path.name for split_dir in filter(is_folder, splits) for path in find_folders(split_dir)}
+    kidney_dirs = [path for split_dir in filter(is_folder, splits) for path in find_folders(split_dir)]
+    kinds = ("images", "labels")
+    return [(each.name, path.stem) for each in kidney_dirs for kind in kinds for path in find_slices(each / kind)]
 
 
 def find_slices(slices_dir: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from sennet_kaggle.score import (
 )
 from sennet_kaggle.score_csv import score_submission
 from sennet_kaggle.surface_dice import AREA_OF_CODE, surface_dice
-from sennet_kaggle.truth import Truth, open_truth, parse_sizes
+from sennet_kaggle.truth import Truth, kidney_of, known_kidneys, open_truth, parse_sizes
 
 SHAPE = (5, 30, 41)
 
@@ -301,6 +301,11 @@ def test_slices_whose_names_hold_an_underscore(tmp_path, masks, caplog):
     assert list(by_names.kidneys) == ["a_1_dense_x", "a_1_dense_y", "b_dense_x", "b_dense_y"]
 
 
+def test_another_kidney_that_begins_like_a_known_one(labels_dir):
+    known = known_kidneys(labels_dir, labels_dir)
+    assert kidney_of("a_1_voi_0000", known) == "a_1_voi" and kidney_of("a_1_0007", known) == "a_1"
+
+
 def test_a_row_per_slice(submission_path, labels_dir, masks, capsys):
     assert main(["score", "--submission", str(submission_path), "--labels", str(labels_dir), "--per-slice"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -351,8 +356,8 @@ def test_no_label_counts_for_two_kidneys(tmp_path, masks, caplog):
 
 
 def test_missing_rows_are_refused_with_labelled_only_too(tmp_path, labels_dir, masks):
-    path = write_csv(tmp_path / "s.csv", rows_of(masks, 1)[:-1])
-    with pytest.raises(InputError, match="has 1 problem.*b_0004: is missing"):
+    path = write_csv(tmp_path / "s.csv", [*rows_of(masks, 1)[:-1], ("b_0900", "1 0")])
+    with pytest.raises(InputError, match="has 1 problem.*b_0004: is missing$"):  # it need not be advised
         score_submission(path, labels_dir, labelled_only=True)
 
 
