@@ -63,7 +63,7 @@ def predict(
     from .distributed import join_processes
     from .files import check_output, making_dir, shipped_checkpoints
     from .predict import load_predictors, predict_rows
-    from .probability import check_room
+    from .probability import check_room, note_learned
     from .provenance import stamp_images, warn_of_learned_volumes, write_origin
     from .submission import write_submission
     from .volume import find_volumes
@@ -75,14 +75,15 @@ def predict(
     predictors = load_predictors(checkpoints, inference)
     keeping = nullcontext() if save_probability is None else making_dir(save_probability)
     with keeping, join_processes() as share:
-        if share.rank == 0:
-            warn_of_learned_volumes(checkpoints, volumes, data_dir)
+        learned = warn_of_learned_volumes(checkpoints, volumes, data_dir) if share.rank == 0 else {}
         rows = predict_rows(volumes, predictors, inference, save_probability, share)
         rows = share.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
         if rows is not None:
             print(f"{output}: {write_submission(output, rows)} rows")
             stamps = {volume.name: stamp_images(volume) for volume in volumes}
             write_origin(output, "predict", checkpoints, inference, stamps)
+            if save_probability is not None:
+                note_learned(save_probability, volumes, learned)
 
 
 @app.command
@@ -140,7 +141,8 @@ def score(
     Args:
         submission: The csv to score.
         labels: A folder with <kidney>/labels/*.tif (or train/ above them), or another submission taken for the truth.
-            A kidney NAME_sparse without labels is scored by those of NAME_dense, and the other way round.
+            A kidney NAME_sparse without labels is scored by those of NAME_dense, and the other way round. Kidneys of
+            which SUBMISSION has no row are left out.
         size: Size of the masks where LABELS is a csv and neither csv has the columns height and width: for each
             kidney as in kidney_5=1303x912 (rows x columns); for a single kidney 1303x912 does.
         data_dir: A folder in the competition's layout whose images tell the size of the masks instead.

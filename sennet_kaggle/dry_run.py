@@ -1,4 +1,4 @@
-"""The whole submission at home: build the notebook, run it in a Kaggle-like tree without network, score it."""
+"""The whole submission locally: build the notebook, run it in a Kaggle-like tree without network, score it."""
 
 import importlib.util
 import json
@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from .errors import InputError
@@ -19,7 +18,7 @@ from .faults import Faults
 from .files import check_output_dir, make_dir, shipped_checkpoints, write_whole
 from .metrics import dice_counts
 from .phantom import Phantom, write_phantom
-from .report import figure_of_slices, figure_to_png, score_table, segmented_slice
+from .report import figure_of_slices, figure_to_png, score_table, segmented_slice, spread
 from .steady import SteadyVolume
 from .submission import read_submission, refuse, validate_submission
 from .volume import Volume, find_volumes, open_volumes
@@ -29,7 +28,6 @@ _OUTPUTS = ("submission.csv", "submission.json", "sennet.ipynb", "scores.csv", "
 _NOTE_NAME, _MADE_BY = ".dry-run.json", "sennet_kaggle dry-run, which deletes these paths when it runs again"
 _SECONDS_TO_END = 15.0
 REPOSITORY = Path(__file__).resolve().parent.parent
-_PICTURED_SLICES = 4
 # Kaggle's mount points in its two layouts; the owner's name does not matter to the kernel.
 _MOUNTS = {
     "old": ("blood-vessel-segmentation", "sennet-kaggle-checkpoints"),
@@ -196,9 +194,7 @@ def score(submission_path: Path, volumes: Sequence[Volume], output_dir: Path) ->
         counts = [dice_counts(slice_.mask_gt, slice_.mask_pred) for slice_ in segmented]
         table = score_table([volume.slice_ids[z] for volume, z in labelled], counts)
         write_whole(output_dir / "scores.csv", table.to_csv(index=False).encode())
-    candidates = labelled or places
-    spread = np.unique(np.linspace(0, len(candidates) - 1, _PICTURED_SLICES).round().astype(int))
-    pictured = [segmented_slice(*candidates[i], rles) for i in spread]
+    pictured = [segmented_slice(*place, rles) for place in spread(labelled or places)]
     picture_path = output_dir / "slices.png"
     write_whole(picture_path, figure_to_png(figure_of_slices(pictured)))
     return table, picture_path

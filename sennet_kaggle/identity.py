@@ -168,22 +168,26 @@ def record_images(path: Path | str, data_dir: Path | str) -> None:
     replace_card(path, replace(card, image_digests=digest_slices(places)))
 
 
-def warn_of_learned(cards: Sequence[Card], places: Places, data_dir: Path | str | None = None) -> None:
-    """Says in a line that slices were learned from, as `what_was_seen` finds them; by name where one is damaged."""
+def warn_of_learned(cards: Sequence[Card], places: Places, data_dir: Path | str | None = None) -> Mapping[str, str]:
+    """Says in a line that slices were learned from, as `what_was_seen` finds them; by name where one is damaged.
+
+    Returns:
+        By slice id, the slice that the model has learned from.
+    """
     try:
-        tell_learned(what_was_seen(cards, places, data_dir).learned, len(places))
+        return tell_learned(what_was_seen(cards, places, data_dir).learned, len(places))
     except InputError:  # which the work itself will refuse or survive
-        warn_of_learned_names(cards, places)
+        return warn_of_learned_names(cards, places)
 
 
-def warn_of_learned_names(cards: Sequence[Card], slice_ids: Iterable[str]) -> None:
+def warn_of_learned_names(cards: Sequence[Card], slice_ids: Iterable[str]) -> Mapping[str, str]:
     """As `warn_of_learned`, for slices of which there are names alone."""
     slice_ids, by_name = list(slice_ids), _by_name(slice_id for card in cards for slice_id in card.trained_on)
-    tell_learned({each: by_name[_plain(each)] for each in slice_ids if _plain(each) in by_name}, len(slice_ids))
+    return tell_learned({each: by_name[_plain(each)] for each in slice_ids if _plain(each) in by_name}, len(slice_ids))
 
 
-def tell_learned(learned: Mapping[str, str], slices: int) -> None:
-    """Warns that some of so many slices were learned from."""
+def tell_learned(learned: Mapping[str, str], slices: int) -> Mapping[str, str]:
+    """Warns that some of so many slices were learned from, and returns these."""
     if learned:
         slice_id, twin = next(iter(learned.items()))
         first = slice_id if slice_id == twin else f"{slice_id}, as {twin}"
@@ -191,6 +195,7 @@ def tell_learned(learned: Mapping[str, str], slices: int) -> None:
             f"{len(learned)} of {slices} slices were learned from by the model ({first}"
             f"{' and more' * (len(learned) > 1)}): a score on them says little of other kidneys"
         )
+    return learned
 
 
 def _shared(

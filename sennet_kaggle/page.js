@@ -15,6 +15,7 @@
     dice_mean: ["Dice, mean", "--label"],
     dice_without_largest: ["Dice, without the largest", "--fourth"],
     surface_dice: ["Surface Dice", "--third"],
+    surface_dice_2d_1px: ["Surface Dice in 2D at 1 px", "--fifth"],
   };
   const MESHES = { prediction: ["Prediction", "--prediction"], label: ["Label", "--label"] };
   const CACHED = 16; // decoded slices kept

@@ -34,7 +34,7 @@ MESH_SIDE = 224  # voxels along the longest side of the 3D view's volume
 MAX_TRIANGLES = 150_000  # of a kidney's meshes together
 _MIN_TREE_SLICES, _MIN_TRIANGLES = 3, 100
 _SAMPLES = 24  # slices looked at before the first is written
-_CURVES = ("dice_pooled", "dice_mean", "dice_without_largest", "surface_dice")
+_CURVES = ("dice_pooled", "dice_mean", "dice_without_largest", "surface_dice", "surface_dice_2d_1px")
 
 
 class Pictures(NamedTuple):
@@ -80,8 +80,8 @@ def write_page(
         volumes: the kidneys, labelled or not, at least one.
         rles: run-length encodings of the prediction by slice id; further ids are ignored.
         history: a training run's metrics.csv: columns epoch, loss, held_out_dice (missing where not looked at).
-        sweep: columns threshold and any of dice_pooled, dice_mean, dice_without_largest, surface_dice; its
-            `attrs` may have plateau_low and plateau_high.
+        sweep: columns threshold and any of dice_pooled, dice_mean, dice_without_largest, surface_dice,
+            surface_dice_2d_1px; its `attrs` may have plateau_low and plateau_high.
         notes: sentences for its top, such as what made the prediction.
         max_bytes: the file's size at most; slices are scaled and compressed until they fit.
 

@@ -4,14 +4,14 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .errors import InputError
-from .files import check_output_dir, format_size, make_dir, open_reserved, replacing
+from .files import check_output_dir, format_size, make_dir, open_reserved, replacing, write_whole
 from .volume import Volume
 
 # A threshold t keeps what is stored above 255 t; the values between are 0.4 % wide.
@@ -26,6 +26,8 @@ class ProbabilityVolume:
     slice_ids: list[str]
     levels: np.ndarray
     """(D, H, W) uint8: 0 for probability 0, 255 for 1."""
+    learned: dict[str, str] = dataclasses.field(default_factory=dict)
+    """What `note_learned` was given for slices of it."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,20 @@ def save_probability(
         levels.flush()
 
 
+def note_learned(probability_dir: Path | str, volumes: Sequence[Volume], learned: Mapping[str, str]) -> None:
+    """Adds to kept probabilities which slices the model has learned from.
+
+    Args:
+        probability_dir: of `save_probability`.
+        volumes: the kidneys.
+        learned: by slice id, the slice that was learned from (see `identity.warn_of_learned`).
+    """
+    for volume in volumes:
+        _, ids_path = kept_paths(probability_dir, volume)
+        theirs = {slice_id: learned[slice_id] for slice_id in volume.slice_ids if slice_id in learned}
+        write_whole(ids_path, json.dumps({"slice_ids": volume.slice_ids, "learned": theirs}).encode())
+
+
 def check_room(probability_dir: Path | str, volumes: Sequence[Volume]) -> None:
     """Checks before the work that the probabilities of kidneys can be kept.
 
@@ -152,7 +168,8 @@ def open_probabilities(probability_dir: Path | str) -> list[ProbabilityVolume]:
 def _open(path: Path) -> ProbabilityVolume:
     try:
         levels = np.load(path, mmap_mode="r", allow_pickle=False)
-        slice_ids = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["slice_ids"]
+        fields = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        slice_ids, learned = fields["slice_ids"], dict(fields.get("learned", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read as probabilities ({error}): predict again") from error
     if levels.dtype != np.uint8 or levels.ndim != 3 or len(levels) != len(slice_ids):
@@ -160,4 +177,4 @@ def _open(path: Path) -> ProbabilityVolume:
             f"{path} is not a probability volume: expected {len(slice_ids)} slices of uint8, "
             f"found {levels.dtype} {levels.shape}"
         )
-    return ProbabilityVolume(path.stem, slice_ids, levels)
+    return ProbabilityVolume(path.stem, slice_ids, levels, learned)

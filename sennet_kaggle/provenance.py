@@ -21,7 +21,7 @@ from .errors import InputError, one_line, warn
 from .files import write_whole
 from .identity import warn_of_learned, warn_of_learned_names
 from .submission import read_submission
-from .volume import Volume, open_labels, open_volume
+from .volume import Volume, kidney_dir_of, open_labels, open_volume
 
 _PACKAGES = ("torch", "numpy", "tifffile", "safetensors", "timm", "transformers")
 
@@ -88,7 +88,7 @@ class Origin:
         thresholds = [card.threshold for card in self.cards]
         models = [card.model for card in self.cards]
         how = self.inference.describe(f"{sum(thresholds) / max(len(thresholds), 1):g}", models)
-        return f"by {names}; {how}" + f"; {len(self.dropped)} times less, for lack of time" * bool(self.dropped)
+        return f"by {names}; {how}" + f"; dropped for lack of time: {'; '.join(self.dropped)}" * bool(self.dropped)
 
 
 def write_origin(
@@ -131,15 +131,17 @@ def read_origin(submission_path: Path) -> Origin | None:
     if not submission_path.is_file() or fields.get("submission_sha256") not in (None, hash_file(submission_path)):
         return None
     try:
-        return Origin(
+        origin = Origin(
             made_by=fields.get("made_by", "notebook"),
             package_sha256=fields["package_sha256"],
             checkpoints={each["sha256"]: each["file"] for each in fields["checkpoints"]},
             cards=[card_from_fields(each["card"]) for each in fields["checkpoints"]],
             inference=Inference(**(fields.get("inference") or fields["settings"]["inference"])),
-            images=fields.get("images", {}),
-            dropped=fields.get("dropped", []),
+            images=dict(fields.get("images", {})),
+            dropped=list(map(str, fields.get("dropped", []))),
         )
+        origin.inference.check()
+        return origin
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -152,10 +154,10 @@ def stamp_images(volume: Volume) -> str:
 
 def warn_of_learned_volumes(
     checkpoint_paths: Sequence[Path | str], volumes: Sequence[Volume], data_dir: Path | str | None
-) -> None:
-    """Says in a line that slices of kidneys were learned from by checkpoints that segment them."""
+) -> Mapping[str, str]:
+    """Says in a line that slices of kidneys were learned from by checkpoints that segment them, and returns these."""
     places = {each: (volume, z) for volume in volumes for z, each in enumerate(volume.slice_ids)}
-    warn_of_learned([read_card(path) for path in checkpoint_paths], places, data_dir)
+    return warn_of_learned([read_card(path) for path in checkpoint_paths], places, data_dir)
 
 
 def warn_if_learned(submission_path: Path, labels_path: Path) -> None:
@@ -180,7 +182,7 @@ def warn_if_learned(submission_path: Path, labels_path: Path) -> None:
 def _labelled_places(labels_path: Path) -> dict[str, tuple[Volume, int]]:
     """The labelled slices that have images there as well."""
     places = {}
-    for kidney_dir in sorted({path.parent.parent.resolve() for path in open_labels(labels_path).values()}):
+    for kidney_dir in sorted(set(map(kidney_dir_of, open_labels(labels_path).values()))):
         with suppress(InputError):  # labels without images, which can be scored all the same
             volume = open_volume(kidney_dir)
             places |= {each: (volume, z) for z, each in enumerate(volume.slice_ids) if volume.is_labelled(z)}

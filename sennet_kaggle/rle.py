@@ -119,8 +119,14 @@ def parse_runs(rle: str) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             "RLE must hold starts of at least 1, found 0: pixels are counted from 1, so add 1 to each start"
         )
-    if numbers.min() < 1 or ends.min() < 1:  # a number beyond int64 wraps round to a negative end
-        raise InputError("RLE must hold starts and lengths of at least 1 (pixels are counted from 1)")
+    if numbers.min() < 1:
+        at = int(np.argmax(lengths < 1))
+        raise InputError(
+            f"RLE must hold lengths of at least 1, found {starts[at] + 1} {lengths[at]}: leave out empty runs; "
+            f"{EMPTY_RLE!r} stands alone"
+        )
+    if ends.min() < 1:  # a number beyond int64 wraps round to a negative end
+        raise InputError(f"RLE out of range: no slice has more than {MAX_PIXELS} pixels")
     if (starts[1:] < ends[:-1]).any():
         at = int(np.argmax(starts[1:] < ends[:-1]))
         how = "overlap" if starts[at + 1] >= starts[at] else "are not in ascending order"
@@ -130,18 +136,20 @@ def parse_runs(rle: str) -> tuple[np.ndarray, np.ndarray]:
     return starts, ends
 
 
-class ColumnCheck:
-    """Tells masks whose pixels were numbered column by column, which decode without an error to another picture.
+class MaskCheck:
+    """Tells masks that decode without an error to another picture: inverted, or numbered column by column.
 
     Vessels are wider than a pixel, so most of a mask's pixels have one below them: `width` further on when pixels
     are numbered row by row, `height` further on when they are numbered column by column. (A square mask tells nothing.)
     """
 
     def __init__(self) -> None:
-        self._by_rows = self._by_columns = 0
+        self._by_rows = self._by_columns = self._vessel = self._pixels = 0
 
     def add(self, mask: np.ndarray) -> None:
-        """Counts the neighbours of a decoded mask, (H, W) bool, until there are enough to tell."""
+        """Counts the pixels of a decoded mask, (H, W) bool, and its neighbours until there are enough to tell."""
+        self._pixels += mask.size
+        self._vessel += np.count_nonzero(mask)
         if self._by_rows + self._by_columns > _ENOUGH_NEIGHBOURS:
             return
         height, width = mask.shape
@@ -150,7 +158,17 @@ class ColumnCheck:
         self._by_columns += np.count_nonzero(pixels[height:] & pixels[:-height])
 
     @property
-    def found(self) -> bool:
+    def vessel_share(self) -> float:
+        """Of all pixels of the masks so far, 0..1."""
+        return self._vessel / max(self._pixels, 1)
+
+    @property
+    def inverted(self) -> bool:
+        """Whether the masks so far mark more than half of all pixels, which no kidney's vessels are."""
+        return self.vessel_share > 0.5
+
+    @property
+    def by_columns(self) -> bool:
         """Whether far more pixels of the masks so far hang together by columns than by rows."""
         return self._by_columns > max(2 * self._by_rows, _LEAST_NEIGHBOURS)
 

@@ -10,10 +10,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from .errors import InputError, warn
-from .rle import ColumnCheck, rle_decode
+from .rle import MaskCheck, rle_decode
 from .score import KidneyScorer, Scores, add_remark
-from .submission import read_unique_rows, refuse, warn_of_columns
-from .truth import Truth, kidney_of, open_truth, runs_by_kidney, sizes_of_images, sizes_of_rows
+from .submission import read_unique_rows, refuse, warn_of_masks
+from .truth import Truth, kidney_of, known_kidneys, open_truth, sizes_of_images, sizes_of_rows
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,12 @@ def score_submission(
         InputError: ids are missing, extra or repeated, a row is malformed, or a mask does not fit; each is named.
     """
     rles = read_unique_rows(submission_path)
-    kidneys = set(map(kidney_of, rles))
-    sizes = {str(submission_path): sizes_of_rows(rles, submission_path)}
+    known = known_kidneys(labels_path, data_dir)
+    kidneys = {kidney_of(slice_id, known) for slice_id in rles}
+    sizes = {str(submission_path): sizes_of_rows(rles, submission_path, known)}
     if data_dir is not None:
         sizes[f"the images of {data_dir}"] = sizes_of_images(data_dir, sorted(kidneys))
-    truth = open_truth(labels_path, kidneys, size, sizes)
+    truth = open_truth(labels_path, kidneys, size, sizes, known)
     scored, left_out = _choose_slices(submission_path, rles, truth, labelled_only)
     scorers = _score_slices(submission_path, labels_path, rles, truth, scored, centerlines)
     kidneys = {
@@ -74,20 +75,23 @@ def _choose_slices(
     unlabelled = [slice_id for slice_id in rles if slice_id not in truth.labels]
     # Of a dense kidney that is scored by the labels of its sparse twin, the other slices were never asked for.
     of_twin = {kidney for kidney, name in truth.label_kidneys.items() if name != kidney and name.endswith("_sparse")}
-    missing = [slice_id for slice_id in truth.labels if slice_id not in rles and kidney_of(slice_id) not in of_twin]
+    missing = [
+        slice_id for slice_id in truth.labels if slice_id not in rles and truth.kidney_of(slice_id) not in of_twin
+    ]
     problems = [f"{slice_id}: is missing" for slice_id in missing]
     if not labelled_only:
         problems += _unlabelled_problems(unlabelled, truth)
-    refuse(path, problems, "; --labelled-only leaves out slices without a label" if unlabelled else "")
+    remedy = "; --labelled-only leaves out slices without a label" if unlabelled and not labelled_only else ""
+    refuse(path, problems, remedy)
     scored = [slice_id for slice_id in truth.labels if slice_id in rles]
-    left_out = Counter(map(kidney_of, unlabelled))
+    left_out = Counter(map(truth.kidney_of, unlabelled))
     if not scored:
         raise InputError(
             f"{path} has no labelled slice: expected at least one of {', '.join(list(truth.labels)[:3])}, …"
         )
     for kidney in left_out.keys() - truth.label_kidneys.keys():
         warn(f"{path}: {kidney} has no label; its {left_out[kidney]} rows are not scored")
-    runs_of = runs_by_kidney(scored)
+    runs_of = truth.runs(scored)
     for kidney, runs in runs_of.items():
         if len(runs) > 1:
             warn(f"{kidney} has no slices to score between {runs[0][-1]} and {runs[1][0]} ({len(runs)} runs in all)")
@@ -97,10 +101,11 @@ def _choose_slices(
 def _unlabelled_problems(slice_ids: Iterable[str], truth: Truth) -> list[str]:
     """A line per slice of a kidney with labels, and one for each kidney without any."""
     slice_ids = list(slice_ids)
-    kidneys = Counter(kidney for kidney in map(kidney_of, slice_ids) if kidney not in truth.label_kidneys)
-    shown = [repr(slice_id)[1:-1][:100] for slice_id in slice_ids if kidney_of(slice_id) not in kidneys]
+    kidneys = Counter(kidney for kidney in map(truth.kidney_of, slice_ids) if kidney not in truth.label_kidneys)
+    shown = [repr(slice_id)[1:-1][:100] for slice_id in slice_ids if truth.kidney_of(slice_id) not in kidneys]
     return [f"{slice_id}: has no label" for slice_id in shown] + [
-        f"{repr(kidney)[1:-1][:100]}: has no label for any of its {count} rows" for kidney, count in kidneys.items()
+        f"{repr(kidney)[1:-1][:100] or 'an id without a kidney'}: has no label for any of its {count} rows"
+        for kidney, count in kidneys.items()
     ]
 
 
@@ -113,7 +118,8 @@ def _score_slices(
     centerlines: bool,
 ) -> dict[str, KidneyScorer]:
     scorers = {kidney: KidneyScorer(centerlines) for kidney in scored}
-    checks, fit = {submission_path: ColumnCheck(), labels_path: ColumnCheck()}, _FitCheck()
+    checks = {path: MaskCheck() for path in (submission_path, *([labels_path] if truth.is_submission else []))}
+    fit = _FitCheck()
     problems = []
     runs = [(kidney, run) for kidney, runs in scored.items() for run in runs]
     with tqdm(total=sum(len(run) for _, run in runs), unit="slice", desc="scoring", mininterval=1.0) as progress:
@@ -127,13 +133,14 @@ def _score_slices(
                     problems.append(f"{slice_id}: {error}")
                     continue
                 scorers[kidney].update(mask_gt, mask_pred, begins_run=slice_id == run[0])
-                checks[submission_path].add(mask_pred)
-                checks[labels_path].add(mask_gt)
+                for check, mask in zip(checks.values(), (mask_pred, mask_gt), strict=False):
+                    check.add(mask)
                 fit.add(mask_gt, mask_pred)
     refuse(submission_path, problems)
-    fit.warn(submission_path)
+    if not checks[submission_path].inverted:
+        fit.warn(submission_path)
     for path, check in checks.items():
-        warn_of_columns(path, check)
+        warn_of_masks(path, check)
     return scorers
 
 
@@ -148,7 +155,7 @@ class _FitCheck:
         pixels_gt, pixels_pred = mask_gt.ravel(), mask_pred.ravel()
         self._common += np.count_nonzero(pixels_gt & pixels_pred)
         self._further_on += np.count_nonzero(pixels_gt[1:] & pixels_pred[:-1])
-        if mask_gt.shape[0] == mask_gt.shape[1]:  # of which `ColumnCheck` can tell nothing
+        if mask_gt.shape[0] == mask_gt.shape[1]:  # of which `MaskCheck` can tell nothing
             self._turned += np.count_nonzero(mask_gt & mask_pred.T)
 
     def warn(self, path: Path | str) -> None:

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from .errors import InputError, one_line, warn
 from .files import replacing
-from .rle import ColumnCheck, rle_decode
+from .rle import MaskCheck, rle_decode
 from .volume import Volume
 
 HEADER = ["id", "rle"]
@@ -127,7 +127,7 @@ def read_unique_rows(path: Path | str) -> dict[str, dict[str, str]]:
 def validate_submission(path: Path | str, volumes: Iterable[Volume]) -> list[str]:
     """Checks that Kaggle would accept a submission: exactly id,rle, every test slice once, each mask decodable.
 
-    Rows in another order, and masks that look numbered column by column, are valid; a warning says so.
+    Rows in another order, and masks that look inverted or numbered column by column, are valid; a warning says so.
 
     Args:
         path: the csv.
@@ -141,7 +141,7 @@ def validate_submission(path: Path | str, volumes: Iterable[Volume]) -> list[str
     """
     slices = {slice_id: (volume, z) for volume in volumes for z, slice_id in enumerate(volume.slice_ids)}
     columns: list[str] = []
-    problems, lengths, check = [], {}, ColumnCheck()
+    problems, lengths, check = [], {}, MaskCheck()
     for row in read_rows(path, columns):
         slice_id, rle = row["id"], row["rle"]
         if slice_id not in slices:
@@ -157,7 +157,7 @@ def validate_submission(path: Path | str, volumes: Iterable[Volume]) -> list[str
                 problems.append(f"{slice_id}: {error}")
     if not problems and len(lengths) == len(slices):
         _remark_on_order(path, list(lengths), list(slices))
-    warn_of_columns(path, check)
+    warn_of_masks(path, check)
     missing = [f"{slice_id}: is missing" for slice_id in slices if slice_id not in lengths]
     if not lengths and not problems:
         missing = [f"has no rows: expected {len(slices)} below the columns id,rle"]
@@ -174,9 +174,14 @@ def refuse(path: Path | str, problems: Iterable[str], remedy: str = "") -> None:
         )
 
 
-def warn_of_columns(path: Path | str, check: ColumnCheck) -> None:
-    """Says when the masks of a file were numbered column by column."""
-    if check.found:
+def warn_of_masks(path: Path | str, check: MaskCheck) -> None:
+    """Says when the masks of a file are inverted, or were numbered column by column."""
+    if check.inverted:
+        warn(
+            f"{path}: the masks mark {check.vessel_share:.0%} of all pixels as vessel: if they are inverted, encode "
+            "the vessels, not what is around them"
+        )
+    elif check.by_columns:
         warn(
             f"{path}: the masks would fit column by column, but pixels are numbered row by row (left to right, then "
             "down): encode mask.ravel(), without a transpose and without order='F', and do not swap height and width"
@@ -197,6 +202,9 @@ def _open_text(path: Path | str) -> TextIO:
 
 def _cause(header: Sequence[str]) -> str:
     """Why a header is not that of a submission, and what to do, where that can be told."""
+    twice = next((name for name in HEADER if header.count(name) > 1), None)
+    if twice:
+        return f": {twice} comes twice"
     line = ",".join(header)
     for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if separator in line:

@@ -11,12 +11,13 @@ from tqdm import tqdm
 from .config import THRESHOLDS
 from .errors import InputError
 from .files import check_output_dir, make_dir, write_whole
+from .identity import tell_learned
 from .metrics import largest_object
 from .probability import LEVELS, ProbabilityVolume, open_probabilities
 from .report import figure_to_png, format_table
 from .score import KidneyScorer, add_remark, leaderboard_remarks, mean_scores
 from .submission import refuse
-from .truth import Truth, open_truth, runs_by_kidney
+from .truth import Truth, known_kidneys, open_truth
 
 METRICS = ("surface_dice", "surface_dice_2d_1px", "dice_pooled", "dice_mean", "dice_without_largest", "cl_dice")
 _PLATEAU_LOSS = 0.01
@@ -49,8 +50,10 @@ def sweep_thresholds(
         raise InputError(f"thresholds must ascend within 0..1 (1 excluded), got {list(thresholds)}")
     kidneys = open_probabilities(probability_dir)
     sizes = {kidney.name: kidney.levels.shape[1:] for kidney in kidneys}
-    truth = open_truth(labels_path, sizes, known_sizes={str(probability_dir): sizes})
-    runs = runs_by_kidney(truth.labels.keys() & {slice_id for kidney in kidneys for slice_id in kidney.slice_ids})
+    theirs = {slice_id.rpartition("_")[0]: kidney.name for kidney in kidneys for slice_id in kidney.slice_ids}
+    known = {**known_kidneys(labels_path), **theirs}
+    truth = open_truth(labels_path, sizes, known_sizes={str(probability_dir): sizes}, known=known)
+    runs = truth.runs(truth.labels.keys() & {slice_id for kidney in kidneys for slice_id in kidney.slice_ids})
     refuse(probability_dir, [f"{name}: has no labelled slice in {labels_path}" for name in sizes if name not in runs])
     apart = [name for name in sizes if len(runs[name]) > 1 and max(map(len, runs[name])) == 1]
     if metric == "surface_dice" and apart:
@@ -58,8 +61,11 @@ def sweep_thresholds(
             f"surface_dice needs labelled slices that are neighbours, and {', '.join(apart)} has none: "
             "choose --metric surface_dice_2d_1px"
         )
+    scored = {slice_id for of_kidney in runs.values() for run in of_kidney for slice_id in run}
+    learned = {each: twin for kidney in kidneys for each, twin in kidney.learned.items() if each in scored}
+    tell_learned(learned, len(scored))
     by_kidney = {}
-    with tqdm(total=sum(map(len, sum(runs.values(), []))), unit="slice", desc="sweeping", mininterval=1.0) as progress:
+    with tqdm(total=len(scored), unit="slice", desc="sweeping", mininterval=1.0) as progress:
         for kidney in kidneys:
             scorers = {threshold: KidneyScorer(centerlines) for threshold in thresholds}
             by_kidney[kidney.name] = _sweep_kidney(kidney, truth, runs[kidney.name], scorers, progress)

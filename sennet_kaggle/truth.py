@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -12,30 +12,55 @@ from .errors import InputError, warn
 from .rle import check_size, rle_decode
 from .submission import read_unique_rows
 from .tiff import read_mask
-from .volume import consecutive_runs, find_volumes, natural_key, open_labels
+from .volume import consecutive_runs, find_volumes, kidney_dir_of, natural_key, open_labels, slice_stems
 
 Size = tuple[int, int]
 Rows = Mapping[str, Mapping[str, str]]
+Known = Mapping[str, str]
 
 _TWINS = {"_sparse": "_dense", "_dense": "_sparse"}
 
 
-def kidney_of(slice_id: str) -> str:
-    """The kidney of a slice id, which is `<kidney>_<stem>`."""
-    return slice_id.rpartition("_")[0]
+def kidney_of(slice_id: str, known: Known = {}) -> str:  # noqa: B006 (only read)
+    """The kidney of a slice id, which is `<kidney>_<stem>`.
+
+    Args:
+        slice_id: as in a submission.
+        known: see `known_kidneys`; of any other slice the stem is taken to have no "_".
+    """
+    begin = slice_id.rpartition("_")[0]
+    return known.get(begin, begin)
 
 
-def in_stack_order(slice_ids: Iterable[str]) -> list[str]:
-    """Sorts ids by kidney, then by the number of the slice, whatever the order of a file's rows."""
-    return sorted(slice_ids, key=lambda slice_id: (natural_key(kidney_of(slice_id)), natural_key(slice_id)))
+def known_kidneys(labels_path: Path | str | None = None, data_dir: Path | str | None = None) -> Known:
+    """What folders tell of which kidney a slice is: k_1 has k_1_slice_0001, and so all that begin with k_1_slice.
+
+    Args:
+        labels_path: as for `open_truth`; a csv tells nothing.
+        data_dir: a folder in the competition's layout.
+
+    Returns:
+        The kidney by what stands before the last "_" of an id, for sparse and dense twins as well.
+    """
+    stems = slice_stems(data_dir) if data_dir is not None else []
+    if labels_path is not None and Path(labels_path).is_dir():
+        stems += [(kidney_dir_of(path).name, path.stem) for path in open_labels(labels_path).values()]
+    stems += [(twin, stem) for name, stem in stems if (twin := _twin_of(name))]
+    return {f"{name}_{stem}".rpartition("_")[0]: name for name, stem in stems}
 
 
-def runs_by_kidney(slice_ids: Iterable[str]) -> dict[str, list[list[str]]]:
-    """Splits ids into kidneys, and those into runs of consecutive slices, in order of depth."""
+def runs_by_kidney(slice_ids: Iterable[str], known: Known) -> dict[str, list[list[str]]]:
+    """Splits ids into kidneys, and those into runs of consecutive slices, in order of depth.
+
+    The order of the ids does not matter; `known` is as for `kidney_of`.
+    """
     kidneys: dict[str, list[str]] = {}
-    for slice_id in in_stack_order(slice_ids):
-        kidneys.setdefault(kidney_of(slice_id), []).append(slice_id)
-    return {kidney: consecutive_runs(ids) for kidney, ids in kidneys.items()}
+    for slice_id in slice_ids:
+        kidneys.setdefault(kidney_of(slice_id, known), []).append(slice_id)
+    return {
+        kidney: consecutive_runs(sorted(kidneys[kidney], key=natural_key))
+        for kidney in sorted(kidneys, key=natural_key)
+    }
 
 
 @dataclass(frozen=True)
@@ -50,6 +75,15 @@ class Truth:
     """(H, W) by kidney, where it is known before a label is read."""
     is_submission: bool = False
     """Whether the labels are the rows of a csv."""
+    known: Known = field(default_factory=dict)
+    """As for `kidney_of`."""
+
+    def kidney_of(self, slice_id: str) -> str:
+        return kidney_of(slice_id, self.known)
+
+    def runs(self, slice_ids: Iterable[str]) -> dict[str, list[list[str]]]:
+        """As `runs_by_kidney`."""
+        return runs_by_kidney(slice_ids, self.known)
 
     def read(self, slice_id: str) -> np.ndarray:
         """Reads a label: (H, W) bool.
@@ -58,7 +92,7 @@ class Truth:
             InputError: it cannot be read, or its size is not that of the kidney's first label or of what else is known.
         """
         mask = self.labels[slice_id]()
-        height, width = self.sizes.setdefault(kidney_of(slice_id), mask.shape)
+        height, width = self.sizes.setdefault(self.kidney_of(slice_id), mask.shape)
         if mask.shape != (height, width):
             raise InputError(
                 f"the label of {slice_id} is {mask.shape[0]}x{mask.shape[1]}, but the masks of its kidney are "
@@ -72,6 +106,7 @@ def open_truth(
     kidneys: Iterable[str],
     size: Sequence[str] = (),
     known_sizes: Mapping[str, Mapping[str, Size]] | None = None,
+    known: Known = {},  # noqa: B006 (only read)
 ) -> Truth:
     """Opens the labels of some kidneys, or a submission that is taken for the truth, without reading a mask.
 
@@ -83,6 +118,7 @@ def open_truth(
         kidneys: whose labels are wanted; their names stand in the ids that come back.
         size: see `parse_sizes`.
         known_sizes: (H, W) by kidney, by the name of what tells it; all must agree.
+        known: as for `kidney_of`.
 
     Raises:
         InputError: neither a folder with labels nor a submission, no label of any kidney, or the size of the masks
@@ -91,7 +127,8 @@ def open_truth(
     labels_path, kidneys = Path(labels_path), set(kidneys)
     is_folder = labels_path.is_dir()
     labels = open_labels(labels_path) if is_folder else read_unique_rows(labels_path)
-    labelled = set(map(kidney_of, labels))
+    kidney_by_id = {slice_id: kidney_of(slice_id, known) for slice_id in labels}
+    labelled = set(kidney_by_id.values())
     names = label_kidneys(kidneys, labelled)
     if not names:
         raise InputError(
@@ -104,25 +141,28 @@ def open_truth(
                 f"{labels_path} has no label of {kidney}: those of {label_kidney} are taken, which has the same slices"
             )
     own_names = {label_kidney: kidney for kidney, label_kidney in names.items()}
+    stacked = sorted(labels, key=lambda slice_id: (natural_key(kidney_by_id[slice_id]), natural_key(slice_id)))
     wanted = {
-        own_names[kidney_of(slice_id)] + slice_id.removeprefix(kidney_of(slice_id)): label
-        for slice_id, label in labels.items()
-        if kidney_of(slice_id) in own_names
+        own_names[kidney] + slice_id.removeprefix(kidney): labels[slice_id]
+        for slice_id in stacked
+        if (kidney := kidney_by_id[slice_id]) in own_names
     }
     sizes = dict(known_sizes or {}) | {"--size": parse_sizes(size, sorted(names, key=natural_key))}
     if is_folder:
-        readers = {slice_id: partial(read_mask, wanted[slice_id]) for slice_id in in_stack_order(wanted)}
-        return Truth(readers, names, agree(sizes))
-    sizes = agree(sizes | {str(labels_path): sizes_of_rows(wanted, labels_path)})
+        readers = {slice_id: partial(read_mask, path) for slice_id, path in wanted.items()}
+        return Truth(readers, names, agree(sizes), known=known)
+    sizes = agree(sizes | {str(labels_path): sizes_of_rows(wanted, labels_path, known)})
     for kidney in names:
         if kidney not in sizes:
             raise InputError(
                 f"{labels_path} does not say how large the masks of {kidney} are: give --size {kidney}=HEIGHTxWIDTH, "
                 "or --data-dir with its images"
             )
-    decode = partial(_decode_row, wanted, sizes, labels_path)
-    readers = {slice_id: partial(decode, slice_id) for slice_id in in_stack_order(wanted)}
-    return Truth(readers, names, sizes, is_submission=True)
+    readers = {
+        slice_id: partial(_decode_row, row, sizes[kidney_of(slice_id, known)], labels_path)
+        for slice_id, row in wanted.items()
+    }
+    return Truth(readers, names, sizes, is_submission=True, known=known)
 
 
 def label_kidneys(kidneys: Iterable[str], labelled: Iterable[str]) -> dict[str, str]:
@@ -134,7 +174,7 @@ def label_kidneys(kidneys: Iterable[str], labelled: Iterable[str]) -> dict[str, 
     kidneys, labelled = set(kidneys), set(labelled)
     found = {}
     for kidney in kidneys:
-        twin = next((kidney.removesuffix(end) + other for end, other in _TWINS.items() if kidney.endswith(end)), None)
+        twin = _twin_of(kidney)
         if kidney in labelled:
             found[kidney] = kidney
         elif twin in labelled and twin not in kidneys:
@@ -208,8 +248,10 @@ def sizes_of_images(data_dir: Path | str, kidneys: Iterable[str]) -> dict[str, S
     )
 
 
-def sizes_of_rows(rows: Rows, path: Path | str) -> dict[str, Size]:
+def sizes_of_rows(rows: Rows, path: Path | str, known: Known = {}) -> dict[str, Size]:  # noqa: B006 (only read)
     """Reads the size of each kidney's masks from the columns height and width; none where there are none.
+
+    `known` is as for `kidney_of`.
 
     Raises:
         InputError: a size that is none, or two sizes in one kidney.
@@ -218,7 +260,7 @@ def sizes_of_rows(rows: Rows, path: Path | str) -> dict[str, Size]:
     for slice_id, row in rows.items():
         if row.get("height") and row.get("width"):
             source = f"{path} {slice_id[:100]!r}"
-            sizes[source] = {kidney_of(slice_id): _parse_size(f"{row['height']}x{row['width']}", source)}
+            sizes[source] = {kidney_of(slice_id, known): _parse_size(f"{row['height']}x{row['width']}", source)}
     return agree(sizes)
 
 
@@ -240,11 +282,16 @@ def _parse_size(text: str, source: str) -> Size:
     return height, width
 
 
-def _decode_row(rows: Rows, sizes: Mapping[str, Size], path: Path, slice_id: str) -> np.ndarray:
+def _decode_row(row: Mapping[str, str], size: Size, path: Path) -> np.ndarray:
     try:
-        return rle_decode(rows[slice_id]["rle"], *sizes[kidney_of(slice_id)])
+        return rle_decode(row["rle"], *size)
     except InputError as error:
-        raise InputError(f"{path} {slice_id}: {error}") from error
+        raise InputError(f"{path} {row['id']}: {error}") from error
+
+
+def _twin_of(kidney: str) -> str | None:
+    """The name of a sparse kidney's dense twin, and the other way round; None for any other kidney."""
+    return next((kidney.removesuffix(end) + other for end, other in _TWINS.items() if kidney.endswith(end)), None)
 
 
 def _listed(kidneys: Iterable[str]) -> str:

@@ -178,13 +178,26 @@ def open_labels(labels_dir: Path | str) -> dict[str, Path]:
     several = [] if is_folder(root / "labels") or not is_folder(root) else find_folders(root)
     kidney_dirs = [path for path in several or [root] if is_folder(path / "labels")]
     labels = {
-        f"{kidney_dir.resolve().name}_{stem}": path
+        f"{kidney_dir_of(path).name}_{stem}": path
         for kidney_dir in kidney_dirs
         for stem, path in _slices_by_stem(kidney_dir / "labels").items()
     }
     if not labels:
         raise InputError(f"{labels_dir} has no labels: expected <kidney>/labels/*.tif, found {_listing(labels_dir)}")
     return labels
+
+
+def kidney_dir_of(label_path: Path) -> Path:
+    """The kidney folder of a label, under the name that it was found by, link or not."""
+    return Path(os.path.abspath(label_path.parent.parent))
+
+
+def slice_stems(data_dir: Path | str) -> list[tuple[str, str]]:
+    """Kidney and stem of every image and label of a folder in the competition's layout; none where it has no split."""
+    splits = [Path(data_dir) / split for split in ("train", "test")]
+    kidney_dirs = [path for split_dir in filter(is_folder, splits) for path in find_folders(split_dir)]
+    kinds = ("images", "labels")
+    return [(each.name, path.stem) for each in kidney_dirs for kind in kinds for path in find_slices(each / kind)]
 
 
 def find_slices(slices_dir: Path) -> list[Path]:
@@ -274,14 +287,6 @@ def _slices_by_stem(slices_dir: Path) -> dict[str, Path]:
     if len(by_stem) < len(paths):
         twin = next(a for a, b in zip(paths, paths[1:], strict=False) if a.stem == b.stem)
         raise InputError(f"{slices_dir} has two slices of the name {twin.stem}: keep one")
-    ambiguous = next((stem for stem in by_stem if "_" in stem), None)
-    if ambiguous is not None:
-        prefix = ambiguous.rpartition("_")[0]
-        warn(
-            f"{slices_dir} has a slice {ambiguous}: expected no _ in its name, for <kidney>_{ambiguous} in a csv "
-            f"reads as a slice of <kidney>_{prefix}: rename the slices, or expect scores under that name",
-            once_for=slices_dir.parent,
-        )
     return by_stem
 
 

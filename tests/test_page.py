@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sennet_kaggle import page as page_module
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.metrics import dice_coefficient
 from sennet_kaggle.page import (
+    _CURVES,
     FALSE_ALARM,
     HIT,
     KIND_STEP,
@@ -31,6 +33,7 @@ from sennet_kaggle.page import (
 from sennet_kaggle.phantom import Phantom, write_phantom
 from sennet_kaggle.report import SegmentedSlice
 from sennet_kaggle.rle import rle_encode
+from sennet_kaggle.sweep import METRICS
 from sennet_kaggle.volume import Volume, open_volume
 
 HOSTILE = "</title></script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'> & \"{{facts}}\""
@@ -196,6 +199,12 @@ def test_bad_input_is_named(tmp_path, kidney, change, message):
     with pytest.raises(InputError, match=message):
         written(tmp_path, **{"volumes": [kidney], "rles": shifted_rles(kidney), **change})
     assert not (tmp_path / "page.html").exists()
+
+
+def test_every_metric_of_a_sweep_has_a_curve():
+    script = Path(page_module.__file__).with_name("page.js").read_text()
+    assert {*_CURVES} == {*METRICS} - {"cl_dice"}
+    assert all(f"    {name}: [" in script for name in _CURVES)
 
 
 def test_a_pixel_shows_the_kind_that_covers_most_of_it():

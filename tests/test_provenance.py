@@ -1,5 +1,6 @@
 """Where a submission comes from."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -90,6 +91,32 @@ def test_a_json_that_says_nothing_of_a_submission(tmp_path, text):
     write_submission(tmp_path / "s.csv", [("k_0000", "1 0")])
     (tmp_path / "s.json").write_text(text)
     assert read_origin(tmp_path / "s.csv") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "by a.safetensors (abcdef); views flips, axes z, average probability, threshold 0.4"),
+        ({"dropped": ["flips"]}, "threshold 0.4; dropped for lack of time: flips"),
+        ({"dropped": None}, None),
+        ({"images": 3}, None),
+        ({"settings": {"inference": {"tta": "flips", "threshold": "low"}}}, None),
+        ({"settings": {"inference": {"tta": "all"}}}, None),
+    ],
+    ids=["as it was", "dropped", "no list", "no images", "no threshold", "no views"],
+)
+def test_the_json_of_an_earlier_notebook(tmp_path, change, said):
+    write_submission(tmp_path / "s.csv", [("k_0000", "1 0")])
+    card = dataclasses.asdict(Card("unet", {}, Preprocessing(), 0.4))
+    del card["image_digests"]
+    fields = {
+        "package_sha256": "abc",
+        "settings": {"inference": {"tta": "flips"}},
+        "checkpoints": [{"file": "a.safetensors", "sha256": "abcdef", "card": card}],
+    }
+    (tmp_path / "s.json").write_text(json.dumps(fields | change))
+    origin = read_origin(tmp_path / "s.csv")
+    assert origin is None if said is None else origin.describe().endswith(said)
 
 
 def test_a_json_of_something_else_stays(tmp_path, caplog):

@@ -55,7 +55,7 @@ def test_a_training_run_is_segmented_first(tmp_path, data):
 
 def checkpoint_of(seed, run_dir, epoch=2, **card):
     torch.manual_seed(seed)
-    card = {"trained_on": ("k_1_0000", "k_1_0002"), "scores": {"epoch": epoch, "held_out_dice_pooled": 0.6}, **card}
+    card = {"trained_on": ("k_1_0000", "k_1_0002"), "scores": {"epoch": epoch, "held_out_dice_pooled": 0.6}} | card
     preprocessing = Preprocessing(roi_size=32, mean=(0.5,), std=(0.1,))
     arguments = {**UNET, "in_channels": 1}
     save_checkpoint(
@@ -79,7 +79,7 @@ def test_masks_are_those_of_predict_and_follow_the_checkpoint(tmp_path, data, ca
     kept = open_run(run_dir, data)
     assert kept.rles == masks_of(first, data) and not caplog.messages[1:]
     assert f"checkpoint.safetensors ({hash_file(first)[:12]}); views flips, axes z" in kept.notes[0]
-    assert kept.notes[1] == "k_1, of which 2 of 3 slices were learned from."
+    assert kept.notes[1] == "Images: k_1, of which 2 of 3 slices were learned from."
     second = checkpoint_of(2, run_dir)
     caplog.clear()
     anew = open_run(run_dir, data)
@@ -134,6 +134,55 @@ def test_curves_are_those_of_the_checkpoint_or_it_is_said(tmp_path, data, epoch,
     checkpoint_of(1, tmp_path / "run", epoch)
     (tmp_path / "run" / "metrics.csv").write_text("epoch,loss,held_out_dice\n1,0.5,\n2,0.4,0.6\n3,0.4,0.5\n")
     assert note in open_run(tmp_path / "run", data).notes[-1]
+
+
+def test_curves_without_a_checkpoint_or_of_one_without_an_epoch(tmp_path, data):
+    run_dir = tmp_path / "run"
+    (run_dir / "metrics.csv").write_text("epoch,loss,held_out_dice\n1,0.5,\n2,0.4,0.6\n")
+    write_submission(run_dir / "submission.csv", [(f"k_2_000{z}", "1 1") for z in range(3)])
+    assert "nothing says of which model they are" in open_run(run_dir, data).notes[-1]
+    checkpoint_of(1, run_dir, scores={})
+    assert "does not say of which epoch it is" in open_run(run_dir, data).notes[-1]
+
+
+def test_slices_whose_names_hold_an_underscore(tmp_path, data):
+    """k_1_slice_0000 is of the folder k_1, as a submission's row and in a checkpoint's card."""
+    for path in [*(data / "train" / "k_1").glob("*/*.tif")]:
+        path.rename(path.with_name(f"slice_{path.name}"))
+    checkpoint_of(1, tmp_path / "run", trained_on=("k_1_slice_0000", "k_1_slice_0002"))
+    for _ in range(2):
+        assert [volume.name for volume in open_run(tmp_path / "run", data).volumes] == ["k_1"]
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    run = open_run(tmp_path / "run", data)
+    assert [volume.name for volume in run.volumes] == ["k_1"] and "k_1_slice_0001" in run.rles
+
+
+def test_the_plateau_is_that_of_numbers_in_ascending_order(tmp_path, data):
+    write_submission(tmp_path / "run" / "submission.csv", [(f"k_2_000{z}", "1 1") for z in range(3)])
+    (tmp_path / "run" / "sweep.csv").write_text("threshold,dice_pooled\n0.6,0.7\n0.4,0.3\n0.5,0.7\n0.7,nothing\n")
+    run = open_run(tmp_path / "run", data)
+    assert run.sweep.attrs == {"plateau_low": 0.5, "plateau_high": 0.6}
+    assert run.notes[-1].endswith("; plateau of dice_pooled.")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.csv", b"", "metrics.csv cannot be read as a csv .No columns to parse from file."),
+        ("metrics.csv", b"\xff\xfe\0a", "metrics.csv cannot be read as a csv"),
+        ("metrics.csv", b"epoch;loss\n1;2\n", "must have the columns epoch, loss, held_out_dice, found epoch;loss"),
+        ("sweep.csv", b"a\n1\n", "must have the columns threshold, found a"),
+        ("sweep.csv", b"threshold,surface_dice\n", "must have numbers in threshold and one of surface_dice, "),
+        ("sweep.csv", b"threshold,a\n0.5,1\n", "must have numbers in threshold and one of surface_dice, "),
+    ],
+    ids=["empty", "binary", "semicolons", "no threshold", "header alone", "no metric"],
+)
+def test_tables_are_looked_at_before_a_kidney_is_segmented(tmp_path, data, name, content, message):
+    checkpoint_of(1, tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        open_run(tmp_path / "run", data)
+    assert not (tmp_path / "run" / "submission.csv").exists()
 
 
 def test_not_a_run(tmp_path, data):

@@ -20,7 +20,7 @@ from sennet_kaggle.score import (
 )
 from sennet_kaggle.score_csv import score_submission
 from sennet_kaggle.surface_dice import AREA_OF_CODE, surface_dice
-from sennet_kaggle.truth import Truth, open_truth, parse_sizes
+from sennet_kaggle.truth import Truth, kidney_of, known_kidneys, open_truth, parse_sizes
 
 SHAPE = (5, 30, 41)
 
@@ -262,6 +262,50 @@ def test_rows_are_stacked_by_their_numbers(tmp_path):
     assert scores.surface_dice == surface_dice(mask_gt, mask_pred) and scores.runs == 1
 
 
+def test_slices_whose_names_hold_an_underscore(tmp_path, masks, caplog):
+    """Folders tell where a kidney's name ends; a csv alone does not, and of those two scores are printed."""
+    stems = ("x_0000", "y_0000", "y_0001")
+    for name, (mask_gt, _) in masks.items():
+        for stem, mask in zip(stems, mask_gt, strict=False):
+            for kind in ("images", "labels"):
+                write_tiff(tmp_path / "data" / "train" / f"{name}_dense" / kind / f"{stem}.tif", mask.astype(np.uint8))
+    rows = {
+        kidney: [
+            (f"{name}_{kidney}_{stem}", rle_encode(mask))
+            for name, pair in masks.items()
+            for stem, mask in zip(stems, pair[1], strict=False)
+        ]
+        for kidney in ("dense", "sparse")
+    }
+    submission_path, truth_path = (
+        write_csv(tmp_path / "s.csv", rows["dense"]),
+        write_csv(tmp_path / "t.csv", rows["sparse"]),
+    )
+    by_folder = score_submission(submission_path, tmp_path / "data").kidneys
+    assert [(name, each.slices, each.runs) for name, each in by_folder.items()] == [
+        ("a_1_dense", 3, 2),
+        ("b_dense", 3, 2),
+    ]
+    by_images = score_submission(submission_path, truth_path, data_dir=tmp_path / "data").kidneys
+    assert [(name, each.slices, each.dice_pooled) for name, each in by_images.items()] == [
+        ("a_1_dense", 3, 1),
+        ("b_dense", 3, 1),
+    ]
+    assert (
+        score_submission(truth_path, tmp_path / "data").kidneys["a_1_sparse"].dice_mean
+        == by_folder["a_1_dense"].dice_mean
+    )
+    by_names = score_submission(
+        submission_path, submission_path, size=[f"{kidney}_dense_{z}=30x41" for kidney in masks for z in "xy"]
+    )
+    assert list(by_names.kidneys) == ["a_1_dense_x", "a_1_dense_y", "b_dense_x", "b_dense_y"]
+
+
+def test_another_kidney_that_begins_like_a_known_one(labels_dir):
+    known = known_kidneys(labels_dir, labels_dir)
+    assert kidney_of("a_1_voi_0000", known) == "a_1_voi" and kidney_of("a_1_0007", known) == "a_1"
+
+
 def test_a_row_per_slice(submission_path, labels_dir, masks, capsys):
     assert main(["score", "--submission", str(submission_path), "--labels", str(labels_dir), "--per-slice"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -312,8 +356,8 @@ def test_no_label_counts_for_two_kidneys(tmp_path, masks, caplog):
 
 
 def test_missing_rows_are_refused_with_labelled_only_too(tmp_path, labels_dir, masks):
-    path = write_csv(tmp_path / "s.csv", rows_of(masks, 1)[:-1])
-    with pytest.raises(InputError, match="has 1 problem.*b_0004: is missing"):
+    path = write_csv(tmp_path / "s.csv", [*rows_of(masks, 1)[:-1], ("b_0900", "1 0")])
+    with pytest.raises(InputError, match="has 1 problem.*b_0004: is missing$"):  # it need not be advised
         score_submission(path, labels_dir, labelled_only=True)
 
 

@@ -78,6 +78,21 @@ def test_labels_of_slices_that_are_far_apart(tmp_path, kidney):
     assert "surface_dice" not in pd.read_csv(tmp_path / "out" / "sweep.csv").columns
 
 
+def test_slices_that_were_learned_from_are_said(tmp_path, monkeypatch, write_kidney, caplog):
+    """Of those that are scored: 0002 has no label."""
+    write_kidney(tmp_path / "train" / "k")
+    (tmp_path / "train" / "k" / "labels" / "0002.tif").unlink()
+    arguments = {"widths": [4, 8], "bottleneck": 8}
+    card = Card("unet", arguments, Preprocessing(roi_size=32), 0.5, trained_on=("k_0001", "k_0002"))
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("small.safetensors", create_model("unet", **arguments), card)
+    command = "predict --data-dir . --volume k --output s.csv --checkpoint small.safetensors --save-probability p"
+    assert main(command.split()) == 0
+    caplog.clear()
+    sweep_thresholds("p", "train", THRESHOLDS)
+    assert "1 of 2 slices were learned from by the model (k_0001)" in caplog.text
+
+
 def test_a_csv_as_truth_needs_no_size(tmp_path, kidney):
     """The probabilities are as large as the masks."""
     volume, masks, probabilities = kidney

@@ -52,6 +52,20 @@ def _renamed(kidney):
     return lambda folder: shutil.move(folder / "data/train/kidney_1", folder / "data/train" / kidney)
 
 
+def _underscored(folder):
+    """0000.tif of kidney_1 becomes a_0000.tif, 0001.tif b_0001.tif …"""
+    stems = ["a_0000", "b_0001", "b_0002"]
+    for path in sorted(folder.glob("data/train/kidney_1/*/*.tif")):
+        path.rename(path.with_name(f"{stems[int(path.stem)]}.tif"))
+    _write([f"kidney_1_{stem},100 3 131 3" for stem in stems])(folder)
+
+
+def _linked(folder):
+    """The scans lie elsewhere, under another name."""
+    shutil.move(folder / "data/train/kidney_1", folder / "scan")
+    (folder / "data/train/kidney_1").symlink_to(folder / "scan")
+
+
 def _rows_of(kidney):
     return _write([row.replace("kidney_1", kidney) for row in SCORED])
 
@@ -99,6 +113,14 @@ CASES: list[Case] = [
         _column_major,
         refused=False,
     ),
+    Case(
+        "inverted masks",
+        VALIDATE,
+        ("the masks mark 98% of all pixels as vessel: if they are inverted, encode the vessels", "valid, 3 rows"),
+        _write([row.replace("1 0", "1 600 621 620") for row in EMPTY]),
+        refused=False,
+    ),
+    Case("a column that comes twice", VALIDATE, "'id,rle,id': id comes twice", _write([], "id,rle,id")),
     Case(
         "more columns than id,rle",
         VALIDATE,
@@ -154,6 +176,8 @@ CASES: list[Case] = [
     ),
     Case("decimal points", VALIDATE, "found '.': write whole numbers", _first("12.0 3.0")),
     Case("starts and ends", VALIDATE, "are these starts and ends? Lengths are expected", _first("12 15 14 20")),
+    Case("an empty run among others", VALIDATE, "found 1 0: leave out empty runs", _first("1 0 5 2")),
+    Case("a number beyond 64 bits", VALIDATE, "RLE out of range: no slice has more than", _first(f"{10**30} 3")),
     Case(
         "a field that a spreadsheet has cut",
         VALIDATE,
@@ -161,6 +185,26 @@ CASES: list[Case] = [
         _first(CUT),
     ),
     # --- what is scored
+    Case(
+        "inverted masks, to score",
+        SCORE,
+        "the masks mark 98% of all pixels as vessel",
+        _write([f"kidney_1_{z:04d},1 600 621 620" for z in range(3)]),
+        refused=False,
+    ),
+    Case(
+        "labels behind a link of the kidney's name",
+        SCORE,
+        "\nkidney_1: surface_dice",
+        _all(_write(SCORED), _linked),
+        refused=False,
+    ),
+    Case(
+        "an id without a kidney",
+        SCORE,
+        "an id without a kidney: has no label for any of its 1 rows",
+        _write([*SCORED, "0000,1 0"]),
+    ),
     Case(
         "two slices that are far apart",
         SCORE,
@@ -207,6 +251,13 @@ CASES: list[Case] = [
         SCORE,
         "if starts are counted from 0, add 1 to each",
         _counted_from_0,
+        refused=False,
+    ),
+    Case(
+        "slices whose names hold a _",
+        f"{AGAINST_CSV} --data-dir data",
+        "\nkidney_1: surface_dice",
+        lambda folder: [_underscored(folder), shutil.copy(folder / "s.csv", folder / "t.csv")],
         refused=False,
     ),
     # --- the size of the masks

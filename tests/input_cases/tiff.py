@@ -223,14 +223,4 @@ CASES: list[Case] = [
         refused=False,
     ),
     Case("WhiteIsZero labels", TRAIN, "stores inverted grey values", _labels(_MASK * np.uint8(255), photometric=0)),
-    Case(
-        "slices whose names hold a _",
-        PREDICT,
-        "reads as a slice of <kidney>_slice: rename the slices",
-        lambda folder: [
-            path.rename(path.with_name(f"slice_{path.name}"))
-            for path in sorted((folder / "data/test/kidney_5/images").iterdir())
-        ],
-        refused=False,
-    ),
 ]
