@@ -120,14 +120,17 @@ def ablate(
     kidneys = {name: open_test(data_dir, name) for name in (LEARNED, TEST)}
     places = labelled_slices([kidneys[TEST]])
     variants = [(run.variant, training) for run, training in runs.items()]
-    check_variants(variants, data_dir, places, [_ids(run.fold) for run in runs])
+    run_dirs = {
+        run: output_dir / run.variant.replace(",", "").replace(" ", "-") / f"fold-{run.fold}" / f"seed-{run.seed}"
+        for run in runs
+    }
+    check_variants(variants, [*run_dirs.values()], data_dir, places, [_ids(run.fold) for run in runs])
     check_changes(runs)
     shipped_checkpoints()  # `judge_axes` compares with them, after the trainings
     checkpoints = {}
     for run, training in runs.items():
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
-        run_dir = output_dir / run.variant.replace(",", "").replace(" ", "-") / f"fold-{run.fold}" / f"seed-{run.seed}"
-        checkpoints[run] = fit(training, data_dir, run_dir, output_dir / "cache")
+        checkpoints[run] = fit(training, data_dir, run_dirs[run], output_dir / "cache")
     print("judging", flush=True)
     table = pd.DataFrame([row for name in VARIANTS for row in judge(name, checkpoints, kidneys, seeds)])
     with replacing(output_dir / "results.csv") as temporary_path:

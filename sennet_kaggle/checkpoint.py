@@ -40,6 +40,11 @@ class Card:
     """What `identity.image_digest` gives for the images learned from and for those held out, by slice id; empty in
     files of earlier versions."""
 
+    @property
+    def says_what_it_learned(self) -> bool:
+        """Whether `trained_on` is all that the weights were fitted to; of foreign weights it is not known."""
+        return bool(self.trained_on) and not self.training.get("source_unknown", False)
+
 
 def save_checkpoint(path: Path | str, model: nn.Module, card: Card, *, half: bool = False) -> None:
     """Writes a checkpoint, whole or not at all.

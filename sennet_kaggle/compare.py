@@ -27,6 +27,7 @@ from .config import (
     Training,
     check_distinct,
     check_seeds,
+    check_values,
 )
 from .dataset import labelled_slices
 from .errors import InputError
@@ -36,8 +37,8 @@ from .metrics import dice_counts, dice_from_counts
 from .predict import load_predictors, predict_probabilities
 from .provenance import name_checkpoint
 from .report import SegmentedSlice, figure_of_curves, figure_of_predictions, figure_to_png, markdown_table, spread
-from .train import check_run, fit
-from .training_model import create_initial_model, learned_before
+from .train import check_run, find_earlier, fit
+from .training_model import create_initial_model, source_card
 from .training_state import HISTORY_NAME
 from .transforms import fetch_mask
 from .truth import kidney_of
@@ -104,11 +105,11 @@ def compare(
         check_weights(sam_weights_path)  # before hours of training, not after
     volume = open_test(data_dir, test_volume)
     places = labelled_slices([volume])
-    check_variants(plans, data_dir, places)
+    run_dirs = [output_dir / name / f"seed-{training.seed}" for name, training in plans]
+    check_variants(plans, run_dirs, data_dir, places)
     results: dict[str, list[Result]] = {}
-    for name, training in plans:
+    for (name, training), run_dir in zip(plans, run_dirs, strict=True):
         print(f"{name}, seed {training.seed}", flush=True)
-        run_dir = output_dir / name / f"seed-{training.seed}"
         checkpoint_path = fit(training, data_dir, run_dir, output_dir / "cache")
         results.setdefault(name, []).append(judge_on(volume, checkpoint_path, run_dir, training))
     zero_shot = None
@@ -132,6 +133,8 @@ def plan(
     Raises:
         InputError: as `compare`.
     """
+    if not seeds:
+        raise InputError("seeds must be at least one, found none: give --seed 0, or leave the option out")
     check_seeds(seeds)
     check_distinct("seeds", tuple(seeds))
     check_distinct("experiments", tuple(experiments))
@@ -153,6 +156,8 @@ def plan(
         for pattern, changes in overrides.items():
             if fnmatch.fnmatchcase(name, pattern):
                 training = changed(training, changes, pattern)
+        with _named(name):
+            check_values(training)
         seen = (*training.train_volumes, *training.held_out_volumes, *map(kidney_of, training.held_out_slices))
         if test_volume in seen:
             raise InputError(f"{test_volume} is the test, but {name} learns or chooses on {', '.join(seen)}")
@@ -177,6 +182,7 @@ def open_test(data_dir: Path | str, name: str) -> Volume:
 
 def check_variants(
     variants: Sequence[tuple[str, Training]],
+    run_dirs: Sequence[Path],
     data_dir: Path | str,
     test: Places,
     judged_ids: Sequence[Sequence[str]] = (),
@@ -185,6 +191,7 @@ def check_variants(
 
     Args:
         variants: name, for the message, and settings of each.
+        run_dirs: the output folder of each.
         data_dir: a folder in the competition's layout.
         test: slices that none may learn from or choose on, under whatever name.
         judged_ids: of each variant, further slices that it must not learn from.
@@ -193,15 +200,17 @@ def check_variants(
         InputError: as `fit`, where it can be known before a training, or the test has been learned from.
     """
     data = []
-    for name, training in variants:
+    for (name, training), run_dir in zip(variants, run_dirs, strict=True):
         with _named(name):
-            data.append(check_run(training, data_dir))
+            data.append(check_run(training, data_dir, run_dir))
+            find_earlier(training, data[-1], run_dir)
             if training.weights_path or training.init_from:
                 create_initial_model(training)
     for (name, training), each, ids in zip_longest(variants, data, judged_ids, fillvalue=()):
         with _named(name):
             _check_unseen(training, labelled_slices(each.plain), data_dir, test)
-            learned = {*ids} & {*learned_before(training), *each.learned}
+            source = source_card(training)
+            learned = {*ids} & {*(source.trained_on if source else ()), *each.learned}
             if learned:
                 raise InputError(f"{min(learned)} is judged, but it has been learned from: choose another checkpoint")
 
@@ -224,13 +233,13 @@ def _check_unseen(training: Training, theirs: Places, data_dir: Path | str, test
             f"the test must not be learned from, but {slice_id} is the same image as {twin} "
             f"({len(shared)} of {len(test)} such slices): choose another test volume or other training volumes"
         )
-    if training.init_from is not None:
-        seen = what_was_seen([read_card(training.init_from)], test, data_dir)
-        if seen.learned:
-            raise InputError(
-                f"{next(iter(seen.learned))} is of the test, but it has been learned from by {training.init_from}: "
-                f"choose another checkpoint"
-            )
+    source = source_card(training)
+    seen = what_was_seen([source], test, data_dir) if source else None
+    if seen and seen.learned:
+        raise InputError(
+            f"{next(iter(seen.learned))} is of the test, but it has been learned from by "
+            f"{training.init_from or training.weights_path}: choose another checkpoint"
+        )
 
 
 def judge_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: Training) -> Result:

@@ -1,6 +1,5 @@
 """Settings as frozen dataclasses; the command line and the checkpoint's card are made from them."""
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from types import UnionType
@@ -12,8 +11,12 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds that are tried where one is to be chosen."""
+LARGEST = (2 - 2**-23) * 2.0**127
+"""The largest number of float32, in which models are trained and run."""
 _LONGEST_SIDE = 2**15 - 1
 """OpenCV cuts no larger window."""
+_FARTHEST = 10_000
+"""No scan has as many slices."""
 _MOST = {"epochs": 100_000, "epoch_slices": 1_000_000, "workers": 256, "window_size": _LONGEST_SIDE}
 """Above them a run would not fit into memory, or have no end."""
 
@@ -61,6 +64,8 @@ class Preprocessing:
         check_values(self)
         if not 1 <= self.roi_size <= _LONGEST_SIDE:
             raise InputError(f"roi_size must be at least 1 and at most {_LONGEST_SIDE}, got {self.roi_size}")
+        if any(abs(offset) > _FARTHEST for offset in self.offsets):
+            raise InputError(f"offsets must lie within {_FARTHEST} slices, got {self.offsets}")
         if 0 not in self.offsets:
             raise InputError(f"offsets must have a 0, for the slice to segment itself, got {self.offsets}")
         if not 0 <= self.low_percentile < self.high_percentile <= 100:
@@ -68,7 +73,7 @@ class Preprocessing:
                 f"the percentiles must lie in 0..100, the low one below the high one, "
                 f"got {self.low_percentile:g} and {self.high_percentile:g}"
             )
-        if any(value <= 0 for value in self.std):
+        if any(value <= 0 or 1 / value > LARGEST for value in self.std):
             raise InputError(f"each channel must have a std above 0, got {self.std}")
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (1, self.in_channels):
@@ -329,15 +334,16 @@ def check_values(settings: Any) -> None:
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise InputError(f"{name} must be one of {', '.join(get_args(hint))}, got {value!r}"[:200])
         if not _fits(value, hint):
-            raise InputError(f"{name} must be {getattr(hint, '__name__', hint)}, found {repr(value)[:100]}")
+            kind = str(hint) if get_args(hint) else hint.__name__
+            raise InputError(f"{name} must be {kind.replace(', ...', '')}, found {repr(value)[:100]}")
 
 
 def check_finite(settings: Any) -> None:
-    """Raises InputError where a number of a dataclass, or of a tuple in it, is infinite or not a number."""
+    """Raises InputError where a number of a dataclass, or of a tuple in it, is infinite in float32 or not a number."""
     for name, value in vars(settings).items():
         numbers = value if isinstance(value, tuple) else (value,)
-        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
-            raise InputError(f"{name} must hold finite numbers only, got {value}")
+        if not all(abs(number) <= LARGEST for number in numbers if isinstance(number, int | float)):
+            raise InputError(f"{name} must hold finite numbers only, of float32, got {value}")
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

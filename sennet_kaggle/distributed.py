@@ -70,13 +70,21 @@ def join_processes() -> Iterator[Share]:
         return
     dist.init_process_group("gloo", timeout=PATIENCE)
     try:
-        yield Share(dist.get_rank(), dist.get_world_size())
+        with explaining_lost_peers():
+            yield Share(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def explaining_lost_peers() -> Iterator[None]:
+    """Says in one line that the block ended because another process did."""
+    try:
+        yield
     except RuntimeError as error:
         if not any(words in str(error) for words in _PEER_LOST):
             raise
         raise InputError("another process of this run has ended: its message says why, then start all again") from error
-    finally:
-        dist.destroy_process_group()
 
 
 def local_rank() -> int:

@@ -143,7 +143,7 @@ def what_was_seen(cards: Sequence[Card], places: Places, data_dir: Path | str | 
         learned=_shared(places, digests, learned, known),
         chosen=_shared(places, digests, chosen, known),
         by_content=all(slice_id in known for slice_id in unnamed),
-        unknown=not all(card.trained_on for card in cards),
+        unknown=not all(card.says_what_it_learned for card in cards),
     )
 
 

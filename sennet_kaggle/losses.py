@@ -12,12 +12,12 @@ ignored area changes nothing, and where no pixel is valid the loss is 0 and so i
 
 import functools
 import inspect
-import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
+from .config import LARGEST
 from .distributed import sum_over_processes
 from .errors import InputError
 
@@ -166,8 +166,8 @@ def create_criterion(name: str, **arguments: float) -> Criterion:
     for argument, value in arguments.items():
         if argument not in known:
             raise InputError(f"loss {name!r} has no argument {argument!r}: it takes {', '.join(known) or 'none'}")
-        if not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise InputError(f"{argument} of loss {name!r} must be a positive number, got {value!r}")
+        if type(value) not in (int, float) or not 0 < value <= LARGEST:
+            raise InputError(f"{argument} of loss {name!r} must be a positive number, got {repr(value)[:100]}")
     return functools.partial(LOSSES[name], **arguments)
 
 

@@ -15,6 +15,7 @@ from .files import check_output
 from .models import MODELS, create_model, load_pretrained
 from .models.weights import COUNTER, read_own_card
 from .predict import create_predictor
+from .training_model import check_forward
 
 _DEFAULT_THRESHOLD = 0.5
 _NOT_FOR_SAM = ("roi_size", "outputs", "mean", "std")
@@ -52,6 +53,8 @@ def pack(
     if not 0 <= card.threshold < 1:
         raise InputError(f"threshold must lie in 0..1 (1 excluded), got {card.threshold}")
     network = _build(card)
+    if model != "sam":
+        check_forward(model, network.eval(), card.preprocessing, 1, card.preprocessing.roi_size)
     _, fresh = load_pretrained(model, network, weights_path)
     _check_complete(weights_path, network, fresh)
     create_predictor(

@@ -16,17 +16,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .checkpoint import Card, read_card, save_checkpoint
+from .checkpoint import Card, save_checkpoint
 from .config import DEFAULT_INFERENCE, Training
 from .dataset import SliceDataset
-from .distributed import PATIENCE, WholeBatchNorm, sum_over_processes
+from .distributed import PATIENCE, WholeBatchNorm, explaining_lost_peers, sum_over_processes
 from .errors import InputError, warn
 from .evaluate import JUDGEMENT, PICTURE_NAMES, draw, evaluate
 from .files import check_output_dir, claim_dir
 from .identity import check_split, digest_slices, what_was_seen
 from .losses import Criterion, create_criterion
 from .training_data import TrainingData, digest_data, make_sets, open_data
-from .training_model import check_model, check_shared, create_initial_model, learned_before, model_arguments
+from .training_model import check_model, check_shared, create_initial_model, model_arguments, source_card
 from .training_state import (
     HISTORY_NAME,
     STATE_NAME,
@@ -35,6 +35,7 @@ from .training_state import (
     check_settings,
     is_finished,
     read_state,
+    remove_leftovers,
     write_history,
 )
 
@@ -76,20 +77,18 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
         InputError: data, a slice id, the model or the loss named in the settings is not there, `output_dir`
             holds a run with other settings or data, or another process writes to it, or the loss is not finite.
     """
-    data = check_run(training, data_dir)
     output_dir = Path(output_dir)
-    check_output_dir(output_dir, OUTPUT_NAMES, [*filter(None, (training.weights_path, training.init_from))])
+    data = check_run(training, data_dir, output_dir)
     check_output_dir(cache_dir or output_dir / "cache")
     accelerator = create_accelerator(training, output_dir)
     set_seed(training.seed)
     model = create_initial_model(training)
     if accelerator.num_processes > 1:
         check_shared(model)
-    digest = digest_data(training, data)
     with claim_dir(output_dir) if accelerator.is_main_process else contextlib.nullcontext():
-        earlier = read_state(output_dir, training, digest)
-        if earlier:
-            check_checkpoint(output_dir / CHECKPOINT_NAME, training, earlier)
+        digest, earlier = find_earlier(training, data, output_dir)
+        if accelerator.is_main_process:
+            remove_leftovers(output_dir)
         if is_finished(training, earlier):
             accelerator.print(f"already finished, nothing to train: {output_dir} has all {training.epochs} epochs")
             if accelerator.is_main_process:
@@ -97,16 +96,17 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
         if is_finished(training, earlier) and (output_dir / PICTURE_NAMES[-1]).is_file():
             return output_dir / CHECKPOINT_NAME
         sets = make_sets(training, data, cache_dir or output_dir / "cache")
-        _train(training, output_dir, accelerator, model, sets, digest, earlier)
+        with explaining_lost_peers():
+            _train(training, output_dir, accelerator, model, sets, digest, earlier)
     return output_dir / CHECKPOINT_NAME
 
 
-def check_run(training: Training, data_dir: Path | str) -> TrainingData:
+def check_run(training: Training, data_dir: Path | str, output_dir: Path) -> TrainingData:
     """Finds what is wrong with a run before it starts; nothing is made.
 
     Raises:
-        InputError: settings that contradict each other or the model, data that are not there, or held-out slices whose
-            images are learned from.
+        InputError: settings that contradict each other or the model, data that are not there, held-out slices whose
+            images are learned from, or a folder that cannot be written to.
     """
     check_settings(training)
     check_model(training)
@@ -116,14 +116,41 @@ def check_run(training: Training, data_dir: Path | str) -> TrainingData:
     if min(parts) == 1:  # where BatchNorm may have nothing to average over
         check_model(training, 1)
     check_split(data.places(data.learned), data.places(data.held_out))
-    if training.init_from is not None:
-        seen = what_was_seen([read_card(training.init_from)], data.places(data.held_out), data_dir)
-        if seen.learned:
-            warn(
-                f"{next(iter(seen.learned))} is held out, but {training.init_from} has learned from it: the held-out "
-                f"Dice says nothing of slices that the model has not seen"
-            )
+    source = source_card(training)
+    if source is not None:
+        _warn_of_source(training.init_from or training.weights_path, source, data, data_dir)
+    check_output_dir(output_dir, OUTPUT_NAMES, [*filter(None, (training.weights_path, training.init_from))])
     return data
+
+
+def find_earlier(
+    training: Training, data: TrainingData, output_dir: Path
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Compares a run with what an earlier one left in its folder; nothing is made.
+
+    Returns:
+        What tells the run's data from others, see `digest_data`, and the state to go on from, if there is one.
+
+    Raises:
+        InputError: as `read_state` and `check_checkpoint`.
+    """
+    digest = digest_data(training, data)
+    earlier = read_state(output_dir, training, digest)
+    if earlier:
+        check_checkpoint(output_dir / CHECKPOINT_NAME, training, earlier)
+    return digest, earlier
+
+
+def _warn_of_source(path: str, source: Card, data: TrainingData, data_dir: Path | str) -> None:
+    """Says what the checkpoint that a run starts from has seen of the held-out slices, or may have seen."""
+    seen = what_was_seen([source], data.places(data.held_out), data_dir)
+    if seen.learned:
+        warn(
+            f"{next(iter(seen.learned))} is held out, but {path} has learned from it: the held-out "
+            f"Dice says nothing of slices that the model has not seen"
+        )
+    if not source.says_what_it_learned:
+        warn(f"{path} does not say what it learned from, so no slice can be called unseen by this run")
 
 
 def _train(
@@ -203,7 +230,7 @@ def train_one_epoch(
         pin_memory=accelerator.device.type == "cuda",
     )
     pairs = iter(loader)
-    losses, overlap, sizes = 0.0, 0.0, 0.0
+    losses, overlap, sizes, vessels = 0.0, 0.0, 0.0, 0.0
     for number, step in enumerate(steps, 1):
         loss = 0.0
         for each in step:
@@ -228,6 +255,7 @@ def train_one_epoch(
                     probability, targets = probability[valid_mask], targets[valid_mask]
                 overlap += (probability * targets).sum()
                 sizes += probability.sum() + targets.sum()
+                vessels += targets.sum()
         optimizer.step()
         optimizer.zero_grad()
         state.finish_step()
@@ -236,7 +264,9 @@ def train_one_epoch(
             f"epoch {train_set.epoch}/{training.epochs}, loss {loss:.4f}, Dice {2 * overlap / sizes:.3f}", refresh=False
         )
         progress.update(len(batches[number - 1]))
-    overlap, sizes = (sum_over_processes(total).item() for total in (overlap, sizes))
+    overlap, sizes, vessels = (sum_over_processes(total).item() for total in (overlap, sizes, vessels))
+    if not vessels and accelerator.is_main_process:
+        warn(f"no vessel was seen in epoch {train_set.epoch}: look at the labels", once_for="no vessel")
     return {
         "epoch": train_set.epoch,
         "learning_rate": learning_rate,
@@ -356,23 +386,20 @@ def _card(
     held_out: SliceDataset | None,
     digests: dict[str, str],
 ) -> Card:
+    source = source_card(training)
     return Card(
         model=training.model,
         model_arguments=model_arguments(training),
         preprocessing=training.preprocessing,
         threshold=training.threshold if row["threshold"] is None else row["threshold"],
-        trained_on=tuple(dict.fromkeys((*learned_before(training), *train_set.slices))),
+        trained_on=tuple(dict.fromkeys((*(source.trained_on if source else ()), *train_set.slices))),
         scores={"held_out_dice_pooled": row["held_out_dice"], "epoch": row["epoch"]},
         training={
             **dataclasses.asdict(training),
             "held_out": list(held_out.slices) if held_out else [],
             "slices": len(train_set),
             "judged_with": dataclasses.asdict(DEFAULT_INFERENCE),
+            "source_unknown": source is not None and not source.says_what_it_learned,
         },
-        image_digests={**_digests_before(training), **digests},
+        image_digests={**(source.image_digests if source else {}), **digests},
     )
-
-
-def _digests_before(training: Training) -> dict[str, str]:
-    """Of the images that the weights were fitted to before this run, as far as they are known."""
-    return {} if training.init_from is None else read_card(training.init_from).image_digests

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .checkpoint import load_checkpoint, read_card
-from .config import Training
+from .checkpoint import Card, load_checkpoint, read_card
+from .config import Preprocessing, Training
 from .errors import InputError, one_line, warn
 from .models import MODELS, create_model
+from .models.weights import read_own_card
 
 # A weight, its gradient and Adam's two averages, in float32.
 _BYTES_PER_PARAMETER = 16
@@ -50,20 +51,19 @@ def check_model(training: Training, slices: int = 2) -> None:
         model = _build(training.model, arguments)
     _check_memory(training, model)
     size = training.window_size or training.preprocessing.roi_size
-    _check_forward(training, model.eval(), 1, training.preprocessing.roi_size)
-    _check_forward(training, model.train(), slices, size)
+    check_forward(training.model, model.eval(), training.preprocessing, 1, training.preprocessing.roi_size)
+    check_forward(training.model, model.train(), training.preprocessing, slices, size)
 
 
-def _check_forward(training: Training, model: nn.Module, slices: int, size: int) -> None:
+def check_forward(name: str, model: nn.Module, preprocessing: Preprocessing, slices: int, size: int) -> None:
     """Runs a model on so many images of a size, on shapes alone.
 
     Raises:
         InputError: it fails, or gives something else than an output per slice that the preprocessing names.
     """
-    preprocessing = training.preprocessing
     state = {name: tensor.to("meta") for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     image = torch.empty(slices, preprocessing.in_channels, size, size, device="meta")
-    what = f"model {training.model!r} cannot take {slices} image(s) of {preprocessing.in_channels} x {size} x {size}"
+    what = f"model {name!r} cannot take {slices} image(s) of {preprocessing.in_channels} x {size} x {size}"
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"):
             shape = tuple(torch.func.functional_call(model, state, image).shape)
@@ -104,9 +104,12 @@ def check_shared(model: nn.Module) -> None:
             )
 
 
-def learned_before(training: Training) -> tuple[str, ...]:
-    """Ids of the slices that the weights were fitted to before this run."""
-    return () if training.init_from is None else read_card(training.init_from).trained_on
+def source_card(training: Training) -> Card | None:
+    """The card of the checkpoint of ours that the training starts from; None for fresh or foreign weights."""
+    path = training.init_from or training.weights_path
+    if path is None or (training.init_from is None and read_own_card(path) is None):
+        return None
+    return read_card(path)
 
 
 def _check_contradictions(training: Training) -> None:

@@ -95,7 +95,8 @@ class TrainingState:
         if earlier is None:
             return
         for name, part in self._parts().items():
-            part.load_state_dict(earlier[name])
+            if name != "scaler" or name in earlier:  # a run of the CPU left none
+                part.load_state_dict(earlier[name])
         self.history, self.best_dice = earlier["history"], earlier["best_dice"]
         self.checkpoint = earlier.get("checkpoint")
 
@@ -124,8 +125,6 @@ def read_state(output_dir: Path, training: Training, data: Mapping[str, Any]) ->
     Raises:
         InputError: it had other settings, data or weights, its checkpoint is missing, or its file cannot be read.
     """
-    for left_over in output_dir.glob(f".{STATE_NAME}.*.tmp"):
-        left_over.unlink(missing_ok=True)
     path = output_dir / STATE_NAME
     if not path.is_file():
         return None
@@ -151,6 +150,12 @@ def read_state(output_dir: Path, training: Training, data: Mapping[str, Any]) ->
             f"folder"
         )
     return state
+
+
+def remove_leftovers(output_dir: Path) -> None:
+    """Deletes what a run that was killed had half written; the caller has claimed the folder."""
+    for path in output_dir.glob(f".{STATE_NAME}.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_history(output_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -148,7 +148,7 @@ def test_missing_weights_are_found_before_the_training(kidneys, tmp_path):
         ({"unet-dice-bce": {"learning_rate": float("nan")}}, "unet-dice-bce: learning_rate must hold finite numbers"),
         ({"unet-dice-bce": {"model_arguments": {"widths": [0]}}}, "unet-dice-bce: unet: in_channels, widths"),
         ({"unet-dice-bce": {"train_volumes": ["c"]}}, "unet-dice-bce: .*train has no kidney c"),
-        ({"unet-dice-bce": {"held_out_fraction": 0.99, "train_volumes": "a"}}, "train_volumes must be tuple"),
+        ({"unet-dice-bce": {"held_out_fraction": 0.99, "train_volumes": "a"}}, r"train_volumes must be tuple\[str\]"),
         (
             {"unet-dice-bce": {"model": "segformer", "weights_path": "no.pth", "model_arguments": {}}},
             "no.pth are missing",
@@ -194,6 +194,18 @@ def test_old_numbers_do_not_stand_under_new_data(kidneys, tmp_path, write_kidney
     with pytest.raises(InputError, match="seed-0 holds a run with other data: the image or label of a_000"):
         compare(kidneys, tmp_path / "out", **chosen)
     assert (tmp_path / "out" / "results.csv").read_text() == before
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.5}, None], ids=["other settings", "checkpoint missing"])
+def test_what_earlier_runs_left_is_checked_before_the_first_training(kidneys, tmp_path, monkeypatch, change):
+    chosen = {"experiments": ("unet-bce", "unet-dice-bce"), "test_volume": "b"}
+    compare(kidneys, tmp_path / "out", overrides=SMALL_UNET, **chosen)
+    shutil.rmtree(tmp_path / "out" / "unet-bce")
+    if change is None:
+        (tmp_path / "out" / "unet-dice-bce" / "seed-0" / "checkpoint.safetensors").unlink()
+    monkeypatch.setattr("sennet_kaggle.compare.fit", None)
+    with pytest.raises(InputError, match="unet-dice-bce: .*seed-0 holds a run w"):
+        compare(kidneys, tmp_path / "out", overrides={**SMALL_UNET, "unet-dice-bce": change or {}}, **chosen)
 
 
 def test_few_slices_are_held_however_many_there_are(tmp_path, write_kidney):

@@ -407,6 +407,30 @@ def test_a_stopped_run_without_its_checkpoint(kidneys, tmp_path, monkeypatch):
         fit(TINY, kidneys, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "text, expected", [("Read error: Connection reset by peer", InputError), ("bug", RuntimeError)]
+)
+def test_a_lost_process_is_named_in_a_line(kidneys, tmp_path, monkeypatch, text, expected):
+    def lost(*_):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(train, "train_one_epoch", lost)
+    with pytest.raises(expected, match="another process of this run has ended" if expected is InputError else "bug"):
+        fit(TINY, kidneys, tmp_path / "out")
+
+
+def test_a_run_of_the_cpu_goes_on_on_a_gpu(kidneys, tmp_path, monkeypatch):
+    """Whose gradients are scaled, which the CPU's state knows nothing of."""
+    killed_in(monkeypatch, train, "train_one_epoch", 2)
+    with pytest.raises(Killed):
+        fit(TINY, kidneys, tmp_path / "out")
+    earlier = torch.load(tmp_path / "out" / "training-state.pt", weights_only=True)
+    state = TrainingState(TINY, tmp_path / "out", create_model("unet", **TINY_UNET), 1)
+    state.scaler = torch.amp.GradScaler("cpu")
+    state.resume(earlier)
+    assert state.epoch == 1 and state.scaler.get_scale() == 2**16
+
+
 def test_a_seed_of_32_bits(kidneys, tmp_path):
     fit(dataclasses.replace(TINY, seed=2**32 - 1, epochs=1), kidneys, tmp_path / "out")
     assert len(history(tmp_path / "out")) == 1

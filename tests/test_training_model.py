@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from sennet_kaggle.checkpoint import Card, read_card, save_checkpoint
+from sennet_kaggle.checkpoint import Card, read_card, replace_card, save_checkpoint
 from sennet_kaggle.config import Preprocessing, Training
 from sennet_kaggle.errors import InputError, show_messages
+from sennet_kaggle.identity import what_was_seen
 from sennet_kaggle.models import create_model
 from sennet_kaggle.train import fit
 from sennet_kaggle.training_model import check_model, check_shared, create_initial_model
@@ -46,6 +47,27 @@ def test_training_starts_from_a_checkpoint(checkpoint, tmp_path, write_kidney):
     assert card.trained_on == ("j_0000", "k_0001", "k_0000", "k_0002")
     assert card.training["init_from"] == str(path) and card.training["slices"] == 2
     assert len(said) == 1 and "k_0001 is held out, but" in said[0] and "has learned from it" in said[0]
+
+
+def test_our_own_checkpoint_as_weights_has_learned_too(checkpoint, tmp_path, write_kidney):
+    path, _ = checkpoint
+    write_kidney(tmp_path / "data" / "train" / "k", depth=3)
+    said = []
+    show_messages(said.append)
+    training = dataclasses.replace(TINY, weights_path=str(path), held_out_slices=("k_0001",))
+    card = read_card(fit(training, tmp_path / "data", tmp_path / "out"))
+    assert card.trained_on == ("j_0000", "k_0001", "k_0000", "k_0002") and card.says_what_it_learned
+    assert len(said) == 1 and "k_0001 is held out, but" in said[0]
+
+
+def test_what_is_not_known_of_a_source_stays_unknown(checkpoint, tmp_path, write_kidney):
+    path, _ = checkpoint
+    replace_card(path, dataclasses.replace(read_card(path), trained_on=()))
+    write_kidney(tmp_path / "data" / "train" / "k", depth=3)
+    for step in ("first", "second"):
+        path = fit(dataclasses.replace(TINY, init_from=str(path)), tmp_path / "data", tmp_path / step)
+        seen = what_was_seen([read_card(path)], {})
+        assert seen.unknown and "not every checkpoint says" in seen.claim()
 
 
 def test_defaults_need_not_be_written_out(checkpoint):

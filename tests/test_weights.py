@@ -282,6 +282,7 @@ CONTENTS = {
         "a TorchScript archive: save its tensors",
     ),
     "zip": (zipped(**{"mit_b0/a.pth": b"1"}), "a zip archive of mit_b0/a.pth: unpack it"),
+    "tar": (b"w.pth".ljust(257, b"\0") + b"ustar".ljust(255, b"\0"), "a tar archive: unpack it first"),
     "gzip": (b"\x1f\x8b\x08\x00", "a gzip archive: unpack it first"),
     "hdf5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
 }

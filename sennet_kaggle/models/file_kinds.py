@@ -88,6 +88,8 @@ def describe_content(path: Path) -> Kind | None:
     for beginning, kind in _BEGINNINGS:
         if text.startswith(beginning):
             return kind
+    if head[257:262] == b"ustar":
+        return Kind("a tar archive", "unpack it first")
     if head.startswith(b"PK"):
         return _describe_archive(path)
     if head[0] == 8 and len(head) > 2 and head[1] <= 32 and head[2] in b"\x12\x1a\x22\x2a\x32\x3a\x42":

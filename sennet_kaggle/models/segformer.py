@@ -17,6 +17,7 @@ from .weights import check_fit, describe_loaded, fits, load_weights_file, match_
 logger = logging.getLogger(__name__)
 
 _HEADS = (1, 2, 5, 8)
+_MOST = 4096  # of blocks or channels: such a model is too large for any machine, and takes minutes to be found so
 _INPUT_PROJECTION = "segformer.encoder.patch_embeddings.0.proj.weight"
 # Hidden sizes, blocks per stage and decoder width of the Mix Transformers B0 to B5 (the paper's appendix).
 _B0_SIZES, _B1_SIZES = (32, 64, 160, 256), (64, 128, 320, 512)
@@ -160,7 +161,7 @@ def _four(argument: str, numbers: Sequence[int]) -> list[int]:
     if (
         not isinstance(numbers, list | tuple)
         or len(numbers) != 4
-        or not all(isinstance(n, int) and n > 0 for n in numbers)
+        or not all(type(n) is int and 0 < n <= _MOST for n in numbers)
     ):
-        raise InputError(f"segformer: {argument} must be four positive integers, got {numbers!r}")
+        raise InputError(f"segformer: {argument} must be four positive integers up to {_MOST}, got {numbers!r}")
     return list(numbers)

@@ -79,7 +79,12 @@ def load_weights_file(path: Path | str, model: str | None = None) -> dict[str, t
         raise InputError(
             f"weights {path} must be a whole file of tensors, found damage ({reason}): copy it again"
         ) from error
-    return {_WRAPPERS.sub("", name): tensor for name, tensor in _unwrap(path, content).items()}
+    tensors = {_WRAPPERS.sub("", name): tensor for name, tensor in _unwrap(path, content).items()}
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.layout is not torch.strided:
+            what = "one without values" if tensor.is_meta else "a sparse one"
+            raise InputError(f"weights {path} must hold dense tensors, found {what}, {name}: save them whole")
+    return tensors
 
 
 def read_own_card(path: Path | str) -> dict[str, Any] | None:

@@ -3,7 +3,10 @@
 import shlex
 import shutil
 
+import numpy as np
 from conftest import write_tiff
+
+from sennet_kaggle.checkpoint import read_card
 
 from . import TRAIN, Case
 
@@ -46,6 +49,16 @@ def _a_slice_more(folder):
     volume = open_volume(folder / "data/train/kidney_1")
     write_tiff(folder / "data/train/kidney_1/images/0003.tif", volume[1])
     write_tiff(folder / _LABELS / "0003.tif", 255 * volume.label(1).astype("uint8"))
+
+
+def _without_vessels(folder):
+    for path in (folder / _LABELS).iterdir():
+        write_tiff(path, np.zeros((40, 31), np.uint8))
+
+
+def _is_of_unknown_source(folder):
+    card = read_card(folder / "out/checkpoint.safetensors")
+    assert card.trained_on and not card.says_what_it_learned
 
 
 def _replace_checkpoint(folder):
@@ -123,6 +136,22 @@ CASES: list[Case] = [
     _refused("a seed of 2**32", "--seed 4294967296", "seed must lie in 0..4294967295"),
     _refused("a learning rate that is no number", "--learning-rate nan", "learning_rate must hold finite numbers"),
     _refused("an infinite weight decay", "--weight-decay inf", "weight_decay must hold finite numbers only"),
+    _refused("a weight decay beyond float32", "--weight-decay 1e300", "weight_decay must hold finite numbers only"),
+    _refused("a mean beyond float32", "--mean 1e39 0 0", "mean must hold finite numbers only"),
+    _refused("a std that nothing can be divided by", "--std 1e-39 1 1", "each channel must have a std above 0"),
+    _refused("an offset beyond every scan", "--offsets 0 99999999999999999999 0", "offsets must lie within 10000"),
+    _refused(
+        "an argument of the loss beyond float32",
+        """--loss-arguments '{"smooth": 1e300}'""",
+        "smooth of loss 'dice_bce' must be a positive number",
+    ),
+    Case(
+        "labels without a vessel",
+        SMALL,
+        "no vessel was seen in epoch 1: look at the labels",
+        _without_vessels,
+        refused=False,
+    ),
     _refused("a zoom that is no number", "--zoom nan 1", "zoom must be two factors in 0.1..10"),
     _refused("epochs without end", "--epochs 1000000000", "epochs must be at most", base=TRAIN),
     Case(
@@ -155,6 +184,12 @@ CASES: list[Case] = [
         "too many to train",
         base=TRAIN,
     ),
+    _refused(
+        "a model of a million blocks",
+        """--model segformer --model-arguments '{"depths": [1, 1, 1, 1000000]}'""",
+        "depths must be four positive integers up to 4096",
+        base=TRAIN,
+    ),
     _refused("Segment Anything as a model to train", "--model sam", "model 'sam' is not trained", base=TRAIN),
     _refused(
         "weights as an argument of the model",
@@ -164,7 +199,13 @@ CASES: list[Case] = [
     ),
     Case("outputs for all slices", _with("--offsets -1 0 1 --outputs all"), refused=False, check=_is_trained),
     # Starting from a checkpoint.
-    Case("a checkpoint to start from", SMALL.replace(_MODEL, _INIT), refused=False, check=_is_trained),
+    Case(
+        "a checkpoint to start from",
+        SMALL.replace(_MODEL, _INIT),
+        "small.safetensors does not say what it learned from, so no slice can be called unseen",
+        refused=False,
+        check=_is_of_unknown_source,
+    ),
     _refused("no such checkpoint to start from", "--init-from no.safetensors", "checkpoint no.safetensors is missing"),
     _refused(
         "a checkpoint of other arguments",
@@ -190,6 +231,19 @@ CASES: list[Case] = [
         "unet-dice-bce: epochs must be positive, got 0",
         base="compare --data-dir data --output-dir out --test-volume kidney_2",
         prepare=lambda f: shutil.copytree(f / "data/train/kidney_1", f / "data/train/kidney_2"),
+    ),
+    _refused("no seed", "--seed", "seeds must be at least one, found none", base=COMPARE),
+    _refused(
+        "a number for a list of kidneys",
+        """--override '{"*": {"train_volumes": 5}}'""",
+        "unet-bce: train_volumes must be tuple[str], found 5",
+        base=COMPARE,
+    ),
+    _refused(
+        "a number among the slices that are held out",
+        """--override '{"*": {"held_out_slices": [3]}}'""",
+        "unet-bce: held_out_slices must be tuple[str], found (3,)",
+        base=COMPARE,
     ),
     _refused("a seed named twice", "--seed 0 0", "seeds must be distinct, found 0 twice", base=COMPARE),
     _refused("a seed below 0", "--seed -3", "seed must lie in 0..4294967295, got -3", base=COMPARE),
