@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from graphlib import TopologicalSorter
@@ -359,4 +360,8 @@ def _write(path: Path, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # removes what is half made
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

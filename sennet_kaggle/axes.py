@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .distributed import Share
 from .errors import InputError
-from .files import open_reserved
+from .files import format_size, open_reserved
 from .padding import fill_padding
 from .transforms import resize_probability, resize_slice
 
@@ -200,7 +200,7 @@ def _check_scratch(scratch_dir: Path | str | None, shape: tuple[int, ...]) -> Pa
     needed, free = BYTES_PER_VOXEL * int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"scratch_dir {folder} has {free / 1e9:.1f} GB free but axes zyx needs {needed / 1e9:.1f} GB: "
+            f"scratch_dir {folder} has {format_size(free)} free but axes zyx needs {format_size(needed)}: "
             f"name a folder with more room, or choose axes z"
         )
     return folder

@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .errors import InputError, show_messages
-from .files import FULL_DISK
+from .errors import FULL_DISK, InputError, show_messages
 
 STOPPED, BAD_INPUT = 130, 2
 # What a scheduler, `kill` and a closed terminal send.
@@ -49,6 +48,7 @@ def run_command(command: Callable[[], object]) -> int:
         The exit status: 0; 2 after one line about bad input, a missing package or a disk that is full; 130 after
         Ctrl-C, 143 after SIGTERM; 141 where nobody reads the output any more.
     """
+    _open_streams()
     _show_every_text()
     show_messages(_say)
     try:
@@ -134,6 +134,16 @@ def _stopped_by_signals() -> Iterator[None]:
         sys.unraisablehook = sys.__unraisablehook__
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _open_streams() -> None:
+    """Opens those of the three streams that the caller has closed; else the next file would take a stream's number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _show_every_text() -> None:

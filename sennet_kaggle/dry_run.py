@@ -132,15 +132,16 @@ def check_rehearsal(output_dir: Path) -> None:
 
 
 def _files_under(folder: Path, names: Sequence[str]) -> list[str]:
-    """The files and links under these names, as paths in the folder; no link is followed."""
+    """All but folders with something in them under these names, as paths in the folder; no link is followed."""
     found = []
     for name in names:
         path = folder / name
-        if path.is_symlink() or path.is_file():
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
             found.append(name)
         for root, folders, files in os.walk(path) if path.is_dir() and not path.is_symlink() else ():
             links = [each for each in folders if os.path.islink(os.path.join(root, each))]
-            found += [os.path.relpath(os.path.join(root, each), folder) for each in (*files, *links)]
+            ends = (*files, *links) if files or folders else ("",)  # an empty folder counts itself
+            found += [os.path.relpath(os.path.join(root, each), folder) for each in ends]
     return sorted(found)
 
 

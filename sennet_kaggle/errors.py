@@ -1,7 +1,11 @@
 """What a person is told: the exception for input that they can mend, and warnings about what may not be meant."""
 
+import errno
 import logging
 from collections.abc import Callable
+
+# A full disk, a full quota, and the largest file that the system allows.
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class InputError(ValueError):

@@ -15,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError, OutputError
+from .errors import FULL_DISK, InputError, OutputError
 
 # Pushed as a Kaggle dataset, and what `predict` takes when no checkpoint is named.
 SHIPPED_DIR = Path(__file__).resolve().parent.parent / "kernel" / "checkpoints"
-# A full disk, a full quota, and the largest file that the system allows.
-FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NAME_BYTES = 255
 _LOCK = ".lock"
 

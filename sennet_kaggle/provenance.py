@@ -116,12 +116,12 @@ def write_origin(
         "checkpoints": [describe_checkpoint(Path(each), read_card(each)) for each in checkpoint_paths],
         "images": dict(images),
     }
-    if path == submission_path or (path.exists() and "checkpoints" not in _read_object(path)):
-        warn(f"{path} is something else and stays as it is: it will not be known what made {submission_path}")
-        return
     try:
+        if path == submission_path or (path.exists() and "checkpoints" not in _read_object(path)):
+            warn(f"{path} is something else and stays as it is: it will not be known what made {submission_path}")
+            return
         write_whole(path, to_json(origin))
-    except OSError as error:
+    except (InputError, OSError) as error:  # such as a name that is longer by the suffix than a name may be
         warn(f"{path} cannot be written ({one_line(error)}): it will not be known what made {submission_path}")
 
 

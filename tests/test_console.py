@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import REPOSITORY
 from input_cases import PREDICT, TRAIN
@@ -130,6 +131,15 @@ def test_output_to_a_full_disk_is_one_line(tmp_path):
     assert result.stderr.startswith("error: cannot write the output: ") and result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_error(closed, tmp_path):
+    command = f"{sys.executable} -m sennet_kaggle phantom new --shape 1 64 64 {closed}"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert result.returncode == 0 and b"Traceback" not in result.stderr
+    assert len(list(tmp_path.rglob("*.tif"))) == 2
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
 def test_every_console_can_show_the_help(encoding, tmp_path):
     process = start("--help", cwd=tmp_path, PYTHONIOENCODING=encoding)
@@ -170,8 +180,9 @@ def test_a_missing_package_is_named(module, arguments, says, tmp_path, monkeypat
     assert not (tmp_path / "new").exists()
 
 
-def test_without_the_package_of_the_command_line_there_is_one_line():
-    program = "import sys; sys.modules['tyro'] = None; import sennet_kaggle.__main__"
+@pytest.mark.parametrize("others", ["", "sys.modules['numpy'] = None; "])
+def test_without_the_package_of_the_command_line_there_is_one_line(others):
+    program = f"import sys; {others}sys.modules['tyro'] = None; import sennet_kaggle.__main__"
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
@@ -225,3 +236,13 @@ def test_predict_over_its_own_input_keeps_it(tmp_path, write_kidney, monkeypatch
     assert main(PREDICT.replace("out.csv", "link.csv").replace("small.safetensors", str(slice_path)).split()) == 2
     assert slice_path.read_bytes() == before
     capsys.readouterr()
+
+
+def test_what_a_notebook_prints_can_be_shown_by_every_console(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print('caf\\u00e9 \\u2026')")])
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    program = str(REPOSITORY / "sennet_kaggle" / "notebook.py")
+    command = [sys.executable, "-P", program, "in.ipynb", "out.ipynb", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "caf\\xe9 \\u2026\n")

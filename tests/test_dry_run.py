@@ -21,6 +21,7 @@ def make(folder, *names, text="made"):
 def test_what_it_has_made_is_made_anew(tmp_path):
     with remaking(tmp_path, NAMES):
         make(tmp_path, "submission.csv", "kaggle/working/a.csv")
+        (tmp_path / "kaggle" / "empty").mkdir()
     make(tmp_path, "report.html")  # of another command
     with remaking(tmp_path, NAMES):
         assert {path.name for path in tmp_path.iterdir()} == {".dry-run.json", "report.html"}
@@ -36,6 +37,17 @@ def test_a_file_of_somebody_stays(tmp_path, name, made_before):
     with pytest.raises(InputError, match=f"{name} was not made by dry-run"), remaking(tmp_path, NAMES):
         pytest.fail("begun")
     assert (tmp_path / name).read_text() == "precious"
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("name", ["submission.csv", "kaggle/mine"])
+def test_a_pipe_or_an_empty_folder_of_somebody_stays(tmp_path, put, name):
+    with remaking(tmp_path, NAMES):
+        make(tmp_path, "kaggle/a")
+    put(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name} was not made by dry-run"), remaking(tmp_path, NAMES):
+        pytest.fail("begun")
+    assert (tmp_path / name).exists()
 
 
 def test_a_note_that_is_not_its_own_claims_nothing(tmp_path):

@@ -127,3 +127,11 @@ def test_a_json_of_something_else_stays(tmp_path, caplog):
     write_submission(tmp_path / "t.json", [("k_0000", "1 0")])
     write_origin(tmp_path / "t.json", "predict", [], Inference(), {})
     assert (tmp_path / "t.json").read_text().startswith("id,rle")
+
+
+def test_a_submission_whose_json_would_have_too_long_a_name_is_whole(tmp_path, caplog):
+    path = tmp_path / ("a" * 251 + ".csv")
+    path.write_text("id,rle\n")
+    write_origin(path, "predict", [], Inference(), {})
+    assert "File name too long" in caplog.text and "it will not be known what made" in caplog.text
+    assert list(tmp_path.iterdir()) == [path]
