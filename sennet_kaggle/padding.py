@@ -33,7 +33,8 @@ def find_padding(slice_: np.ndarray) -> np.ndarray:
     """Finds the pixels that were never measured.
 
     Padding is a region of one grey value, whatever it is, that hangs together by edges, is somewhere 15 pixels wide,
-    and reaches the slice's border or takes up 0.5 % of the slice; or one along a quarter of a side, however thin.
+    and reaches the slice's border or takes up 0.5 % of the slice; or one along a quarter of a side or across the slice,
+    however thin.
     Clipped or rounded tissue is none: the grey values around it lead up to its own. Where JPEG has blurred padding
     of 0 or 255, 8 pixels more count as such.
 
@@ -205,7 +206,7 @@ def _constant_blocks(slice_: np.ndarray, regions: np.ndarray) -> Iterator[tuple[
 
 
 def _constant_stretches(slice_: np.ndarray) -> Iterator[tuple[int, int]]:
-    """The first pixel of each long stretch of one value along the slice's border."""
+    """The first pixel of each long stretch of one value along the slice's border, and of each row or column of one."""
     last_row, last_column = slice_.shape[0] - 1, slice_.shape[1] - 1
     for row in (0, last_row):
         yield from ((row, column) for column in _long_stretches(slice_[row]))
@@ -215,6 +216,16 @@ def _constant_stretches(slice_: np.ndarray) -> Iterator[tuple[int, int]]:
         for column, columns in ((0, slice(_CORNER)), (last_column, slice(-_CORNER, None))):
             if min(slice_.shape) >= _BLOCK and (slice_[rows, columns] == slice_[row, column]).all():
                 yield row, column
+    if min(slice_.shape) >= _BLOCK:
+        yield from ((row, 0) for row in _constant_lines(slice_))
+        yield from ((0, column) for column in _constant_lines(slice_.T))
+
+
+def _constant_lines(slice_: np.ndarray) -> list[int]:
+    """Which rows hold one value alone."""
+    first = slice_[:, 0]
+    rows = np.flatnonzero((first == slice_[:, -1]) & (first == slice_[:, slice_.shape[1] // 2]))  # most are not
+    return [row for row in rows.tolist() if (slice_[row] == first[row]).all()]
 
 
 def _long_stretches(line: np.ndarray) -> list[int]:
