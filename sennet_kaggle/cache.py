@@ -24,7 +24,7 @@ from .transforms import IntensityRange, mask_to_target, measure_intensity, read_
 from .volume import Volume
 
 # Part of the key: raise it whenever a pair would come out otherwise than before.
-_FORMAT = 3
+_FORMAT = 4
 _IMAGE, _MASK = np.dtype(np.float32), np.dtype(np.bool_)
 _LOCK = ".cache.lock"
 _LEFTOVER = re.compile(r"\..+-[0-9a-f]{16}\.(images|masks)\.npy\.\d+\.tmp")

@@ -13,22 +13,29 @@ import numpy as np
 from .errors import warn
 
 _SAMPLED_SLICES = 16
-# Noise makes no square of this side in which all grey values are equal, even where most pixels are clipped.
-_BLOCK = 16
-_LEAST_STRETCH, _STRETCH_SHARE = 8, 1 / 4  # of equal values along a side: pixels, and part of the side
-_CORNER = 8  # pixels of a constant square in a corner
+# Regions are looked for where a block, part of the border or a corner is constant: sides in pixels, part of a side.
+_BLOCK = 8
+_LEAST_STRETCH, _STRETCH_SHARE = 8, 1 / 4
+_CORNER = 4
 _LEAST_INSIDE = 0.005  # of the slice, for a region that does not reach its border
-_FOUND, _REJECTED = 1, 2
-# Filling: surroundings are averaged over blocks of 4x4 pixels, each 4 pixels from the next.
-_PATCH = 8
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+# Of the pixels beside a region, how many must lead up to its value for it to be tissue.
+_CLIPPED_SHARE, _ROUNDED_SHARE = 1 / 6, 0.9
+_STEEP = 1 / 16  # of the slice's contrast, for most of the pixels beside a region
+_RAGGED = 1 / 16  # of its area is the outline of clipped noise, at least; that of padding is shorter
+_SPARSELY = 31
+_FOUND, _REJECTED, _NEW = 1, 2, 3  # OpenCV itself marks what lies beyond the border with 1
+_PATCH = 8  # filling: the side of the blocks that are copied
 _SPIKE_SHARE, _SPIKE_FACTOR, _SPIKE_NEIGHBOURS = 0.03, 8.0, 8
 
 
 def find_padding(slice_: np.ndarray) -> np.ndarray:
     """Finds the pixels that were never measured.
 
-    Padding is a region of one grey value, whatever it is, that hangs together by edges, is somewhere 16 pixels wide,
-    and reaches the slice's border or takes up 0.5 % of the slice; or one along a quarter of a side, however thin.
+    Padding is a region of one grey value, whatever it is, that hangs together by edges, is somewhere 15 pixels wide,
+    and reaches the slice's border or takes up 0.5 % of the slice; or one along a quarter of a side or across the slice,
+    however thin.
+    Clipped or rounded tissue is none: the grey values around it lead up to its own.
 
     Args:
         slice_: (H, W) uint8 or uint16.
@@ -44,11 +51,20 @@ def find_padding(slice_: np.ndarray) -> np.ndarray:
             continue
         value = int(slice_[row, column])
         if value not in is_value:
-            is_value[value] = (slice_ == value).view(np.uint8)
-        flags = 4 | cv2.FLOODFILL_MASK_ONLY | _REJECTED << 8
-        area, _, _, box = cv2.floodFill(is_value[value], regions, (column, row), 0, 0, 0, flags)
-        if _reaches_border(box, height, width) or area >= _LEAST_INSIDE * slice_.size:
-            regions[regions == _REJECTED] = _FOUND
+            is_value[value] = np.equal(slice_, value, order="C").view(np.uint8)
+        flags = 4 | cv2.FLOODFILL_MASK_ONLY | _NEW << 8
+        area, _, _, (left, top, across, down) = cv2.floodFill(is_value[value], regions, (column, row), 0, 0, 0, flags)
+        around = regions[top : top + down + 2, left : left + across + 2]  # with a pixel on each side
+        is_new = around == _NEW
+        reaches_border = left == 0 or top == 0 or left + across == width or top + down == height
+        is_padding = reaches_border or area >= _LEAST_INSIDE * slice_.size
+        if is_padding:
+            beside = cv2.dilate(is_new.view(np.uint8), _CROSS) > is_new
+            rows, columns = np.divmod(np.flatnonzero(beside & (around != _FOUND)), around.shape[1])
+            beside = slice_[rows + (top - 1), columns + (left - 1)]
+            is_extreme = value in (0, np.iinfo(slice_.dtype).max) and rows.size < _RAGGED * area
+            is_padding = is_extreme or not _leads_up_to(value, beside, slice_)
+        around[is_new] = _FOUND if is_padding else _REJECTED
     return regions[1:-1, 1:-1] == _FOUND
 
 
@@ -166,14 +182,18 @@ def _constant_blocks(slice_: np.ndarray, regions: np.ndarray) -> Iterator[tuple[
     height, width = (length - length % _BLOCK for length in slice_.shape)
     blocks = slice_[:height, :width].reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
     diagonals = blocks[:, range(_BLOCK), :, range(_BLOCK)]  # (16, rows, columns): next to none of a scan is constant
-    for row, column in np.argwhere((diagonals == diagonals[:1]).all(0)).tolist():
-        place = row * _BLOCK, column * _BLOCK
-        if not regions[place[0] + 1, place[1] + 1] and (blocks[row, :, column] == slice_[place]).all():
+    rows, columns = np.nonzero((diagonals == diagonals[:1]).all(0))
+    while rows.size:
+        place = int(rows[0]) * _BLOCK, int(columns[0]) * _BLOCK
+        if (blocks[rows[0], :, columns[0]] == slice_[place]).all():
             yield place
+        left = regions[rows * _BLOCK + 1, columns * _BLOCK + 1] == 0
+        left[0] = False
+        rows, columns = rows[left], columns[left]
 
 
 def _constant_stretches(slice_: np.ndarray) -> Iterator[tuple[int, int]]:
-    """The first pixel of each long stretch of one value along the slice's border."""
+    """The first pixel of each long stretch of one value along the slice's border, and of each row or column of one."""
     last_row, last_column = slice_.shape[0] - 1, slice_.shape[1] - 1
     for row in (0, last_row):
         yield from ((row, column) for column in _long_stretches(slice_[row]))
@@ -181,8 +201,18 @@ def _constant_stretches(slice_: np.ndarray) -> Iterator[tuple[int, int]]:
         yield from ((row, column) for row in _long_stretches(slice_[:, column]))
     for row, rows in ((0, slice(_CORNER)), (last_row, slice(-_CORNER, None))):
         for column, columns in ((0, slice(_CORNER)), (last_column, slice(-_CORNER, None))):
-            if min(slice_.shape) >= _CORNER and (slice_[rows, columns] == slice_[row, column]).all():
+            if min(slice_.shape) >= _BLOCK and (slice_[rows, columns] == slice_[row, column]).all():
                 yield row, column
+    if min(slice_.shape) >= _BLOCK:
+        yield from ((row, 0) for row in _constant_lines(slice_))
+        yield from ((0, column) for column in _constant_lines(slice_.T))
+
+
+def _constant_lines(slice_: np.ndarray) -> list[int]:
+    """Which rows hold one value alone."""
+    first = slice_[:, 0]
+    rows = np.flatnonzero((first == slice_[:, -1]) & (first == slice_[:, slice_.shape[1] // 2]))  # most are not
+    return [row for row in rows.tolist() if (slice_[row] == first[row]).all()]
 
 
 def _long_stretches(line: np.ndarray) -> list[int]:
@@ -192,16 +222,37 @@ def _long_stretches(line: np.ndarray) -> list[int]:
     return starts[lengths >= max(_LEAST_STRETCH, _STRETCH_SHARE * line.size)].tolist()
 
 
-def _reaches_border(box: Sequence[int], height: int, width: int) -> bool:
-    left, top, across, down = box
-    return left == 0 or top == 0 or left + across == width or top + down == height
+def _leads_up_to(value: int, beside: np.ndarray, slice_: np.ndarray) -> bool:
+    """Whether the grey values beside a region lead up to its own, as they do in a scan that was clipped or rounded.
+
+    Where all of them are greater than the region's value, or all less, the scan was clipped there if many of them are
+    much nearer to it than most are. Where they are both, it is a plateau among few grey values if most are the next.
+
+    Args:
+        value: the region's.
+        beside: (N,) uint8 or uint16.
+        slice_: the region's, which tells by how much its grey values differ at least.
+    """
+    if not beside.size:
+        return False
+    sample = slice_[::_SPARSELY, ::_SPARSELY].astype(np.int32)
+    step = int(np.gcd.reduce(sample - value, axis=None))
+    contrast = np.ptp(np.percentile(sample, (2, 98)))
+    level = step if beside.dtype == np.uint8 or step > 1 else 0  # 16 bits are never so few that a scan has plateaus
+    differences = beside.astype(np.int32) - value
+    distances = abs(differences)
+    if np.median(distances) > _STEEP * contrast:  # the edge of padding, even where it was blurred
+        return False
+    if (differences > 0).all() or (differences < 0).all():
+        return (distances <= max(level, np.median(distances) / 2)).mean() > _CLIPPED_SHARE
+    return (distances <= level).mean() > _ROUNDED_SHARE
 
 
 def _fill(slice_: np.ndarray, padding: np.ndarray) -> np.ndarray:
     """The slice with each padded pixel copied from the nearest block that was scanned, noise and all."""
     height, width = slice_.shape
     filled, is_padding = _in_blocks(slice_), _in_blocks(padding, True)
-    padded = np.logical_or.reduce(np.logical_or.reduce(is_padding, axis=1), axis=2)
+    padded = np.logical_or.reduce(is_padding, axis=1).view(np.uint64)[..., 0] > 0  # 8 of bool at once
     if padded.all():
         return np.where(padding, np.median(slice_[~padding]).astype(slice_.dtype), slice_)
     _, nearest = cv2.distanceTransformWithLabels(
@@ -211,8 +262,12 @@ def _fill(slice_: np.ndarray, padding: np.ndarray) -> np.ndarray:
     block_of_label[nearest[~padded]] = np.flatnonzero(~padded)
     rows, columns = np.nonzero(padded)
     sources = np.unravel_index(block_of_label[nearest[rows, columns]], padded.shape)
-    copied = filled[sources[0], :, sources[1]]  # (N, 8, 8)
-    filled[rows, :, columns] = np.where(is_padding[rows, :, columns], copied, filled[rows, :, columns])
+    lines = filled.view(f"V{_PATCH * filled.itemsize}")[..., 0]  # a block's 8 pixels at once
+    copied = lines[sources[0], :, sources[1]].view(slice_.dtype).reshape(-1, _PATCH, _PATCH)
+    kept = ~is_padding.view(f"V{_PATCH}")[rows, :, columns, 0].view(np.bool_).reshape(copied.shape)
+    partly = kept.any((1, 2))
+    copied[partly] = np.where(kept[partly], filled[rows[partly], :, columns[partly]], copied[partly])
+    lines[rows, :, columns] = copied.view(lines.dtype)[..., 0]
     return filled.reshape(len(filled) * _PATCH, -1)[:height, :width]
 
 
@@ -220,4 +275,4 @@ def _in_blocks(plane: np.ndarray, outside: bool | None = None) -> np.ndarray:
     """A copy of (H, W) as (rows, 8, columns, 8) blocks; beyond the end a constant, or the border repeated."""
     beyond = [(0, -length % _PATCH) for length in plane.shape]
     wide = np.pad(plane, beyond, "edge") if outside is None else np.pad(plane, beyond, constant_values=outside)
-    return wide.reshape(wide.shape[0] // _PATCH, _PATCH, -1, _PATCH)
+    return np.ascontiguousarray(wide).reshape(wide.shape[0] // _PATCH, _PATCH, -1, _PATCH)

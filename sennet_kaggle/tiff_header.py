@@ -32,6 +32,22 @@ _PHOTOMETRICS = {
 }
 
 
+# How a file begins that is no TIFF, what it is, and the remedy.
+_OTHER_KINDS = {
+    (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"\0\0\0\x0cjP"): "another image format: convert it, do not just rename it",
+    (b"version https://git-lfs",): "a git-lfs pointer, not the file itself: run git lfs pull",
+    (
+        b"\x1f\x8b",
+        b"PK\x03\x04",
+        b"BZh",
+        b"\xfd7zXZ",
+        b"\x28\xb5\x2f\xfd",
+        b"7z\xbc\xaf",
+    ): "a compressed file: unpack it first",
+    (b"<!", b"<html", b"<HTML", b"<?xml"): "a web page: download the file itself",
+}
+
+
 @contextmanager
 def open_page(path: Path | str, label: bool = False) -> Iterator[tifffile.TiffPage]:
     """Opens a TIFF and gives its only page, after all checks that need no pixels.
@@ -45,7 +61,11 @@ def open_page(path: Path | str, label: bool = False) -> Iterator[tifffile.TiffPa
     """
     path = Path(path)
     with reading(path, "is not a TIFF or is damaged"):
-        tiff = tifffile.TiffFile(path)
+        try:
+            tiff = tifffile.TiffFile(path)
+        except tifffile.TiffFileError:
+            _check_kind(path)
+            raise
     with tiff:
         with reading(path, "is truncated or damaged"):
             page = tiff.pages[0]
@@ -99,6 +119,15 @@ def reading(path: Path, problem: str) -> Iterator[None]:
         raise InputError(f"{path} could not be read ({error.strerror}): check the disk or network it is on") from error
     except Exception as error:  # zlib.error, struct.error, TiffFileError: whatever the damage leads to
         raise InputError(f"{path} {problem} ({one_line(error)}): copy it again") from error
+
+
+def _check_kind(path: Path) -> None:
+    """Names a file that is whole, but of another kind."""
+    with open(path, "rb") as file:
+        begin = file.read(32)
+    found = next((found for begins, found in _OTHER_KINDS.items() if begin.startswith(begins)), None)
+    if found:
+        raise InputError(f"{path} is not a TIFF: found {found}")
 
 
 def _images_in_one(page: tifffile.TiffPage, path: Path) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
@@ -72,6 +73,48 @@ def test_a_scan_has_no_padding(dtype):
     assert not find_padding(np.zeros((4, 5), np.uint16)).any()  # too small to tell
 
 
+def smoothed(sigma=3):
+    return cv2.GaussianBlur(scan(height=256, width=256), (0, 0), sigma)
+
+
+CLIPPED = {
+    "above": lambda: smoothed().clip(0, 25900),
+    "below": lambda: smoothed().clip(21000),
+    "below in 8 bits": lambda: ((smoothed().clip(21000) - 21000) / 32).clip(0, 255).astype(np.uint8).clip(3),
+    "rounded to 8 bits": lambda: (smoothed() >> 8).astype(np.uint8),
+    "rounded to 8 bits, stored in 16": lambda: (smoothed() >> 8) * np.uint16(257),
+}
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+def test_clipped_or_rounded_tissue_is_no_padding(name):
+    slice_ = CLIPPED[name]()
+    assert max(np.unique(slice_, return_counts=True)[1]) > 0.05 * slice_.size
+    assert not find_padding(slice_).any()
+
+
+@pytest.mark.parametrize("value", [0, 9000, 20000, 60000])
+def test_padding_with_a_blurred_edge(value):
+    """As of a volume that was resized after it was padded: the edge leads up to the value, but steeply."""
+    slice_, where = scan(height=256, width=256), outside_ellipse(256, 256)
+    blurred = cv2.GaussianBlur(np.where(where, value, slice_).astype(np.uint16), (3, 3), 0)
+    assert (find_padding(blurred) & where).sum() > 0.9 * where.sum()
+
+
+def test_a_rejected_hole_stays_rejected():
+    slice_ = scan(height=400, width=400)
+    slice_[40:64, 40:64] = 65535  # too small for padding within a scan
+    slice_[-50:] = 0
+    assert (find_padding(slice_) == (np.arange(400) >= 350)[:, None]).all()
+
+
+def test_small_corners_and_narrow_bars():
+    slice_ = scan(height=200, width=200)
+    y, x = np.mgrid[:200, :200]
+    where = (y + (199 - x) < 8) | ((y >= 101) & (y < 116)) | (y == 30) | (x == 70)
+    assert (find_padding(np.where(where, 65535, slice_).astype(np.uint16)) == where).all()
+
+
 def test_real_slices_have_what_the_scanner_left(data_dir):
     """Of the slices at hand only kidney_2's show the edge of the scanned cylinder, filled with 32768."""
     assert not any(find_padding(slice_).any() for slice_ in open_volume(data_dir / "train" / "kidney_1_dense"))
@@ -88,6 +131,7 @@ def test_filled_and_cropped_slices_have_no_padding():
     boxed = np.pad(padded, ((30, 5), (0, 50)), constant_values=65535)
     np.testing.assert_array_equal(crop_padding(boxed)[~where], slice_[~where])
     assert fill_padding(slice_) is slice_ and crop_padding(slice_) is slice_
+    np.testing.assert_array_equal(fill_padding(np.asfortranarray(padded)), filled)
     blank = np.full((HEIGHT, WIDTH), 7, np.uint16)
     assert fill_padding(blank) is blank and is_blank(blank) and not is_blank(slice_)
 

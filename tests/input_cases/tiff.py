@@ -1,6 +1,7 @@
 """Slices and labels."""
 
 import csv
+import gzip
 import os
 
 import numpy as np
@@ -19,6 +20,10 @@ _IMAGES, _LABELS = "data/test/kidney_5/images", "data/train/kidney_1/labels"
 def _slice(array=_GREY, **options):
     """Puts another TIFF in the place of a test slice."""
     return lambda folder: write_raw(folder / _IMAGES / "0001.tif", array, **options)
+
+
+def _bytes(content):
+    return lambda folder: (folder / _IMAGES / "0001.tif").write_bytes(content)
 
 
 def _by_tifffile(array, **options):
@@ -144,6 +149,15 @@ CASES: list[Case] = [
         "has strips that overlap",
         _slice(change=lambda offsets, _: offsets.__setitem__(1, offsets[0])),
     ),
+    Case(
+        "a PNG named .tif",
+        PREDICT,
+        "is not a TIFF: found another image format: convert it",
+        _bytes(b"\x89PNG\r\n\x1a\n"),
+    ),
+    Case("a git-lfs pointer", PREDICT, "run git lfs pull", _bytes(b"version https://git-lfs.github.com/spec/v1\n")),
+    Case("a gzipped slice", PREDICT, "found a compressed file: unpack it first", _bytes(gzip.compress(b"II*\0"))),
+    Case("a web page", PREDICT, "found a web page: download the file itself", _bytes(b"<!DOCTYPE html>")),
     Case("a link to nowhere", PREDICT, "0001.tif is missing", _broken_link),
     Case(
         "orientation 4 in three compressions",
