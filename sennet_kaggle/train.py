@@ -168,7 +168,8 @@ def _train(
     criterion = create_criterion(training.loss, **_loss_arguments(training, train_set))
     accelerator.print(_describe(train_set, held_out))
     steps_per_epoch = len(plan_batches(training, len(train_set), 1))
-    model = model.to(memory_format=memory_format(accelerator.device))
+    # There before the average of its weights is made, which then lives there too.
+    model = model.to(accelerator.device, memory_format=memory_format(accelerator.device))
     state = TrainingState(training, output_dir, model, steps_per_epoch, digest)
     model, optimizer = accelerator.prepare(model, state.optimizer)
     state.scaler = accelerator.scaler
