@@ -98,7 +98,7 @@ def test_unknown_argument(name):
         ("segformer", {"variant": "b9"}, "unknown SegFormer variant 'b9': choose one of b0, .*b5"),
         ("segformer", {"in_channels": 0}, "in_channels .* must be positive integers, got 0 and 256"),
         ("segformer", {"decoder_hidden_size": 0}, "decoder_hidden_size must be positive integers, got 3 and 0"),
-        ("segformer", {"depths": [1, 1, 1]}, r"depths must be four positive integers, got \[1, 1, 1\]"),
+        ("segformer", {"depths": [1, 1, 1]}, r"depths must be four positive integers up to 4096, got \[1, 1, 1\]"),
         ("segformer", {"hidden_sizes": [32, 65, 160, 256]}, "multiples of .*1, 2, 5, 8.*got .32, 65, 160, 256"),
         ("segformer", {"num_attention_heads": [3, 2, 5, 8]}, "multiples of num_attention_heads .3, 2, 5, 8., got"),
         ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h"),
