@@ -40,8 +40,8 @@ def stop_once(process: subprocess.Popen, said: bytes, number: signal.Signals) ->
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_stopped_phantom_leaves_nothing(tmp_path, number, status):
-    process = start("phantom", "new/folder", "--shape", "2000", "128", "128", cwd=tmp_path)
-    error = stop_once(process, b"1/2000", number)
+    process = start("phantom", "new/folder", "--shape", "2000", "256", "256", cwd=tmp_path)
+    error = stop_once(process, b" 0/2000", number)
     assert process.returncode == status
     assert error.splitlines()[-1] == "stopped" and "Traceback" not in error
     assert not any(tmp_path.iterdir())
