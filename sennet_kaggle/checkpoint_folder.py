@@ -1,6 +1,5 @@
 """The folder of the checkpoint dataset: which of its files go up to Kaggle, and what is wrong with them."""
 
-import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import NamedTuple
 from .config import Inference
 from .errors import InputError
 from .predict import load_predictors
+from .provenance import hash_file
 
 METADATA_NAME = "dataset-metadata.json"
 
@@ -46,8 +46,7 @@ def inspect_folder(folder: Path, inference: Inference) -> Contents:
         except InputError as error:
             contents.problems.append(str(error) if path.name in str(error) else f"{path.name}: {error}")
             continue
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hash_file(path)
         if seen.setdefault(digest, path.name) != path.name:
             contents.problems.append(
                 f"{path.name}: expected another checkpoint, found a copy of {seen[digest]}, which would count twice: "
