@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from .config import Inference
@@ -10,22 +10,27 @@ from .config import Inference
 # Kept back for writing and checking the submission.
 _RESERVED_SHARE, _MAX_RESERVED_SECONDS = 0.05, 120.0
 # A plan is begun only with this much to spare, for a pace that is measured on a few slices.
-_CAUTION = 1.15
+_CAUTION = 1.1
+# One that was left for lack of time only with this much: changing the plan costs the batches that are under way.
+_ROOM_TO_GO_BACK = 1.3
 _VIEWS = {"none": 1, "flips": 4, "d4": 8}
 
 
 class Budget:
-    """Seconds that a run may take, from now on.
+    """Seconds that a run may take.
 
     Args:
         seconds: None for no limit.
+        started: when they began, in `time.monotonic()`, which is the same for all processes of a machine. None: now.
     """
 
-    def __init__(self, seconds: float | None):
-        self.started = time.monotonic()
+    def __init__(self, seconds: float | None, started: float | None = None):
+        self.started = time.monotonic() if started is None else started
         self.seconds = math.inf if seconds is None else seconds
         reserved = min(_RESERVED_SHARE * self.seconds, _MAX_RESERVED_SECONDS)
         self._deadline = self.started + self.seconds - reserved
+        self.last_call = self._deadline + reserved / 2
+        """When to stop waiting for other processes, which stop by themselves before it, in `time.monotonic()`."""
         self.dropped: list[str] = []
         """What there was no time for, in words."""
 
@@ -39,7 +44,7 @@ class Budget:
         return now + part * (self._deadline - now) if self else math.inf
 
     def drop(self, words: str) -> None:
-        """Says that something is left out for lack of time, and remembers it."""
+        """Says that something is left out for lack of time, or taken up again, and remembers it."""
         self.dropped.append(words)
         print(f"\nCLOCK: {words}", flush=True)
 
@@ -55,9 +60,10 @@ class Plan:
     def __str__(self) -> str:
         return f"tta {self.inference.tta}, axes {self.inference.axes}, {self.members} model(s)"
 
-    def passes(self, along_all: float) -> float:
-        """Work per slice and model, in passes over it along z; `along_all` is that of all three axes without tta."""
-        return _VIEWS[self.inference.tta] * (along_all if self.inference.axes == "zyx" else 1)
+
+def count_views(inference: Inference) -> int:
+    """How often each model is shown everything."""
+    return _VIEWS[inference.tta]
 
 
 def ladder(inference: Inference, members: int) -> list[Plan]:
@@ -76,25 +82,38 @@ def ladder(inference: Inference, members: int) -> list[Plan]:
 
 
 class Pace:
-    """Seconds per slice of one kidney under each plan, from a trial and then from the run itself.
+    """Seconds that plans take, expected from a trial and corrected by the run itself.
 
     Args:
-        seconds_per_pass: of a slice through each model.
-        along_all: see `Plan.passes`.
+        expected: seconds for a plan and a number of slices.
+        correction: by which they are multiplied at first.
     """
 
-    def __init__(self, seconds_per_pass: Sequence[float], along_all: float):
-        self._seconds_per_pass, self._along_all = seconds_per_pass, along_all
-        self._correction = 1.0
+    def __init__(self, expected: Callable[[Plan, int], float], correction: float = 1.0):
+        self._expected, self.correction = expected, correction
 
-    def seconds(self, plan: Plan) -> float:
-        """Expected seconds per slice."""
-        return self._correction * plan.passes(self._along_all) * sum(self._seconds_per_pass[: plan.members])
+    def seconds(self, plan: Plan, slices: int) -> float:
+        """Expected seconds."""
+        return self.correction * self._expected(plan, slices)
 
-    def learn(self, plan: Plan, seconds: float) -> None:
-        """Corrects the expectation by seconds per slice that a plan really took."""
-        self._correction *= seconds / max(self.seconds(plan), 1e-9)
+    def learn(self, plan: Plan, slices: int, seconds: float) -> None:
+        """Corrects the expectation by what slices really took."""
+        if expected := self._expected(plan, slices):
+            self.correction = seconds / expected
 
-    def choose(self, plans: Sequence[Plan], seconds_per_slice: float) -> Plan:
-        """The most thorough plan that fits, or the last where none does."""
-        return next((plan for plan in plans if _CAUTION * self.seconds(plan) <= seconds_per_slice), plans[-1])
+    def choose(self, plans: Sequence[Plan], slices: int, seconds: float, current: Plan | None = None) -> Plan:
+        """The most thorough plan that fits, or the last where none does.
+
+        Args:
+            plans: in the order of the ladder.
+            slices: that are left.
+            seconds: that are left.
+            current: one that is better than this has to fit with room to spare.
+        """
+        first = plans.index(current) if current in plans else 0
+        fitting = (
+            plan
+            for place, plan in enumerate(plans)
+            if (_ROOM_TO_GO_BACK if place < first else _CAUTION) * self.seconds(plan, slices) <= seconds
+        )
+        return next(fitting, plans[-1])

@@ -126,6 +126,10 @@ class Inference:
         """The scale of the kidney of that name."""
         return self.scales.get(name, self.scale)
 
+    def on_cpu(self) -> "Inference":
+        """The same settings in their plainest form, which needs nothing but a CPU."""
+        return replace(self, device="cpu", precision="float32", backend="torch", compile=False)
+
     def describe(self, threshold: str = "the checkpoint's own", models: Collection[str] = ()) -> str:
         """The settings that decide a mask, on one line; of the rarer ones those that are not the defaults.
 

@@ -5,8 +5,25 @@ from torch import nn
 
 from .faults import Faults
 
-# The last is cuDNN's, which finds no algorithm that fits into what is left.
-_NO_ROOM = ("out of memory", "can't allocate memory", "alloc_failed", "unable to find an engine")
+# How torch, CUDA's libraries and the system say that memory has run out. A library that cannot be set up, or finds no
+# algorithm that fits, mostly lacks room for its workspace; where it lacks something else the CPU takes over as well.
+_NO_ROOM = (
+    "out of memory",
+    "out_of_memory",
+    "not enough memory",
+    "insufficient memory",
+    "allocate memory",
+    "failed to allocate",
+    "bad_alloc",
+    "bad allocation",
+    "memoryallocation",
+    "alloc_failed",
+    "unable to find an engine",
+    "no valid execution plan",
+    "no execution plan",
+    "cublas_status_not_initialized",
+    "cudnn_status_not_initialized",
+)
 
 
 class GuardedModel(nn.Module):
@@ -43,7 +60,7 @@ class GuardedModel(nn.Module):
             if self.largest == 0:
                 return self.model(part.cpu()).to(part.device)
             return self._without_nan(part)
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, OSError) as error:
             if not is_out_of_memory(error) or (len(part) == 1 and (self.largest == 0 or not part.is_cuda)):
                 raise
         # Outside the except block, whose exception would keep the failed pass's tensors alive.

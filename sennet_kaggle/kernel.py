@@ -1,10 +1,10 @@
 """What the notebook's last cells call: find the inputs, segment every test kidney, write and show the submission."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,11 @@ from .budget import Budget
 from .checkpoint import read_card
 from .config import DEFAULT_INFERENCE, Inference
 from .distributed import Share
-from .errors import InputError, one_line, show_messages
+from .errors import InputError, show_messages
 from .faults import Faults, on_kaggle
 from .files import write_whole
 from .guard import GuardedModel
-from .helpers import find_devices, start_helpers, wait_for_helpers
+from .helpers import Helper, find_devices, start_helpers, wait_for_helpers
 from .inputs import find_checkpoints, find_competition
 from .predict import load_predictors, warn_of_unknown_scales
 from .predictor import Predictor
@@ -37,7 +37,7 @@ from .rows import Rows
 from .segment import Segmenter
 from .steady import SteadyVolume, open_steady_volumes
 from .submission import read_submission, validate_submission
-from .trial import Trial, bound, machine_memory, peak_ram, run_trial
+from .trial import Trial, bound, machine_memory, no_trial, peak_ram, run_trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,9 +80,12 @@ def run_kernel(settings: KernelSettings) -> None:
     strict = not on_kaggle() if settings.strict is None else settings.strict
     with _none_left_by_failure(settings.submission_path) if strict else nullcontext():
         run = _Run(settings, Faults(strict))
-        with run.attempt("the other GPUs", "this process does all the work"):
-            run.share_out()
-        run.work()
+        try:
+            with run.attempt("the other GPUs", "this process does all the work"):
+                run.share_out()
+            run.work()
+        finally:
+            run.end_helpers()
         with run.watch.stage("finish"), run.attempt("the last check", "the submission is left as it is"):
             run.finish()
         run.tell()
@@ -97,10 +100,19 @@ def _none_left_by_failure(path: Path) -> Iterator[None]:
         raise
 
 
-def _help(settings: KernelSettings, share: Share) -> None:
-    """What another process does of a run: it leaves a journal with the rows of its share."""
+def _help(go_on: Callable[[], None], settings: KernelSettings, share: Share, started: float) -> None:
+    """What another process does of a run: it leaves a journal with the rows of its share, and all that it survived."""
     show_messages(lambda _: None)  # the first process says the same
-    _Run(settings, Faults(strict=False), share).work()
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        run = _Run(settings, Faults(strict=False, say=lambda _: None), share, started, go_on)
+        try:
+            run.load()
+            if not run.rows.has_journal:
+                raise InputError("its rows would be lost, since there is no journal to leave them in")
+            run.prepare()
+            run.segment()
+        finally:
+            run.rows.tell()
 
 
 class _Run:
@@ -110,20 +122,32 @@ class _Run:
         settings: of the notebook.
         faults: hears what goes wrong.
         share: of all slices, where other processes do the rest.
+        started: when the first process began, in `time.monotonic()`; None: this is the first, and begins now.
+        go_on: called whenever the run has got further.
     """
 
-    def __init__(self, settings: KernelSettings, faults: Faults, share: Share = Share()):  # noqa: B008
+    def __init__(
+        self,
+        settings: KernelSettings,
+        faults: Faults,
+        share: Share = Share(),  # noqa: B008
+        started: float | None = None,
+        go_on: Callable[[], None] = lambda: None,
+    ):
         self.settings, self.faults, self.inference, self.share = settings, faults, settings.inference, share
-        self.helpers: dict[Path, BaseProcess] = {}
-        """Other processes by the journals that they write."""
+        self.go_on = go_on
+        self.devices = [settings.inference.device]
+        """Of all processes, in the order of their ranks."""
+        self.helpers: list[Helper] = []
+        """The other processes, from rank 1 on."""
+        self.segmenter: Segmenter | None = None
         hours = settings.time_budget_hours
         if hours is None and on_kaggle():
             hours = _KAGGLE_HOURS
-        self.budget = Budget(None if hours is None else 3600 * hours)
+        self.budget = Budget(None if hours is None else 3600 * hours, started)
         self.watch = Stopwatch()
         self.checkpoint_paths: list[Path] = []
         self.predictors: list[Predictor] = []
-        self.trial = Trial((), 0, 0, 0)
         self.provenance: dict[str, Any] = {
             "package_sha256": hash_package(Path(__file__).parent),
             "settings": asdict(settings),
@@ -132,7 +156,7 @@ class _Run:
             data_dir = find_competition(settings.input_dir, settings.competition)
             self.volumes = open_steady_volumes(data_dir, faults)
             slice_ids = [slice_id for volume in self.volumes for slice_id in volume.slice_ids]
-            self.rows = Rows(settings.submission_path, slice_ids, faults)
+            self.rows = Rows(settings.submission_path, slice_ids, faults, self.budget.dropped, share.rank)
         warn_of_unknown_scales(self.volumes, self.inference)
         print(f"competition data: {data_dir}; {settings.submission_path} has its {len(slice_ids)} rows, all empty yet")
 
@@ -149,55 +173,92 @@ class _Run:
             self.faults.note(what, error, remedy)
 
     def work(self) -> None:
-        """Loads the models and segments; what is only measured or kept for the record may fail.
+        """Does this process's share and gathers those of the others; what they have not done is done here.
 
         Raises:
-            InputError: no model can be loaded.
+            InputError, or another error: no model can be loaded, and no other process has done anything, either.
         """
-        with self.watch.stage("load"):
+        failed: Exception | None = None
+        try:
             self.load()
-            with self.attempt("the record of models and machine", "it is left out"):
-                self.describe()
-            with self.attempt("the journal", "a run that is killed would start from the beginning"):
-                self.resume()
-        with self.watch.stage("try_out"):
-            with self.attempt("the trial", "goes on without having measured"):
-                self.try_out()
-            with self.attempt("the look at the memory", "goes on without it"):
-                self.check_memory()
-        with self.watch.stage("segment"), self.attempt("the run", "what was finished until then is kept"):
+            self.prepare()
             self.segment()
+        except Exception as error:
+            if self.faults.strict:
+                raise
+            failed = error
+        if self.helpers:
+            self.gather()
+            self.segment()
+        if failed:
+            if not self.rows.done:
+                raise failed
+            self.faults.note("the first process", failed, "what the others have finished is kept")
 
     def share_out(self) -> None:
         """Starts a process for every GPU but the first."""
         devices = find_devices(self.inference.device)
         if len(devices) == 1:
             return
-        settings = replace(self.settings, time_budget_hours=self.budget.seconds / 3600 if self.budget else None)
         works = []
         for rank, device in enumerate(devices[1:], 1):
-            path = settings.submission_path.with_name(f"{settings.submission_path.stem}-{rank}.csv")
-            inference = replace(self.inference, device=device)
-            works.append((replace(settings, submission_path=path, inference=inference), Share(rank, len(devices))))
-        paths = [Rows.journal_of(settings.submission_path) for settings, _ in works]
-        self.helpers = dict(zip(paths, start_helpers(_help, works), strict=True))
-        self.inference, self.share = replace(self.inference, device=devices[0]), Share(0, len(devices))
-        print(f"the slices are shared out on {', '.join(devices)}", flush=True)
+            settings = replace(self.settings, inference=replace(self.inference, device=device))
+            works.append((settings, Share(rank, len(devices)), self.budget.started))
+        self.helpers = start_helpers(_help, works, self.faults)
+        if self.helpers:
+            self.devices, self.share = devices, Share(0, len(devices))
+            self.inference = replace(self.inference, device=devices[0])
+            print(f"the slices are shared out on {', '.join(devices)}", flush=True)
+
+    def gather(self) -> None:
+        """Waits for the other processes, and takes over what they have done."""
+        shares = [{"device": self.devices[0], "rows": len(self.rows.done)}]
+        with self.watch.stage("wait"):
+            problems = wait_for_helpers(self.helpers, self.budget.last_call)
+        for rank, problem in enumerate(problems, 1):
+            shares.append({"device": self.devices[rank], "rows": self.rows.take_over(rank)})
+            if problem:
+                self.faults.note(f"helper {rank}", problem, "what it has not finished is done by the first process")
+        self.provenance["processes"] = shares
+        self.share = Share()
+
+    def end_helpers(self) -> None:
+        """Ends the processes that are still at work, since the run has failed."""
+        for helper in self.helpers:
+            if helper.is_running():
+                helper.kill()
 
     def load(self) -> None:
-        """Loads the models.
+        """Loads the models; on the CPU where the device takes none. What is only for the record may fail.
 
         Raises:
             InputError: there is none, or none that can be loaded.
         """
-        for path in find_checkpoints(self.settings.input_dir, self.settings.checkpoint_source):
+        with self.watch.stage("load"):
+            paths = find_checkpoints(self.settings.input_dir, self.settings.checkpoint_source)
+            with self.attempt("the journal", "a run that is killed would start from the beginning"):
+                self.resume(paths)
+            self._load(paths)
+            if not self.predictors and self.inference.device != "cpu":
+                self.faults.note(
+                    "the models", f"none could be loaded on device {self.inference.device}", "tries the CPU"
+                )
+                self.inference = self.inference.on_cpu()
+                self._load(paths)
+            if not self.predictors:
+                raise InputError(
+                    "none of the attached checkpoints could be loaded: attach one that `train` or `pack` made"
+                )
+            with self.attempt("the record of models and machine", "it is left out"):
+                self.describe()
+
+    def _load(self, paths: Sequence[Path]) -> None:
+        for path in paths:
             try:
                 self.predictors += load_guarded([path], self.inference, self.faults)
                 self.checkpoint_paths.append(path)
             except Exception as error:
                 self.faults.note(path.name, error, "goes on without this model")
-        if not self.predictors:
-            raise InputError("none of the attached checkpoints could be loaded: attach one that `train` or `pack` made")
 
     def describe(self) -> None:
         """Says which models and machine the submission comes from."""
@@ -205,28 +266,47 @@ class _Run:
         self.provenance |= describe_machine([predictor.device for predictor in self.predictors])
         print(format_provenance(self.provenance), flush=True)
 
-    def resume(self) -> None:
-        """Takes over what an earlier run finished that had the same models, settings and slices."""
-        if "checkpoints" not in self.provenance:  # which models these are is not known
-            return
-        cards = self.provenance["checkpoints"]
-        files = [(str(path), path.stat()) for volume in self.volumes for path in volume.image_paths]
-        inputs = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in files]
-        inference = asdict(replace(self.inference, device="auto"))  # any device will do to go on
-        self.rows.resume(json.dumps([self.provenance["package_sha256"], cards, inference, inputs]))
+    def resume(self, checkpoint_paths: Sequence[Path]) -> None:
+        """Takes over what earlier processes finished that had the same models, settings and slices."""
+        models = [(path.name, _identify(path)) for path in checkpoint_paths]
+        inputs = [(str(path), *_stamp(path)) for volume in self.volumes for path in volume.image_paths]
+        inference = asdict(replace(self.settings.inference, device="auto"))  # any device will do to go on
+        self.rows.resume(json.dumps([self.provenance["package_sha256"], models, inference, inputs]))
         if self.rows.finished:
             print(f"{len(self.rows.finished)} slices were finished by a run that was stopped")
 
-    def try_out(self) -> None:
-        """Measures what a pass costs."""
-        self.trial = Trial((1e-6,) * len(self.predictors), peak_ram(), 0, 0)  # should the measurement fail
-        largest = max(self.volumes, key=lambda volume: np.prod(volume.size))
-        self.trial = run_trial(largest, self.predictors, self.inference)
+    def prepare(self) -> None:
+        """Measures what a pass costs, in time and memory, as far as that can be measured."""
+        pending = [volume for volume in self.volumes if not self.rows.done.issuperset(volume.slice_ids)]
+        if not pending:
+            return
+        trial = no_trial(self.predictors, self.inference)
+        with self.watch.stage("try_out"):
+            with self.attempt("the trial", "goes on without having measured"):
+                trial = run_trial(pending, self.predictors, self.inference)
+            with self.attempt("the look at the memory", "goes on without it"):
+                self.check_memory(trial)
 
-    def check_memory(self) -> None:
+        def reload_on_cpu() -> list[Predictor]:
+            return load_guarded(self.checkpoint_paths, self.inference.on_cpu(), self.faults)
+
+        parts = (self.budget, self.rows, self.faults, reload_on_cpu, self.go_on)
+        self.segmenter = Segmenter(self.predictors, self.inference, trial, *parts)
+
+    def segment(self) -> None:
+        """Segments the slices of the share that have no row yet."""
+        if self.segmenter is None:
+            return
+        with self.watch.stage("segment"), self.attempt("the run", "what was finished until then is kept"):
+            if self.inference.axes == "z":
+                self.segmenter.segment(self.volumes, self.share)
+            else:  # the axes of a kidney are not shared out here
+                self.segmenter.segment(self.volumes[self.share.rank :: self.share.world])
+
+    def check_memory(self, trial: Trial) -> None:
         """Looks whether the machine has the memory, and takes what needs less where it has not."""
-        needed = bound(self.trial, self.volumes, self.inference)
-        machine = machine_memory(self.predictors, self.inference)
+        needed = bound(trial, self.volumes, self.inference)
+        machine = machine_memory(self.predictors, self.inference, self.share.world)
         self.provenance["memory"] = {"at_most": needed._asdict(), "machine": machine._asdict()}
         print(f"memory: at most {needed}; this machine has {machine}", flush=True)
         for kind in needed.lacking(machine):
@@ -238,32 +318,12 @@ class _Run:
                 self.faults.note("memory", f"{problem}: choose a smaller batch_size", "one input at a time, axes z")
                 self.inference = replace(self.inference, axes="z", batch_size=1, sw_batch_size=1)
 
-    def segment(self) -> None:
-        def reload_on_cpu() -> list[Predictor]:
-            inference = replace(self.inference, device="cpu", precision="float32")
-            return load_guarded(self.checkpoint_paths, inference, self.faults)
-
-        parts = (self.predictors, self.inference, self.trial, self.budget, self.rows, self.faults, reload_on_cpu)
-        segmenter = Segmenter(*parts)
-        if self.inference.axes == "z":
-            segmenter.segment(self.volumes, self.share)
-        else:  # the axes of a kidney are not shared out here
-            segmenter.segment(self.volumes[self.share.rank :: self.share.world])
-        if self.helpers:
-            wait_for_helpers(list(self.helpers.values()), self.budget.share(1), self.faults)
-            for path in self.helpers:
-                self.rows.take_over(path)
-            segmenter.segment(self.volumes)  # what was not finished
-
     def finish(self) -> None:
         """Writes the submission for the last time and checks it."""
         self.rows.save()
         for problem in validate_submission(self.settings.submission_path, self.volumes):
             self.faults.note(self.settings.submission_path.name, problem, "it is left so")
-        self.rows.drop_journal()
-        for path in self.helpers:
-            path.unlink(missing_ok=True)
-            path.with_suffix("").unlink(missing_ok=True)
+        self.rows.drop_journals()
 
     def tell(self) -> None:
         """Says what was lost and what the run took, here and in the JSON beside the submission."""
@@ -274,17 +334,34 @@ class _Run:
             "faults": [fault._asdict() for fault in self.faults.noted],
         }
         path = self.settings.submission_path
-        try:
+        record = path.with_suffix(".json")
+        with self.attempt(record.name, "it lacks the submission's hash"):
             self.provenance["submission_sha256"] = hash_file(path)
-            write_whole(path.with_suffix(".json"), to_json(self.provenance))
-        except OSError as error:
-            self.faults.note(path.with_suffix(".json").name, f"cannot be written ({one_line(error)})", "left out")
+        with self.attempt(record.name, "it is left out"):
+            write_whole(record, to_json(self.provenance))
         timings = ", ".join(f"{stage} {seconds} s" for stage, seconds in self.watch.seconds.items())
         print(f"{timings}; peak RAM {peak_ram() / 1e9:.2f} GB")
         for words in self.budget.dropped:
             print(f"dropped for lack of time: {words}")
         print(self.faults)
         print(f"{path}: {len(self.rows.rles)} rows, one per test slice")
+
+
+def _identify(path: Path) -> str | tuple[int, ...]:
+    """The hash of a checkpoint, or what else there is to know it by."""
+    try:
+        return hash_file(path)
+    except OSError:
+        return _stamp(path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """By which a file is known to be the same; of one that is not there, nothing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def load_guarded(paths: Sequence[Path], inference: Inference, faults: Faults) -> list[Predictor]:

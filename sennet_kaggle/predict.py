@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import chain, compress, count, groupby, islice
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from .predictor import Predictor, to_probability
 from .probability import save_probability
 from .rle import rle_encode
 from .stream import fan_out, work_ahead
-from .transforms import fetch_mask, measure_intensity, resize_map, resize_slice
+from .transforms import IntensityRange, fetch_mask, measure_intensity, resize_map, resize_slice
 from .volume import Volume, warn_of_gaps
 
 # On import, since threads that torch has started before it keep heaps of their own.
@@ -215,6 +216,25 @@ def pick_device(device: str) -> torch.device:
     return picked
 
 
+class GreyValues(NamedTuple):
+    """What the members of an ensemble need to know of a kidney's grey values."""
+
+    intensities: list[IntensityRange]
+    """One per member."""
+    background: np.number | None
+    """None where none is looked for."""
+
+
+def measure_grey_values(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> GreyValues:
+    """Looks at a sample of a kidney's slices, once for all members, or at none where nobody asks."""
+    windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
+    skips = windows and inference.skip_background
+    percentile = any(predictor.preprocessing.intensity == "percentile" for predictor in predictors)
+    sample = sample_slices(volume) if skips or percentile else volume
+    background = measure_background(sample) if skips else None
+    return GreyValues([measure_intensity(sample, predictor.preprocessing) for predictor in predictors], background)
+
+
 def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
     """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged.
 
@@ -222,12 +242,7 @@ def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: I
     `choose_lanes`). No other thread computes with torch while they do: OpenMP keeps a team of threads for every
     thread that computes, and once these are more than the cores they wait for one another.
     """
-    windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
-    skips = windows and inference.skip_background
-    percentile = any(predictor.preprocessing.intensity == "percentile" for predictor in predictors)
-    sample = sample_slices(volume) if skips or percentile else volume
-    background = measure_background(sample) if skips else None
-    intensities = [measure_intensity(sample, predictor.preprocessing) for predictor in predictors]
+    intensities, background = measure_grey_values(volume, predictors, inference)
 
     def score(slices: Iterable[np.ndarray], wanted: slice = slice(None)) -> Iterator[torch.Tensor]:
         members = zip(predictors, intensities, fan_out(slices, len(predictors)), strict=True)

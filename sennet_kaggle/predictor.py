@@ -223,7 +223,7 @@ class Predictor:
         for cut in cuts:
             pending += [Job(seen, *each) for each in zip(cut.windows, cut.tensors, strict=True)]
             seen += 1
-            size = self._batch_size(pending[0].tensor, inference) if pending else size
+            size = self.batch_size(pending[0].tensor, inference) if pending else size
             # A slice of background flushes the batch, so that a stretch of them keeps nothing waiting.
             while len(pending) >= size or (pending and not cut.windows):
                 jobs = [pending.popleft() for _ in range(min(size, len(pending)))]
@@ -239,7 +239,7 @@ class Predictor:
         scores = self._forward(make_batch([job.tensor for job in batch.jobs], batch.size), inference)
         return batch, scores[: len(batch.jobs)]
 
-    def _batch_size(self, tensor: torch.Tensor, inference: Inference) -> int:
+    def batch_size(self, tensor: torch.Tensor, inference: Inference) -> int:
         """The one of the settings, or one that fits inputs (C, h, w) such as this."""
         whole = self.preprocessing.region == "whole"
         wanted = inference.batch_size if whole else inference.sw_batch_size

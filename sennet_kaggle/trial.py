@@ -1,27 +1,37 @@
 """A few slices before the start: what a pass costs in time and memory, and whether the machine has what a run needs."""
 
+import math
 import resource
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from .axes import BLOCK_BYTES, BYTES_PER_VOXEL, scaled_length, scratch_folder
 from .batching import LARGEST_BATCH
+from .budget import count_views
 from .config import Inference
-from .predict import ensemble_score
-from .predictor import Predictor
+from .errors import InputError
+from .padding import fill_padding
+from .predict import measure_grey_values
+from .predictor import Cut, Predictor
 from .steady import SteadyVolume
+from .transforms import resize_slice
 from .windows import plan_windows
 
+# Slices of each kidney that are looked at.
+_SAMPLED = 8
 # Beside what the trial took: the allocator's ups and downs, further views, pictures of the result.
 _SPARE_RAM, _SPARE_SHARE = 512 * 2**20, 1.5
 _RAM_PER_ROW = 48 * 2**10
 _GPU_SHARE = 1.3
+# Where a container's memory limit stands, by version of the system's control groups.
+_LIMIT_PATHS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 class Memory(NamedTuple):
@@ -40,52 +50,174 @@ class Memory(NamedTuple):
         return [name for name, size in self._asdict().items() if size > getattr(machine, name)]
 
 
+class Look(NamedTuple):
+    """What a few slices of a kidney say about all of them."""
+
+    start: float
+    """Seconds before the first slice, for the range of grey values and the background."""
+    read: float
+    """Seconds to read a slice."""
+    prepare: float
+    """Seconds to make of it what the models are to see."""
+    occupied: tuple[float, ...]
+    """Share of its windows that each model is shown, the rest being background."""
+
+
+class Cost(NamedTuple):
+    """What it costs to show something to a model."""
+
+    seconds_per_pixel: float
+    """Of one view."""
+    at_once: int
+    """Windows, or whole slices, that are shown at once, a batch in every lane; a last batch is filled up."""
+
+
 @dataclass(frozen=True)
 class Trial:
-    """What a few slices from the middle of a kidney cost."""
+    """What a few slices cost."""
 
-    seconds_per_pixel: tuple[float, ...]
-    """Of each model, for what it is shown (see `shown_pixels`)."""
+    costs: tuple[Cost, ...]
+    """Of each model."""
+    looks: Mapping[str, Look]
+    """Of the kidneys, by name."""
     ram: int
     """The most that the process held, bytes."""
     ram_growth: int
     """How much of it came with the trial."""
     gpu: int
 
-    def seconds_per_pass(
-        self, volume: SteadyVolume, predictors: Sequence[Predictor], inference: Inference
-    ) -> list[float]:
-        """Seconds for a slice of a volume, once through each model."""
+    def seconds(
+        self, volume: SteadyVolume, predictors: Sequence[Predictor], inference: Inference, slices: int
+    ) -> float:
+        """Expected seconds of a run, after its start.
+
+        Args:
+            volume: the kidney.
+            predictors: the members that are shown it: the first of those that were tried.
+            inference: how they are run.
+            slices: how many along z; along three axes it takes as long for one as for all.
+        """
+        look = self._look(volume)
+        depth, height, width = scaled_shape(volume, inference)
+        planes, reads = [(slices, height, width)], slices
+        if inference.axes == "zyx":
+            planes, reads = [(depth, height, width), (height, depth, width), (width, depth, height)], len(volume)
+        showing = 0.0
+        for predictor, cost, occupied in zip(predictors, self.costs, look.occupied, strict=False):
+            views = 1 if hasattr(predictor.model, "segment") else count_views(inference)
+            for count, *size in planes:
+                windows, pixels = shown_windows(predictor, inference, *size)
+                rounds = math.ceil(round(count * windows * occupied / cost.at_once, 6))
+                showing += views * rounds * cost.at_once * pixels * cost.seconds_per_pixel
+        reading = reads * (look.read + len(planes) * look.prepare)
+        # A GPU computes while the CPU reads; the CPU's own lanes share their cores with the reading.
+        beside = predictors[0].device.type != "cpu"
+        return max(reading, showing) if beside else reading + showing
+
+    def seconds_to_start(self, volume: SteadyVolume) -> float:
+        """Expected seconds before a run's first slice."""
+        return self._look(volume).start
+
+    def slices_at_once(self, volume: SteadyVolume, predictors: Sequence[Predictor], inference: Inference) -> int:
+        """How many slices become ready together along z, since their windows go through a model at once."""
         size = scaled_shape(volume, inference)[1:]
-        pairs = zip(self.seconds_per_pixel, predictors, strict=True)
-        return [seconds * shown_pixels(predictor, inference, *size) for seconds, predictor in pairs]
+        together = [1]
+        for predictor, cost, occupied in zip(predictors, self.costs, self._look(volume).occupied, strict=False):
+            windows, _ = shown_windows(predictor, inference, *size)
+            together.append(math.ceil(cost.at_once / max(1.0, windows * occupied)))
+        return max(together)
+
+    def _look(self, volume: SteadyVolume) -> Look:
+        return self.looks.get(volume.name, Look(0.0, 0.0, 0.0, (1.0,) * len(self.costs)))
 
 
-def run_trial(volume: SteadyVolume, predictors: Sequence[Predictor], inference: Inference) -> Trial:
-    """Runs a batch of slices per lane, from the middle of a volume, through each model, one view along z.
-
-    Args:
-        volume: the one with the largest slices.
-        predictors: the members of the ensemble.
-        inference: how they are to be run.
-    """
-    before, plain = peak_ram(), replace(inference, tta="none", axes="z")
+def no_trial(predictors: Sequence[Predictor], inference: Inference) -> Trial:
+    """What is known where nothing could be measured: that a pass costs something."""
     costs = []
     for predictor in predictors:
-        is_gpu = predictor.device.type == "cuda"
-        whole_batch = plain.batch_size or (LARGEST_BATCH if is_gpu else 1)
-        batch = whole_batch if predictor.preprocessing.region == "whole" else 1
-        count = min(len(volume), batch * predictor.lanes)
-        first = (len(volume) - count) // 2
-        score = ensemble_score(volume, [predictor], plain)
-        for _ in range(2 if is_gpu else 1):  # a GPU is slow at its first batch
-            started = time.monotonic()
-            for map_ in score(volume[z] for z in range(first, first + count)):
-                map_.cpu()  # which waits for the GPU
-            seconds = time.monotonic() - started
-        costs.append(seconds / count / shown_pixels(predictor, plain, *scaled_shape(volume, plain)[1:]))
+        whole = predictor.preprocessing.region == "whole"
+        wanted = inference.batch_size if whole else inference.sw_batch_size
+        batch = wanted or (1 if predictor.device.type == "cpu" else LARGEST_BATCH)
+        costs.append(Cost(1e-12, batch * predictor.lanes))
+    return Trial(tuple(costs), {}, peak_ram(), 0, 0)
+
+
+def run_trial(volumes: Sequence[SteadyVolume], predictors: Sequence[Predictor], inference: Inference) -> Trial:
+    """Reads a few slices of each volume, and shows each model as many windows of the largest as it takes at once.
+
+    Args:
+        volumes: the kidneys; one of which no slice can be read is left out.
+        predictors: the members of the ensemble.
+        inference: how they are to be run; one view along z is tried.
+    """
+    before, plain = peak_ram(), replace(inference, tta="none", axes="z")
+    largest = max(volumes, key=lambda volume: math.prod(volume.size))
+    looks, examples = {}, [[] for _ in predictors]
+    for volume in volumes:
+        try:
+            looks[volume.name], seen = _look_at(volume, predictors, plain)
+        except InputError:  # which the run will come to as well, and survive slice by slice
+            continue
+        if volume is largest:
+            examples = seen
+    costs = tuple(_try_model(predictor, seen, plain) for predictor, seen in zip(predictors, examples, strict=True))
     gpu = max(torch.cuda.max_memory_reserved(p.device) if p.device.type == "cuda" else 0 for p in predictors)
-    return Trial(tuple(costs), peak_ram(), peak_ram() - before, gpu)
+    return Trial(costs, looks, peak_ram(), peak_ram() - before, gpu)
+
+
+def _look_at(
+    volume: SteadyVolume, predictors: Sequence[Predictor], inference: Inference
+) -> tuple[Look, list[list[Cut | np.ndarray]]]:
+    """Reads slices spread over a volume; returns what they say, and what each model would be shown of them."""
+    size = scaled_shape(volume, inference)[1:]
+    started = time.monotonic()
+    intensities, background = measure_grey_values(volume, predictors, inference)
+    start, read, prepare = time.monotonic() - started, 0.0, 0.0
+    seen: list[list[Cut | np.ndarray]] = [[] for _ in predictors]
+    zs = np.linspace(0, len(volume) - 1, min(_SAMPLED, len(volume))).round().astype(int).tolist()
+    for z in zs:
+        started = time.monotonic()
+        slice_ = volume[z]
+        was_read = time.monotonic()
+        slice_ = resize_slice(fill_padding(slice_), *size) if inference.scale_of(volume.name) != 1 else slice_
+        for cuts, predictor, intensity in zip(seen, predictors, intensities, strict=True):
+            cuts += predictor.prepare([slice_], intensity, inference, background)
+        read, prepare = read + was_read - started, prepare + time.monotonic() - was_read
+    occupied = []
+    for cuts, predictor in zip(seen, predictors, strict=True):
+        windows, _ = shown_windows(predictor, inference, *size)
+        shown = sum(len(cut.windows) if isinstance(cut, Cut) else 1 for cut in cuts)
+        occupied.append(shown / (windows * len(zs)))
+    return Look(start, read / len(zs), prepare / len(zs), tuple(occupied)), seen
+
+
+def _try_model(predictor: Predictor, seen: Sequence[Cut | np.ndarray], inference: Inference) -> Cost:
+    """Shows a model as much as it takes at once, no more and no less."""
+    if hasattr(predictor.model, "segment"):
+        shown, at_once, pixels = seen[len(seen) // 2 :][:1], 1, predictor.preprocessing.roi_size**2
+    else:
+        cuts = [cut for cut in seen if cut.windows]
+        if not cuts:
+            return Cost(1e-12, 1)
+        cut = cuts[len(cuts) // 2]
+        at_once = predictor.batch_size(cut.tensors[0], inference) * predictor.lanes
+        pixels = math.prod(cut.tensors[0].shape[1:])
+        shown = _exactly(at_once, cut)
+    for _ in range(1 if predictor.device.type == "cpu" else 2):  # a GPU is slow at its first batch
+        started = time.monotonic()
+        for map_ in predictor.answer(shown, inference):
+            map_.cpu()  # which waits for the GPU
+        seconds = time.monotonic() - started
+    return Cost(seconds / (at_once * pixels), at_once)
+
+
+def _exactly(count: int, cut: Cut) -> list[Cut]:
+    """So many windows: those of a slice, again and again."""
+    taken = []
+    while count > 0:
+        taken.append(cut._replace(windows=cut.windows[:count], tensors=cut.tensors[:count]))
+        count -= len(taken[-1].windows)
+    return taken
 
 
 def bound(trial: Trial, volumes: Sequence[SteadyVolume], inference: Inference) -> Memory:
@@ -103,16 +235,23 @@ def bound(trial: Trial, volumes: Sequence[SteadyVolume], inference: Inference) -
     return Memory(ram, int(_GPU_SHARE * trial.gpu), scratch)
 
 
-def machine_memory(predictors: Sequence[Predictor], inference: Inference) -> Memory:
-    """What the machine has for this process, what it holds already included."""
+def machine_memory(predictors: Sequence[Predictor], inference: Inference, processes: int = 1) -> Memory:
+    """What the machine has for this process, what it holds already included.
+
+    Args:
+        predictors: on their devices.
+        inference: names the scratch folder.
+        processes: that share memory and scratch disk, each with a GPU of its own.
+    """
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    ram = int(fields["MemAvailable"].split()[0]) * 1024 + peak_ram()
-    limit_path = Path("/sys/fs/cgroup/memory.max")  # a container may have less than its machine
-    if limit_path.is_file() and (limit := limit_path.read_text().strip()).isdigit():
-        ram = min(ram, int(limit))
+    ram = int(fields["MemAvailable"].split()[0]) * 1024 // processes + peak_ram()
+    for path in _LIMIT_PATHS:  # a container may have less than its machine
+        if path.is_file() and (limit := path.read_text().strip()).isdigit():
+            ram = min(ram, int(limit) // processes)
     devices = {predictor.device for predictor in predictors if predictor.device.type == "cuda"}
     gpu = min((torch.cuda.mem_get_info(d)[0] + torch.cuda.memory_reserved(d) for d in devices), default=0)
-    return Memory(ram, gpu, shutil.disk_usage(scratch_folder(inference.scratch_dir)).free)
+    free = shutil.disk_usage(scratch_folder(inference.scratch_dir)).free
+    return Memory(ram, gpu, free // processes)
 
 
 def peak_ram() -> int:
@@ -120,23 +259,14 @@ def peak_ram() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def axes_factor(volume: SteadyVolume, predictors: Sequence[Predictor], inference: Inference) -> float:
-    """What a pass along all three axes costs, in passes along z."""
-    shape = scaled_shape(volume, inference)
-    along = [
-        sum(shape[axis] * shown_pixels(p, inference, *(shape[:axis] + shape[axis + 1 :])) for p in predictors)
-        for axis in range(3)
-    ]
-    return sum(along) / along[0]
-
-
-def shown_pixels(predictor: Predictor, inference: Inference, height: int, width: int) -> int:
-    """Pixels that a model is shown of a plane, those where windows overlap as often as they do."""
+def shown_windows(predictor: Predictor, inference: Inference, height: int, width: int) -> tuple[int, int]:
+    """How many windows a plane is cut into for a model, or 1 where it is shown all of it, and the pixels of each."""
     roi_size = predictor.preprocessing.roi_size
     if predictor.preprocessing.region == "whole":
-        return roi_size**2
+        return 1, roi_size**2
     windows = plan_windows(height, width, roi_size, inference.overlap)
-    return sum((rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in windows)
+    rows, columns = windows[0]
+    return len(windows), (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
 def scaled_shape(volume: SteadyVolume, inference: Inference) -> tuple[int, int, int]:

@@ -25,7 +25,7 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sennet_kaggle import kernel, predict, rows, segment, trial  # noqa: E402
+from sennet_kaggle import helpers, kernel, predict, rows, segment, trial  # noqa: E402
 from sennet_kaggle.checkpoint import Card, save_checkpoint  # noqa: E402
 from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
 from sennet_kaggle.kernel import KernelSettings, count_vessels, picture_of_submission, run_kernel  # noqa: E402
@@ -387,6 +387,126 @@ def dead_gpu(bench, patch):
     patch.setattr(segment, "is_alive", lambda device: not dead[0])
 
 
+def broken_library(bench, patch):
+    """Whatever is shown to a model raises, though the device still adds 1 + 1; in float32 on the CPU nothing does."""
+    forward, load, broken = UNet.forward, kernel.load_guarded, [True]
+
+    def disturbed(self, tensor):
+        if broken[0]:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+        return forward(self, tensor)
+
+    def reload(paths, inference, faults):
+        broken[0] = inference.precision != "float32"
+        return load(paths, inference, faults)
+
+    patch.setattr(UNet, "forward", disturbed)
+    patch.setattr(kernel, "load_guarded", reload)
+
+
+def broken_library_everywhere(bench, patch):
+    def fail(self, tensor):
+        raise RuntimeError("a bug")
+
+    patch.setattr(UNet, "forward", fail)
+
+
+def no_model_on_the_gpu(bench, patch):
+    load = kernel.load_guarded
+
+    def disturbed(paths, inference, faults):
+        if inference.device != "cpu":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+        return load(paths, inference, faults)
+
+    patch.setattr(kernel, "load_guarded", disturbed)
+    bench.settings = replace(bench.settings, inference=replace(bench.settings.inference, device="auto"))
+
+
+def two_processes(bench, patch):
+    """Two on the CPU in the place of two GPUs, and forked, so that what is injected is injected into both."""
+    patch.setattr(kernel, "find_devices", lambda device: ["cpu", "cpu:0"])
+    patch.setattr(helpers, "_START_METHOD", "fork")
+
+
+def _in_one_of_two(patch: pytest.MonkeyPatch, owner: object, name: str, is_first: bool, happen: Callable) -> None:
+    """Lets something happen before each call of a function, in the first of two processes or in the other."""
+    original, first = getattr(owner, name), os.getpid()
+
+    def disturbed(*arguments, **keywords):
+        if (os.getpid() == first) == is_first:
+            happen()
+        return original(*arguments, **keywords)
+
+    patch.setattr(owner, name, disturbed)
+
+
+def _fail() -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def fault_in_the_second(bench, patch):
+    two_processes(bench, patch)
+    path = bench.slice_path(10)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def first_without_models(bench, patch):
+    two_processes(bench, patch)
+    _in_one_of_two(patch, kernel, "load_guarded", True, _fail)
+
+
+def second_without_models(bench, patch):
+    two_processes(bench, patch)
+    _in_one_of_two(patch, kernel, "load_guarded", False, _fail)
+
+
+def second_without_trial(bench, patch):
+    two_processes(bench, patch)
+    _in_one_of_two(patch, kernel, "run_trial", False, _fail)
+
+
+def second_killed(bench, patch):
+    two_processes(bench, patch)
+    done = []
+
+    def happen():
+        done.append(1)
+        if len(done) == 4:
+            _kill()
+
+    _in_one_of_two(patch, rows.Rows, "add", False, happen)
+
+
+def second_without_room(bench, patch):
+    """The second one's journal is on a full disk: what it does would be lost."""
+    two_processes(bench, patch)
+    journal_path = bench.settings.submission_path.with_name("submission.csv.1.journal")
+    _in_one_of_two(patch, rows.Rows, "resume", False, lambda: journal_path.symlink_to("/dev/full"))
+
+
+def third_cannot_start(bench, patch):
+    patch.setattr(kernel, "find_devices", lambda device: ["cpu"] * 3)
+    patch.setattr(helpers, "_START_METHOD", "fork")
+
+    def fail():
+        raise OSError(11, "Resource temporarily unavailable")
+
+    _at(patch, helpers, "Helper", 2, fail)
+
+
+def killed_between_two(bench, patch):
+    """The first of two processes, once the second has done its share; then started on a machine of one GPU."""
+    first = os.getpid()
+
+    def find(device):
+        return [device] if os.getpid() == first else ["cpu", "cpu:0"]  # the run that is killed is a fork
+
+    patch.setattr(kernel, "find_devices", find)
+    patch.setattr(helpers, "_START_METHOD", "fork")
+    _at(patch, rows.Rows, "take_over", 1, _kill)
+
+
 def no_optional_model(bench, patch):
     path = bench.checkpoints_dir / "b.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
@@ -512,6 +632,7 @@ def no_hash(bench, patch):
         raise OSError(5, "Input/output error")
 
     patch.setattr(kernel, "describe_checkpoint", fail)
+    patch.setattr(kernel, "hash_file", fail)
 
 
 def no_memory_to_be_told(bench, patch):
@@ -577,6 +698,9 @@ SCENARIOS = {
     "memory-gpu": Scenario("no memory on the GPU, not even for one slice", no_memory_on_the_gpu),
     "memory-none": Scenario("no memory at all for one slice", no_memory_at_all, _THREE),
     "dead-gpu": Scenario("a GPU that stops answering", dead_gpu),
+    "broken-library": Scenario("an error of the GPU's library at every slice", broken_library),
+    "broken-everywhere": Scenario("an error at every slice, on the CPU too", broken_library_everywhere, unlike=None),
+    "no-model-on-gpu": Scenario("no model that can be loaded on the GPU", no_model_on_the_gpu),
     "optional-model": Scenario("a truncated checkpoint beside a sound one", no_optional_model, unlike=None),
     "no-model": Scenario("no checkpoint attached", no_model, unlike=None, stops="no *.safetensors"),
     "no-competition": Scenario("competition not attached", no_competition, rows=0, stops="is not attached"),
@@ -599,12 +723,25 @@ SCENARIOS = {
     "no-memory-info": Scenario("an error where the memory is measured", no_memory_to_be_told),
     "no-processes": Scenario("an error where the work is shared out on GPUs", no_processes),
     "no-check": Scenario("an error where the finished submission is checked", no_check),
+    "two": Scenario("nothing, in two processes", two_processes, survives_at_home=True),
+    "two-fault": Scenario(
+        "two processes: a truncated slice in the second's share", fault_in_the_second, ("kidney_5_0010",)
+    ),
+    "two-first": Scenario("two processes: the first can load no model", first_without_models, unlike=None),
+    "two-second": Scenario("two processes: the second can load no model", second_without_models),
+    "two-trial": Scenario("two processes: an error in the second's trial", second_without_trial),
+    "two-killed": Scenario("two processes: the second is killed at its fourth slice", second_killed),
+    "two-room": Scenario("two processes: no room for the second's journal", second_without_room),
+    "three": Scenario("three processes, the third of which cannot be started", third_cannot_start),
     "no-folder": Scenario("no working folder", no_folder, rows=0, stops="there is no folder working"),
     "read-only": Scenario("a read-only working folder", read_only, rows=0, stops="cannot write /proc/submission.csv"),
     "no-time": Scenario("a time budget of no time at all", no_time, unlike=None),
     "killed-start": Scenario("`kill -9` before the models are loaded", killed_at_the_start, kills=True),
     "killed-middle": Scenario("`kill -9` at the eighth slice", killed_in_the_middle, kills=True),
     "killed-line": Scenario("`kill -9` within a line of the journal", killed_half_a_line, kills=True),
+    "killed-two": Scenario(
+        "`kill -9` of the first of two processes, both done; started again as one", killed_between_two, kills=True
+    ),
     "killed-end": Scenario("`kill -9` while the submission is replaced", killed_while_writing, kills=True),
 }  # fmt: skip
 

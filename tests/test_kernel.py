@@ -1,6 +1,7 @@
 """Finding the inputs in both of Kaggle's mount layouts, or saying what is missing."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -173,7 +174,7 @@ def test_several_devices_share_the_slices_and_a_lost_one_costs_no_row(settings, 
     settings = dataclasses.replace(settings, strict=False, inference=dataclasses.replace(settings.inference, axes=axes))
     run_kernel(settings)
     alone = settings.submission_path.read_bytes()
-    monkeypatch.setattr(kernel, "find_devices", lambda device: ["cpu", "cpu"])
+    monkeypatch.setattr(kernel, "find_devices", lambda device: ["cpu", "cpu:0"])
     start = kernel.start_helpers
 
     def start_and_kill(*arguments):
@@ -189,6 +190,10 @@ def test_several_devices_share_the_slices_and_a_lost_one_costs_no_row(settings, 
     assert settings.submission_path.read_bytes() == alone, output
     assert ("helper 1: ended with exit code -9" in output) == bool(fault)
     assert ("no faults" in output.splitlines()[-2]) == (not fault)
+    shares = json.loads(settings.submission_path.with_suffix(".json").read_text())["processes"]
+    assert [share["device"] for share in shares] == ["cpu", "cpu:0"]
+    assert sum(share["rows"] for share in shares) == (2 if fault else 5)  # kidneys of 2 and 3 slices
+    assert shares[1]["rows"] == (0 if fault else 3)
     left = sorted(path.name for path in settings.submission_path.parent.iterdir())
     assert left == ["input", "submission.csv", "submission.json"]
 

@@ -17,6 +17,7 @@ ROWS = [
         "experiments",
         "guard",
         "helpers",
+        "journal",
         "losses",
         "models",
         "openvino_model",

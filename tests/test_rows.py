@@ -5,7 +5,8 @@ import pytest
 from sennet_kaggle import rows as rows_module
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.faults import Faults
-from sennet_kaggle.rows import Rows, read_journal
+from sennet_kaggle.journal import read_journal
+from sennet_kaggle.rows import Rows
 from sennet_kaggle.submission import read_submission
 
 IDS = ["k_0000", "k, upper\n0001", "k_0002"]
@@ -99,6 +100,70 @@ def test_the_end_leaves_the_submission_alone(path):
     rows.save()
     rows.drop_journal()
     assert [child.name for child in path.parent.iterdir()] == ["submission.csv"]
+
+
+def of_process(path, rank, dropped=None, key="key") -> Rows:
+    rows = Rows(path, IDS, Faults(strict=False, say=lambda _: None), dropped, rank)
+    rows.resume(key)
+    return rows
+
+
+def test_the_first_process_learns_what_the_others_did(path):
+    first, second = of_process(path, 0), of_process(path, 1, dropped := [])
+    second.faults.note("k_0002", "is damaged", "its neighbour stands in")
+    dropped.append("tta none")
+    second.add(IDS[1], "5 5")
+    second.add(IDS[2], "7 1", finished=False)
+    assert dict(read_submission(path)) == dict.fromkeys(IDS, "1 0")  # which is the first one's to write
+    assert first.take_over(1) == 2 and first.take_over(2) == 0
+    assert first.rles == {IDS[0]: "1 0", IDS[1]: "5 5", IDS[2]: "7 1"}
+    assert first.finished == {IDS[1]} and first.done == set(IDS[1:])
+    assert first.dropped == ["tta none"]
+    assert [str(fault) for fault in first.faults.noted] == ["k_0002: is damaged; its neighbour stands in"]
+    first.take_over(1)
+    assert first.dropped == ["tta none"]
+
+
+def test_what_is_survived_at_the_end_is_told(path):
+    first, second = of_process(path, 0), of_process(path, 1)
+    second.faults.note("k", "is damaged", "left empty")
+    second.tell()
+    first.take_over(1)
+    assert len(first.faults.noted) == 1
+
+
+def test_a_run_goes_on_from_the_journals_of_all_processes(path):
+    """With another number of them; another key's are not taken over, and all are gone at the end."""
+    begun = [of_process(path, rank) for rank in range(3)]
+    of_process(path, 3, key="another key").add(IDS[2], "9 9")
+    begun[0].add(IDS[0], "1 1")
+    begun[2].add(IDS[1], "2 2")
+    begun[2].add(IDS[2], "3 3", finished=False)
+    alone = of_process(path, 0)
+    assert alone.rles == {IDS[0]: "1 1", IDS[1]: "2 2", IDS[2]: "3 3"}
+    assert dict(read_submission(path)) == alone.rles
+    assert alone.finished == alone.done == set(IDS[:2])  # the last is tried again
+    assert of_process(path, 1).done == set(IDS[:2])
+    alone.drop_journals()
+    assert [child.name for child in path.parent.iterdir()] == ["submission.csv"]
+
+
+def test_faults_of_a_run_that_was_killed_are_remembered_once(path):
+    first = of_process(path, 0)
+    first.faults.note("k", "no memory", "halved")
+    first.add(IDS[0], "1 1")
+    for _ in range(3):
+        again = of_process(path, 0)
+        again.add(IDS[1], "1 1")
+        assert len(again.faults.noted) == 1
+    assert path.with_name("submission.csv.journal").read_bytes().count(b"no memory") == 1
+
+
+def test_another_process_without_a_journal_ends(path):
+    path.with_name("submission.csv.1.journal").mkdir()
+    with pytest.raises(OSError):
+        of_process(path, 1)
+    assert of_process(path, 0).add(IDS[0], "1 1") is None
 
 
 def test_nowhere_to_write(tmp_path):

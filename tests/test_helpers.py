@@ -1,0 +1,107 @@
+"""Other processes: what is known of how they end, and that none is waited for without end."""
+
+import math
+import os
+import signal
+import time
+
+import pytest
+
+from sennet_kaggle import helpers
+from sennet_kaggle.faults import Faults
+from sennet_kaggle.helpers import Helper, start_helpers, wait_for_helpers
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def quick_start(monkeypatch):
+    monkeypatch.setattr(helpers, "_START_METHOD", "fork")
+
+
+def work_well(go_on):
+    go_on()
+
+
+def work_for_ever(go_on, path=None):
+    if path:
+        path.write_text(str(os.getpid()))
+    while True:
+        go_on()
+        time.sleep(0.01)
+
+
+def hang(go_on):
+    go_on()
+    time.sleep(1000)
+
+
+def fail(go_on):
+    raise ValueError("no such\nmodel")
+
+
+def die(go_on):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_how_processes_end(capfd):
+    started = start_helpers(lambda go_on, work: work(go_on), [(work_well,), (fail,), (die,)], Faults(strict=True))
+    assert wait_for_helpers(started, math.inf) == [None, "ValueError: no such model", "ended with exit code -9"]
+
+
+def test_one_that_hangs_is_ended():
+    (helper,) = start_helpers(hang, [()], Faults(strict=True))
+    assert wait_for_helpers([helper], math.inf, patience=0.3) == ["has not got further for 0.3 s"]
+    assert not helper.is_running()
+
+
+def test_one_that_gets_further_is_waited_for_until_the_deadline():
+    (helper,) = start_helpers(work_for_ever, [()], Faults(strict=True))
+    started = time.monotonic()
+    assert wait_for_helpers([helper], started + 1.5, patience=0.5) == ["was not ready in time"]
+    assert time.monotonic() - started >= 1.5 and not helper.is_running()
+
+
+def test_one_that_cannot_be_started_leaves_the_others(monkeypatch):
+    made = []
+
+    def make(work, arguments):
+        if made:
+            raise OSError(11, "Resource temporarily unavailable")
+        made.append(Helper(work, arguments))
+        return made[0]
+
+    monkeypatch.setattr(helpers, "Helper", make)
+    faults = Faults(strict=False, say=lambda _: None)
+    assert start_helpers(work_well, [(), (), ()], faults) == made
+    assert "1 of 3 helpers work" in str(faults)
+    assert wait_for_helpers(made, math.inf) == [None]
+
+
+def test_when_the_first_process_is_killed_the_others_end(tmp_path):
+    """They would go on writing to a journal that the next run begins with."""
+    path = tmp_path / "pid"
+    first = os.fork()
+    if first == 0:
+        Helper(work_for_ever, (path,))
+        time.sleep(1000)
+    process_id = int(wait_for(path.read_text, path.exists))
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    wait_for(lambda: None, lambda: not is_running(process_id))
+
+
+def wait_for(result, condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not (condition() and (value := result()) != ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return value
+
+
+def is_running(process_id: int) -> bool:
+    try:
+        with open(f"/proc/{process_id}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
