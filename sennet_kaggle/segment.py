@@ -53,9 +53,9 @@ class Segmenter:
     faults: Faults
     reload_on_cpu: Callable[[], Sequence[Predictor]]
     go_on: Callable[[], None] = lambda: None
-    correction: float = 1.0
+    correction: float = field(default=1.0, init=False)
     """Of the trial, by the pace of the kidneys so far."""
-    failures: int = 0
+    failures: int = field(default=0, init=False)
     """Slices that have failed one after the other."""
     moved: bool = field(default=False, init=False)
     """Whether the CPU has taken over."""

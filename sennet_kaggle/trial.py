@@ -151,15 +151,12 @@ def run_trial(volumes: Sequence[SteadyVolume], predictors: Sequence[Predictor], 
         inference: how they are to be run; one view along z is tried.
     """
     before, plain = peak_ram(), replace(inference, tta="none", axes="z")
-    largest = max(volumes, key=lambda volume: math.prod(volume.size))
     looks, examples = {}, [[] for _ in predictors]
-    for volume in volumes:
+    for volume in sorted(volumes, key=lambda volume: math.prod(volume.size)):
         try:
-            looks[volume.name], seen = _look_at(volume, predictors, plain)
+            looks[volume.name], examples = _look_at(volume, predictors, plain)
         except InputError:  # which the run will come to as well, and survive slice by slice
             continue
-        if volume is largest:
-            examples = seen
     costs = tuple(_try_model(predictor, seen, plain) for predictor, seen in zip(predictors, examples, strict=True))
     gpu = max(torch.cuda.max_memory_reserved(p.device) if p.device.type == "cuda" else 0 for p in predictors)
     return Trial(costs, looks, peak_ram(), peak_ram() - before, gpu)

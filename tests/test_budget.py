@@ -136,7 +136,7 @@ def in_turn(monkeypatch, clock):
         return [Ended() for _ in arguments]
 
     def wait(helpers, deadline):
-        clock.now = max(clock.now, clock.others)
+        clock.now, clock.last_call = max(clock.now, clock.others), deadline
         return [None for _ in helpers]
 
     clock.others = clock.to_start = 0.0
@@ -191,7 +191,7 @@ def test_all_processes_have_one_deadline(bench, clock, in_turn, capsys):
     """Also one that takes long to start."""
     clock.to_start = 40.0
     run(bench, 100, tta="flips")
-    assert 40 < clock.others <= 100
+    assert 40 < clock.others <= 100 and 95 < clock.last_call < 100
     said = capsys.readouterr().out
     assert "dropped for lack of time: kidney_5 from kidney_5_0006 on: tta none" in said  # by the second
     assert "no faults" in said and EMPTY_RLE not in read_rows(bench).values()

@@ -1,11 +1,13 @@
 """The kernel under every fault of docs/faults.md: at home it stops, on Kaggle the submission is complete and valid."""
 
 import pytest
-from fault_table import SCENARIOS, TABLE_PATH, Bench, build_bench, line, play, read_rows, run
+from fault_table import SCENARIOS, TABLE_PATH, Bench, build_bench, copy_bench, line, play, read_rows, run
 
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.faults import Fault, Faults, describe, on_kaggle
+from sennet_kaggle.journal import read_journal
 from sennet_kaggle.rle import EMPTY_RLE
+from sennet_kaggle.rows import Rows
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,19 @@ def test_fault(name, undisturbed, tmp_path):
     assert bool(outcome.at_home) != (scenario.survives_at_home or scenario.kills)
     assert "\n" not in outcome.at_home and "Traceback" not in outcome.at_home
     assert line(scenario, outcome) in TABLE_PATH.read_text().splitlines(), "run python tests/fault_table.py"
+
+
+def test_what_a_fault_touched_is_tried_again_by_the_next_run(undisturbed, tmp_path, monkeypatch):
+    bench = copy_bench(undisturbed, tmp_path / "copy")
+    path = bench.slice_path(3)
+    path.write_bytes(path.read_bytes()[:-100])
+    resumed = []
+    monkeypatch.setattr(Rows, "drop_journals", lambda rows: resumed.append(rows))  # as if killed at the very end
+    assert run(bench, strict=False)[0] == ""
+    entries = read_journal(resumed[0].journal_path, resumed[0].key)
+    finished = {slice_id: is_finished for kind, slice_id, _, is_finished in entries if kind == "row"}
+    assert len(finished) == 17 and [*finished.values()].count(False) == 1 and not finished["kidney_5_0003"]
+    assert "16 slices were finished by a run that was stopped" in run(bench, strict=False)[1]
 
 
 def test_the_table_has_no_other_lines():
