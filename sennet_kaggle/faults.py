@@ -8,6 +8,9 @@ from tqdm import tqdm
 
 from .errors import InputError, one_line
 
+# How many faults of a kind are said one by one.
+_SAID = 3
+
 
 class Fault(NamedTuple):
     """One thing that went wrong and was survived."""
@@ -20,6 +23,11 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}; {self.remedy}"
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What it has in common with the same fault elsewhere."""
+        return self.problem, self.remedy
 
 
 class Faults:
@@ -43,14 +51,29 @@ class Faults:
         if self.strict:
             raise problem if isinstance(problem, Exception) else InputError(f"{where}: {problem}")
         fault = Fault(where, problem if isinstance(problem, str) else describe(problem), remedy)
-        if fault not in self.noted:
-            self.noted.append(fault)
-            self._say(f"FAULT {fault}")
+        if fault in self.noted:
+            return
+        self.noted.append(fault)
+        alike = sum(each.kind == fault.kind for each in self.noted)
+        if alike <= _SAID:
+            self._say(f"FAULT {fault}" + (" (more of this kind are counted at the end)" if alike == _SAID else ""))
 
     def __str__(self) -> str:
         if not self.noted:
             return "no faults"
-        return "\n".join([f"{len(self.noted)} FAULT(S) were survived:", *(f"  {fault}" for fault in self.noted)])
+        kinds: dict[tuple[str, str], list[Fault]] = {}
+        for fault in self.noted:
+            kinds.setdefault(fault.kind, []).append(fault)
+        lines = [f"  {_summary(faults)}" for faults in kinds.values()]
+        return "\n".join([f"{len(self.noted)} FAULT(S) were survived:", *lines])
+
+
+def _summary(faults: list[Fault]) -> str:
+    """Faults of one kind on a line."""
+    first, last = faults[0], faults[-1]
+    if len(faults) <= _SAID:
+        return "\n  ".join(map(str, faults))
+    return f"{first.where} … {last.where} ({len(faults)} of them): {first.problem}; {first.remedy}"
 
 
 def describe(error: Exception) -> str:

@@ -215,6 +215,7 @@ def read_rows(bench: Bench) -> dict[str, str]:
 
 def summary(log: str) -> str:
     """What the run said it survived, dropped or took over."""
+    log = log.replace(" (more of this kind are counted at the end)", " …")
     wanted = re.findall(r"^(?:FAULT|CLOCK:) (.*)|^(\d+ slices were finished by .*)$", log, re.MULTILINE)
     return "<br>".join(a or b for a, b in wanted) or "nothing to survive"
 

@@ -64,6 +64,24 @@ def test_a_fault_is_said_once_and_listed():
     assert str(faults).splitlines()[0] == "2 FAULT(S) were survived:"
 
 
+def test_many_of_a_kind_are_counted():
+    said = []
+    faults = Faults(strict=False, say=said.append)
+    for z in range(100):
+        faults.note(f"k_{z:04d}", "a bug", "its mask is left empty")
+    faults.note("k", "a bug", "goes on on the CPU")
+    assert said[2:] == [
+        "FAULT k_0002: a bug; its mask is left empty (more of this kind are counted at the end)",
+        "FAULT k: a bug; goes on on the CPU",
+    ]
+    assert str(faults).splitlines() == [
+        "101 FAULT(S) were survived:",
+        "  k_0000 … k_0099 (100 of them): a bug; its mask is left empty",
+        "  k: a bug; goes on on the CPU",
+    ]
+    assert len(faults.noted) == 101  # submission.json has them all
+
+
 def test_a_strict_run_stops_at_the_first():
     with pytest.raises(InputError, match="k_0001: is 3x4, most slices are 5x6"):
         Faults(strict=True).note("k_0001", "is 3x4, most slices are 5x6", "resized")
