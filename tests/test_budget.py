@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from fault_table import Bench, build_bench, copy_bench, read_rows
 
-from sennet_kaggle import budget, predict, segment, trial
+from sennet_kaggle import budget, predict, segmenter, trial
 from sennet_kaggle.budget import Budget, Pace, ladder
 from sennet_kaggle.config import Inference
 from sennet_kaggle.kernel import run_kernel
@@ -35,7 +35,7 @@ def clock(monkeypatch) -> Clock:
 
     monkeypatch.setattr(UNet, "forward", slow)
     monkeypatch.setattr(predict, "work_ahead", lambda items, ahead: iter(items))  # else passes run before their turn
-    for module in (budget, segment, trial):
+    for module in (budget, segmenter, trial):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -105,14 +105,14 @@ def test_a_budget_too_small_for_its_settings(bench, clock, capsys, seconds, tta,
 
 
 def test_a_run_that_slows_down_drops_views_on_the_way(bench, clock, monkeypatch, capsys):
-    add, added = segment.Rows.add, []
+    add, added = segmenter.Rows.add, []
 
     def slower_from_the_third(self, *arguments, **keywords):
         added.append(clock.now)
         clock.seconds_per_slice = 1.0 if len(added) < 3 else 2.0
         add(self, *arguments, **keywords)
 
-    monkeypatch.setattr(segment.Rows, "add", slower_from_the_third)
+    monkeypatch.setattr(segmenter.Rows, "add", slower_from_the_third)
     seconds = 17 * 2 * 4 * 1.5 + 8
     run(bench, seconds, tta="flips")
     assert clock.now <= seconds
@@ -124,7 +124,7 @@ def test_a_run_that_slows_down_drops_views_on_the_way(bench, clock, monkeypatch,
 
 def test_axes_that_take_longer_than_thought_are_cut_short(bench, clock, monkeypatch, capsys):
     """All three would fit if they took what they are thought to take; z is done, so every slice has its pass."""
-    monkeypatch.setattr(segment, "axes_factor", lambda *_: 3.0)  # really 14.3 and 33
+    monkeypatch.setattr(segmenter, "axes_factor", lambda *_: 3.0)  # really 14.3 and 33
     run(bench, 300, axes="zyx")
     said = capsys.readouterr().out
     assert clock.now <= 300

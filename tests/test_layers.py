@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE_DIR = Path(__file__).resolve().parent.parent / "sennet_kaggle"
 ROWS = [
-    {"errors", "surface_dice"},
+    {"errors", "surface_metric"},
     {"allocator", "config", "distributed", "faults", "files", "inputs", "metrics", "stream", "tiff_header"},
     {
         "augment",
@@ -17,6 +17,7 @@ ROWS = [
         "experiments",
         "guard",
         "helpers",
+        "hints",
         "losses",
         "models",
         "openvino_model",
@@ -27,8 +28,8 @@ ROWS = [
     {"axes", "background", "cache", "identity", "probability", "report", "steady", "submission", "training_model"},
     {"dataset", "notebook", "page", "predictor", "provenance", "rows", "stats", "truth"},
     {"predict", "score", "training_data"},
-    {"checkpoint_folder", "pack", "score_csv", "training_state", "trial"},
-    {"segment"},
+    {"api", "checkpoint_folder", "pack", "score_csv", "training_state", "trial"},
+    {"segmenter"},
     {"card", "evaluate", "kernel", "sweep", "zero_shot"},
     {"train"},
     {"compare", "dry_run", "run"},
