@@ -1,8 +1,7 @@
 """A volume in memory → its mask: what `predict` does with the slices of a folder, as a function."""
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 
@@ -26,13 +25,14 @@ VOXEL_SIZES_UM = {
     "kidney_5": 50.28,
     "kidney_6": 63.08,
 }
+Member = Path | str | Predictor
 _ALIKE = 1.05  # voxel sizes of training that may be averaged: the largest over the smallest
 _MOST_SCALED = 10
 
 
 def segment(
     volume: np.ndarray | Volume,
-    checkpoint: Path | str | Sequence[Path | str] | Sequence[Predictor] | None = None,
+    checkpoint: Member | Sequence[Member] | None = None,
     *,
     voxel_size_um: float | None = None,
     inference: Inference = DEFAULT_INFERENCE,
@@ -64,11 +64,7 @@ def segment(
             positive, is too far from that of training, or comes with a checkpoint of which the latter is not known.
     """
     slices = volume if isinstance(volume, Volume) else _ArrayVolume.of(volume)
-    members = _as_members(checkpoint)
-    if voxel_size_um is not None:
-        inference = _scaled(inference, voxel_size_um, members)
-    loaded = any(isinstance(member, Predictor) for member in members)
-    predictors = members if loaded else load_predictors(members, inference)
+    predictors, inference = _prepare(checkpoint, voxel_size_um, inference)
     masks = np.empty((len(slices), *slices.slice_size(0)), np.bool_)
     for place, (slice_id, mask) in zip(masks, predict_masks(slices, predictors, inference), strict=True):
         if mask.shape != place.shape:
@@ -81,7 +77,7 @@ def segment(
 class _ArrayVolume(Volume):
     """A volume in memory, (D, H, W) uint8 or uint16."""
 
-    array: np.ndarray | None = None
+    array: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0), np.uint16), repr=False)
 
     @classmethod
     def of(cls, array: np.ndarray) -> "_ArrayVolume":
@@ -106,25 +102,37 @@ class _ArrayVolume(Volume):
         return (self[z] for z in range(len(self)))
 
     def slice_size(self, z: int) -> tuple[int, int]:
-        return self.array.shape[1:]
+        _, height, width = self.array.shape
+        return height, width
 
 
-def _as_members(checkpoint: object) -> Sequence[Path | str] | Sequence[Predictor]:
+def _prepare(
+    checkpoint: Member | Sequence[Member] | None, voxel_size_um: float | None, inference: Inference
+) -> tuple[list[Predictor], Inference]:
+    """The members of the ensemble, and how to run them."""
     if checkpoint is None:
-        return shipped_checkpoints()
-    return [checkpoint] if isinstance(checkpoint, str | os.PathLike | Predictor) else list(checkpoint)
+        members: list[Member] = [*shipped_checkpoints()]
+    else:
+        members = [checkpoint] if isinstance(checkpoint, Member) else [*checkpoint]
+    predictors = [member for member in members if isinstance(member, Predictor)]
+    paths = [member for member in members if not isinstance(member, Predictor)]
+    if voxel_size_um is not None:
+        if predictors:
+            raise InputError(
+                "voxel_size_um needs to know what the model learned from, which loaded predictors do not say: give the "
+                "checkpoint itself, or inference=Inference(scale=your voxel size over that of training)"
+            )
+        inference = _scaled(inference, voxel_size_um, paths)
+    if paths or not predictors:
+        predictors += load_predictors(paths, inference)
+    return predictors, inference
 
 
-def _scaled(inference: Inference, voxel_size_um: float, members: Sequence[object]) -> Inference:
+def _scaled(inference: Inference, voxel_size_um: float, checkpoint_paths: Sequence[Path | str]) -> Inference:
     """The settings with the scale that brings voxels of a size to that of training."""
     if inference.scale != 1 or inference.scales:
         raise InputError("voxel_size_um and the inference's scale both say how to resize: give one of them")
-    if any(isinstance(member, Predictor) for member in members):
-        raise InputError(
-            "voxel_size_um needs to know what the model learned from, which loaded predictors do not say: give the "
-            "checkpoint itself, or inference=Inference(scale=your voxel size over that of training)"
-        )
-    trained_um = training_voxel_size(members)
+    trained_um = training_voxel_size(checkpoint_paths)
     if not trained_um / _MOST_SCALED <= voxel_size_um <= trained_um * _MOST_SCALED:
         raise InputError(
             f"voxel_size_um must be a size in micrometres within a factor of {_MOST_SCALED} of the {trained_um:g} that "

@@ -45,7 +45,8 @@ def imported_modules(text: str) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.level:
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+            names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+            found |= {*names} - {"__version__"}
         elif isinstance(node, ast.ImportFrom | ast.Import):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             assert not any(name.startswith("sennet_kaggle") for name in names), "import relatively"
