@@ -75,7 +75,8 @@ def test_the_hooks_run_the_pinned_ruff_and_name_no_host():
 
 def build(kind: str, source_dir: Path, output_dir: Path) -> Path:
     """Builds by pip's own interface: kind is "wheel", "editable" or "sdist"."""
-    pytest.importorskip("hatchling", reason="hatchling is not installed (see requirements-dev.txt)")
+    for name in ("hatchling", "editables"):
+        pytest.importorskip(name, reason=f"{name} is not installed (see requirements-dev.txt)")
     program = f"import sys, hatchling.build; print(hatchling.build.build_{kind}(sys.argv[1]))"
     command = [sys.executable, "-c", program, str(output_dir)]
     result = subprocess.run(command, cwd=source_dir, check=True, capture_output=True, text=True)
