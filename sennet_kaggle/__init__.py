@@ -1,3 +1,36 @@
-"""Blood vessels in HiP-CT scans of human kidneys: train, score, submit (Kaggle's SenNet + HOA)."""
+"""Blood vessels in HiP-CT scans of human kidneys: train, score, submit (Kaggle's SenNet + HOA).
+
+The names in `__all__` are the public interface of this version. Each is imported when it is first used, so that
+`import sennet_kaggle` itself loads neither torch nor any other library.
+"""
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+# The module that each public name comes from.
+_MODULES = {
+    "Inference": "config",
+    "create_model": "models",
+    "dice_coefficient": "metrics",
+    "load_predictors": "predict",
+    "open_volume": "volume",
+    "rle_decode": "rle",
+    "rle_encode": "rle",
+    "segment": "api",
+    "surface_dice": "surface_metric",
+}
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,13 +2,16 @@
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from . import __version__
 from .config import DEFAULT_INFERENCE, EXPERIMENTS, Inference, Preprocessing, Training
-from .console import BAD_INPUT, missing_package, run_command
+from .console import BAD_INPUT, missing_package, run_command, show
+from .hints import hints
 
 try:
     import tyro
@@ -16,8 +19,21 @@ except ModuleNotFoundError as error:
     print(f"error: {missing_package(error) or error}", file=sys.stderr)
     sys.exit(BAD_INPUT)
 
+
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
-app = tyro.extras.SubcommandApp()
+class Commands(tyro.extras.SubcommandApp):
+    """The command line; `functions` has what is behind each command, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: dict[str, Callable] = {}
+
+    def command(self, function: Callable) -> Callable:  # type: ignore[override]
+        self.functions[function.__name__.replace("_", "-")] = function
+        return super().command(function)
+
+
+app = Commands()
 registry = tyro.constructors.ConstructorRegistry()
 
 
@@ -484,14 +500,24 @@ def _parse_object(text: str) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; bad input is one line on standard error and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    installed = Path(sys.argv[0]).stem == "sennet-kaggle"
 
     def run() -> None:
-        with registry:
-            app.cli(
-                args=arguments,
-                prog="python -m sennet_kaggle",
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-            )
+        if arguments == ["--version"]:
+            print(f"sennet-kaggle {__version__}")
+            return
+        try:
+            with registry:
+                app.cli(
+                    args=arguments,
+                    prog="sennet-kaggle" if installed else "python -m sennet_kaggle",
+                    config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+                )
+        except SystemExit as error:
+            for hint in hints(arguments, app.functions, EXPERIMENTS) if error.code == BAD_INPUT else ():
+                show(hint)
+            raise
 
     return run_command(run)
 

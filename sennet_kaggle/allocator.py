@@ -15,7 +15,10 @@ def keep_freed_memory() -> None:
     and threads that start later have no heap of their own, which could not hold a block of more than 64 MiB. With
     another C library nothing happens.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    try:
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    except (OSError, TypeError):  # Windows cannot open the process itself as a library
+        return
     if mallopt is not None:
         mallopt(_ARENA_MAX, 1)
         mallopt(_MMAP_MAX, 0)

@@ -172,9 +172,8 @@ def _check_finite(path: Path | str, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def _preprocessing_from(fields: dict[str, Any]) -> Preprocessing:
-    preprocessing = Preprocessing(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    )
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    preprocessing = Preprocessing(**values)
     preprocessing.check()
     return preprocessing
 

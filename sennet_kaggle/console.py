@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 from .errors import FULL_DISK, InputError, show_messages
 
-STOPPED, BAD_INPUT = 130, 2
+STOPPED, BAD_INPUT, NOBODY_READS = 130, 2, 141
 # What a scheduler, `kill` and a closed terminal send.
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # one on Windows
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
 # What our texts and the help have beside ASCII, as far as it can be written otherwise.
 _PLAIN = {"…": "...", "•": "*", "±": "+-", "×": "x", "→": "->", "–": "-", "µ": "u", "³": "^3", "²": "^2"}
@@ -50,7 +50,7 @@ def run_command(command: Callable[[], object]) -> int:
     """
     _open_streams()
     _show_every_text()
-    show_messages(_say)
+    show_messages(show)
     try:
         with _stopped_by_signals():
             try:
@@ -77,15 +77,15 @@ def _explain(error: BaseException) -> int | None:
     """Says why a command ended, and gives its exit status; None for what is a bug."""
     stopped = _stop_among(error)
     if stopped:
-        _say("stopped")
+        show("stopped")
         return stopped.status if isinstance(stopped, Stopped) else STOPPED
     if isinstance(error, BrokenPipeError) and _nobody_reads():
         _drop_output()
-        return 128 + signal.SIGPIPE
+        return NOBODY_READS
     reason = _reason(error)
     if reason is None:
         return None
-    _say(f"error: {reason}")
+    show(f"error: {reason}")
     return BAD_INPUT
 
 
@@ -160,7 +160,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
     return codecs.backslashreplace_errors(error)
 
 
-def _say(text: str) -> None:
+def show(text: str) -> None:
     """Writes to standard error, clear of the progress bars there, if there can be any."""
     bars = sys.modules.get("tqdm")
     with contextlib.suppress(OSError):  # nobody reads it
@@ -168,7 +168,9 @@ def _say(text: str) -> None:
 
 
 def _nobody_reads() -> bool:
-    """Whether the reader of the output or of the messages has gone."""
+    """Whether the reader of the output or of the messages has gone; where that cannot be asked, it is taken so."""
+    if not hasattr(select, "poll"):
+        return True
     poll = select.poll()
     for descriptor in (1, 2):
         poll.register(descriptor, 0)

@@ -28,6 +28,7 @@ _OUTPUTS = ("submission.csv", "submission.json", "sennet.ipynb", "scores.csv", "
 _NOTE_NAME, _MADE_BY = ".dry-run.json", "sennet_kaggle dry-run, which deletes these paths when it runs again"
 _SECONDS_TO_END = 15.0
 REPOSITORY = Path(__file__).resolve().parent.parent
+BUILD_PATH = REPOSITORY / "build_kernel.py"
 # Kaggle's mount points in its two layouts; the owner's name does not matter to the kernel.
 _MOUNTS = {
     "old": ("blood-vessel-segmentation", "sennet-kaggle-checkpoints"),
@@ -68,7 +69,7 @@ def rehearse(
         lay_out_kaggle(kaggle_dir, volumes, mount_layout, checkpoint_paths)
         if notebook_path is None:
             notebook_path = kaggle_dir / "built.ipynb"
-            build = [sys.executable, str(REPOSITORY / "build_kernel.py"), "--output", str(notebook_path)]
+            build = [sys.executable, str(BUILD_PATH), "--output", str(notebook_path)]
             _run(build, "building the notebook")
         run_notebook(notebook_path, output_dir / "sennet.ipynb", kaggle_dir, on_kaggle)
         submission_path = output_dir / "submission.csv"
@@ -121,12 +122,18 @@ def check_rehearsal(output_dir: Path) -> None:
     """Checks before the work that a rehearsal can be run and that its output folder can be its own.
 
     Raises:
-        InputError: the folder cannot be written to, or holds something that is in the way.
+        InputError: the folder cannot be written to, or holds something that is in the way; the package is not in a
+            clone of its repository.
         ModuleNotFoundError: a package that runs notebooks is not installed.
     """
     for name in ("nbformat", "nbclient", "ipykernel"):
         if importlib.util.find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    if not BUILD_PATH.is_file():
+        raise InputError(
+            f"dry-run builds the notebook from a clone of the repository, found no {BUILD_PATH.name} in {REPOSITORY}: "
+            f"clone it and run the command there"
+        )
     check_output_dir(output_dir)
     check_own(output_dir, _OUTPUTS)
 
@@ -222,12 +229,20 @@ def lay_out_kaggle(
         images_dir = kaggle_dir / "input" / competition / "test" / volume.name / "images"
         images_dir.mkdir(parents=True)
         for path in volume.image_paths:
-            (images_dir / path.name).symlink_to(path.resolve())
+            _link(images_dir / path.name, path.resolve())
     checkpoints_dir = kaggle_dir / "input" / checkpoints
     checkpoints_dir.mkdir(parents=True)
     for path in checkpoint_paths:
-        (checkpoints_dir / path.name).symlink_to(path.resolve())
+        _link(checkpoints_dir / path.name, path.resolve())
     (kaggle_dir / "working").mkdir()
+
+
+def _link(link_path: Path, path: Path) -> None:
+    """Makes a link to a file; a copy where the system does not let us link, as Windows by default."""
+    try:
+        link_path.symlink_to(path)
+    except OSError:
+        shutil.copyfile(path, link_path)
 
 
 def network_prefix() -> list[str]:

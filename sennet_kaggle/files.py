@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import functools
 import hashlib
 import math
@@ -12,15 +11,20 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from .errors import FULL_DISK, InputError, OutputError
 
-# Pushed as a Kaggle dataset, and what `predict` takes when no checkpoint is named.
-SHIPPED_DIR = Path(__file__).resolve().parent.parent / "kernel" / "checkpoints"
+# What `predict` takes when no checkpoint is named: in an installed package its own folder, which the build fills from
+# that of the repository, the one pushed as a Kaggle dataset.
+_PACKAGE_DIR = Path(__file__).resolve().parent
+_INSTALLED_DIR, _REPOSITORY_DIR = _PACKAGE_DIR / "checkpoints", _PACKAGE_DIR.parent / "kernel" / "checkpoints"
+SHIPPED_DIR = _INSTALLED_DIR if _INSTALLED_DIR.is_dir() else _REPOSITORY_DIR
 _NAME_BYTES = 255
 _LOCK = ".lock"
+_ZEROS = 2**24
 
 
 @contextmanager
@@ -126,7 +130,7 @@ def claim_dir(path: Path | str) -> Iterator[None]:
     is_new = path in missing or (path.is_dir() and not any(path.iterdir()))
     with open(make_dir(path) / _LOCK, "a") as lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which forked readers would go on holding
+            _lock(lock)
         except OSError as error:
             raise InputError(
                 f"another process is writing to {path}: wait for it to end, or choose another output folder"
@@ -135,12 +139,25 @@ def claim_dir(path: Path | str) -> Iterator[None]:
             yield
         except BaseException:
             if is_new and all(_is_scaffolding(each) for each in path.rglob("*") if each.is_file()):
-                for each in sorted(path.rglob("*"), reverse=True):  # what is in a folder comes before it
-                    each.rmdir() if each.is_dir() else each.unlink()
-                for folder in missing:
-                    if not any(folder.iterdir()):
-                        folder.rmdir()
+                with contextlib.suppress(PermissionError):  # Windows keeps a lock that is open
+                    for each in sorted(path.rglob("*"), reverse=True):  # what is in a folder comes before it
+                        each.rmdir() if each.is_dir() else each.unlink()
+                    for folder in missing:
+                        if not any(folder.iterdir()):
+                            folder.rmdir()
             raise
+
+
+def _lock(file: IO) -> None:
+    """Locks an open file until it is closed; raises OSError where another process has locked it."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which forked readers would go on holding
 
 
 def _is_scaffolding(path: Path) -> bool:
@@ -155,8 +172,7 @@ def open_reserved(path: Path | str, dtype: np.dtype, shape: tuple[int, ...]) -> 
     """
     try:
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+        _take_room(path, array.offset)
     except OSError as error:
         size = format_size(math.prod(shape) * np.dtype(dtype).itemsize)
         raise OutputError(
@@ -164,6 +180,18 @@ def open_reserved(path: Path | str, dtype: np.dtype, shape: tuple[int, ...]) -> 
             error,
         ) from error
     return array
+
+
+def _take_room(path: Path | str, header: int) -> None:
+    """Takes the room on disk of a file that holds zeros after its header; raises OSError where there is none."""
+    size = os.path.getsize(path)
+    with open(path, "r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        file.seek(header)
+        for start in range(header, size, _ZEROS):
+            file.write(bytes(min(_ZEROS, size - start)))
 
 
 def check_output(path: Path | str, inputs: Iterable[Path | str] = ()) -> None:
@@ -205,7 +233,7 @@ def check_output_dir(path: Path | str, names: Iterable[str] = (), inputs: Iterab
 
 
 def shipped_checkpoints() -> list[Path]:
-    """The checkpoints in kernel/checkpoints, which is pushed as the Kaggle dataset.
+    """The checkpoints that the package ships: those in kernel/checkpoints, or their copies in an installed package.
 
     Raises:
         InputError: there is none.

@@ -34,7 +34,7 @@ from .provenance import (
 )
 from .rle import parse_runs
 from .rows import Rows
-from .segment import Segmenter
+from .segmenter import Segmenter
 from .steady import SteadyVolume, open_steady_volumes
 from .submission import read_submission, validate_submission
 from .trial import Trial, bound, machine_memory, no_trial, peak_ram, run_trial

@@ -10,7 +10,7 @@ from math import dist, floor, inf, sqrt
 import cv2
 import numpy as np
 
-from .surface_dice import (
+from .surface_metric import (
     AREA_OF_CODE,
     SurfaceDice,
     check_masks,

@@ -4,6 +4,7 @@ python -P sennet_kaggle/notebook.py NOTEBOOK EXECUTED WORKING_DIR
 """
 
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -45,7 +46,8 @@ def execute_notebook(notebook_path: Path, executed_path: Path, working_dir: Path
     )
     kernel_manager = client.create_kernel_manager()
     with tempfile.TemporaryDirectory() as socket_dir:
-        kernel_manager.transport, kernel_manager.ip = "ipc", f"{socket_dir}/kernel"
+        if os.name != "nt":  # which lacks such sockets
+            kernel_manager.transport, kernel_manager.ip = "ipc", f"{socket_dir}/kernel"
         try:
             client.execute()
         except Exception:

@@ -17,9 +17,10 @@ from .axes import mean_over_axes, scaled_length
 from .background import measure_background
 from .batching import choose_lanes
 from .checkpoint import load_checkpoint
-from .config import Inference, Preprocessing
+from .config import DEFAULT_INFERENCE, Inference, Preprocessing
 from .distributed import Share, local_rank
 from .errors import InputError, warn
+from .files import shipped_checkpoints
 from .padding import fill_padding, sample_slices
 from .predictor import Predictor, to_probability
 from .probability import save_probability
@@ -76,14 +77,21 @@ def create_predictor(
     return Predictor(model, preprocessing, threshold, device, getattr(torch, precision), lanes)
 
 
-def load_predictors(checkpoint_paths: Sequence[Path | str], inference: Inference) -> list[Predictor]:
+def load_predictors(
+    checkpoint_paths: Sequence[Path | str] | None = None, inference: Inference = DEFAULT_INFERENCE
+) -> list[Predictor]:
     """Loads checkpoints as the members of one ensemble.
 
     Segment Anything, whose masks are not averaged over views, takes none; that is said.
 
+    Args:
+        checkpoint_paths: .safetensors files; the shipped ones when not given.
+        inference: device, precision, backend and threshold.
+
     Raises:
         InputError: there is none, or one cannot be loaded (see `load_checkpoint`).
     """
+    checkpoint_paths = shipped_checkpoints() if checkpoint_paths is None else checkpoint_paths
     if not checkpoint_paths:
         raise InputError("no checkpoint given: expected at least one .safetensors file")
     loaded = [load_checkpoint(path) for path in checkpoint_paths]

@@ -1,7 +1,6 @@
 """A few slices before the start: what a pass costs in time and memory, and whether the machine has what a run needs."""
 
 import math
-import resource
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -253,6 +252,8 @@ def machine_memory(predictors: Sequence[Predictor], inference: Inference, proces
 
 def peak_ram() -> int:
     """The most memory that this process has held, bytes, memory maps included."""
+    import resource  # Windows has none
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

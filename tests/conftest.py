@@ -1,5 +1,6 @@
 """Shared fixtures: the real slices where they are, small synthetic ones everywhere."""
 
+import logging
 import os
 import weakref
 from pathlib import Path
@@ -27,6 +28,16 @@ def data_dir() -> Path:
     if not DATA_DIR.is_dir():
         pytest.skip(f"no real slices at {DATA_DIR}: set SENNET_DATA_DIR")
     return DATA_DIR
+
+
+@pytest.fixture(autouse=True)
+def messages_as_before():
+    """A command shows the package's messages from then on; one that a test has run, until the test's end."""
+    messages = logging.getLogger("sennet_kaggle")
+    handlers, level = messages.handlers, messages.level
+    yield
+    messages.handlers = handlers
+    messages.setLevel(level)
 
 
 @pytest.fixture(scope="module")

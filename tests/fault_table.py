@@ -25,7 +25,7 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sennet_kaggle import helpers, kernel, predict, rows, segment, trial  # noqa: E402
+from sennet_kaggle import helpers, kernel, predict, rows, segmenter, trial  # noqa: E402
 from sennet_kaggle.checkpoint import Card, save_checkpoint  # noqa: E402
 from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
 from sennet_kaggle.kernel import KernelSettings, count_vessels, picture_of_submission, run_kernel  # noqa: E402
@@ -385,7 +385,7 @@ def dead_gpu(bench, patch):
 
     patch.setattr(UNet, "forward", disturbed)
     patch.setattr(kernel, "load_guarded", reload)
-    patch.setattr(segment, "is_alive", lambda device: not dead[0])
+    patch.setattr(segmenter, "is_alive", lambda device: not dead[0])
 
 
 def broken_library(bench, patch):

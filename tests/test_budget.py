@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from fault_table import Bench, build_bench, copy_bench, read_rows
 
-from sennet_kaggle import budget, kernel, predict, segment, steady, trial
+from sennet_kaggle import budget, kernel, predict, segmenter, steady, trial
 from sennet_kaggle.budget import Budget, Pace, ladder
 from sennet_kaggle.checkpoint import load_checkpoint, save_checkpoint
 from sennet_kaggle.config import Inference
@@ -43,7 +43,7 @@ def clock(monkeypatch) -> Clock:
     monkeypatch.setattr(UNet, "forward", slow)
     monkeypatch.setattr(steady, "read_grey", slow_read)
     monkeypatch.setattr(predict, "work_ahead", lambda items, ahead: iter(items))  # else passes run before their turn
-    for module in (budget, segment, trial):
+    for module in (budget, segmenter, trial):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -198,14 +198,14 @@ def test_all_processes_have_one_deadline(bench, clock, in_turn, capsys):
 
 
 def test_a_run_that_slows_down_drops_views_on_the_way(bench, clock, monkeypatch, capsys):
-    add, added = segment.Rows.add, []
+    add, added = segmenter.Rows.add, []
 
     def slower_from_the_third(self, *arguments, **keywords):
         added.append(clock.now)
         clock.seconds_per_slice = 1.0 if len(added) < 3 else 2.0
         add(self, *arguments, **keywords)
 
-    monkeypatch.setattr(segment.Rows, "add", slower_from_the_third)
+    monkeypatch.setattr(segmenter.Rows, "add", slower_from_the_third)
     seconds = 17 * 2 * 4 * 1.5 + 8
     run(bench, seconds, tta="flips")
     assert clock.now <= seconds
@@ -216,14 +216,14 @@ def test_a_run_that_slows_down_drops_views_on_the_way(bench, clock, monkeypatch,
 
 
 def test_a_run_that_gets_faster_takes_views_up_again(bench, clock, monkeypatch, capsys):
-    add = segment.Rows.add
+    add = segmenter.Rows.add
     clock.seconds_per_slice = 4.0
 
     def fast_from_now_on(self, *arguments, **keywords):
         clock.seconds_per_slice = 0.5
         add(self, *arguments, **keywords)
 
-    monkeypatch.setattr(segment.Rows, "add", fast_from_now_on)
+    monkeypatch.setattr(segmenter.Rows, "add", fast_from_now_on)
     run(bench, 17 * 2 * 4 * 3, tta="flips")
     said = capsys.readouterr().out
     assert "kidney_5 from kidney_5_0000 on: tta none, axes z, 2 model(s) instead of tta flips" in said

@@ -19,7 +19,7 @@ from sennet_kaggle.score import (
     scores_to_json,
 )
 from sennet_kaggle.score_csv import score_submission
-from sennet_kaggle.surface_dice import AREA_OF_CODE, surface_dice
+from sennet_kaggle.surface_metric import AREA_OF_CODE, surface_dice
 from sennet_kaggle.truth import Truth, kidney_of, known_kidneys, open_truth, parse_sizes
 
 SHAPE = (5, 30, 41)
