@@ -432,6 +432,34 @@ def test_a_run_of_the_cpu_goes_on_on_a_gpu(kidneys, tmp_path, monkeypatch):
     assert state.epoch == 1 and state.scaler.get_scale() == 2**16
 
 
+def test_the_scale_of_the_gradients_goes_on(kidneys, tmp_path, monkeypatch):
+    """A GPU's float16, on the CPU: the scale doubles at every third of six steps, a run killed after four included."""
+    create_accelerator = train.create_accelerator
+
+    def with_scaler(*arguments):
+        accelerator = create_accelerator(*arguments)
+        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type, init_scale=8.0, growth_interval=3)
+        return accelerator
+
+    monkeypatch.setattr(train, "create_accelerator", with_scaler)
+    monkeypatch.setattr(train, "draw", lambda *_: None)
+    with monkeypatch.context() as patch:
+        killed_in(patch, train, "train_one_epoch", 3)
+        with pytest.raises(Killed):
+            fit(TINY, kidneys, tmp_path / "killed")
+    assert saved_scaler(tmp_path / "killed") == (16, 1)
+    fit(TINY, kidneys, tmp_path / "killed")
+    assert saved_scaler(tmp_path / "killed") == (32, 0)
+    fit(TINY, kidneys, tmp_path / "whole")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def saved_scaler(output_dir) -> tuple[float, int]:
+    """The scale, and the steps since it last changed."""
+    scaler = torch.load(output_dir / "training-state.pt", weights_only=True)["scaler"]
+    return scaler["scale"], scaler["_growth_tracker"]
+
+
 def test_a_seed_of_32_bits(kidneys, tmp_path):
     fit(dataclasses.replace(TINY, seed=2**32 - 1, epochs=1), kidneys, tmp_path / "out")
     assert len(history(tmp_path / "out")) == 1
