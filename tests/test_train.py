@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import REPOSITORY, write_tiff
+from torch import multiprocessing
 
 from sennet_kaggle import train
 from sennet_kaggle.__main__ import main
@@ -227,6 +229,37 @@ def test_accumulated_passes_are_one_step(kidneys, tmp_path, monkeypatch):
     training = dataclasses.replace(TINY, loss="bce", batch_size=3, held_out_slices=(), epochs=2)
     fit(training, kidneys, tmp_path / "one")
     fit(dataclasses.replace(training, accumulate=2), kidneys, tmp_path / "two")
+    np.testing.assert_allclose(history(tmp_path / "two")["loss"], history(tmp_path / "one")["loss"], rtol=1e-6)
+    torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"))
+
+
+def _train_convolution(rank, training, folder):
+    """One of two processes on the CPU, as torchrun would start them."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    train.create_initial_model, train.draw = initial_convolution, lambda *_: None
+    fit(training, folder / "data", folder / "two")
+
+
+def initial_convolution(_):
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(3, 1, 3, padding=1)
+
+
+def test_accumulated_passes_of_two_processes_are_one_step(kidneys, tmp_path, monkeypatch):
+    """Gradients are exchanged at a step's last pass alone, when those of its other passes are in them.
+
+    Five slices, so steps of 4 and 1: two passes of a slice per process, then one that the second only attends.
+    """
+    training = dataclasses.replace(
+        TINY, loss="bce", held_out_slices=(), epochs=2, batch_size=4, accumulate=2, learning_rate=0.1
+    )
+    multiprocessing.spawn(_train_convolution, args=(training, tmp_path), nprocs=2)
+    monkeypatch.setattr(train, "create_initial_model", initial_convolution)
+    monkeypatch.setattr(train, "draw", lambda *_: None)
+    fit(training, kidneys, tmp_path / "one")
     np.testing.assert_allclose(history(tmp_path / "two")["loss"], history(tmp_path / "one")["loss"], rtol=1e-6)
     torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"))
 
