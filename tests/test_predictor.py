@@ -16,6 +16,7 @@ from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import create_model
 from sennet_kaggle.phantom import Phantom, phantom_slices
 from sennet_kaggle.predict import create_predictor
+from sennet_kaggle.predictor import to_probability
 from sennet_kaggle.transforms import IntensityRange
 
 EIGHT_BIT = IntensityRange(0, 255)
@@ -293,6 +294,17 @@ def test_a_stretch_of_background_is_not_shown_and_holds_nothing_back():
         assert len(read) <= z + 3
         assert (score == 0).all() == (z > 0)
     assert predictor.model.shown == [(4, 1, 64, 64)]  # one window, and what fills the batch
+
+
+@pytest.mark.parametrize("average", ["probability", "logit"])
+def test_background_is_no_vessel_whatever_is_averaged(average):
+    """The model calls everything vessel; its one window is left out, so the answer is not its own."""
+    inference = Inference(average=average, device="cpu")
+    predictor = predictor_of(lambda tensor: torch.full_like(tensor[:, :1], 5), inference)
+    slices = [np.zeros((64, 64), np.uint8)]
+    for background, expected in ((None, 1 / (1 + np.exp(-5))), (np.float32(-np.inf), 0)):
+        (score,) = predictor.score(slices, EIGHT_BIT, inference, background)
+        np.testing.assert_allclose(to_probability(score, inference), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("region", ["whole", "windows"])

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import REPOSITORY, write_tiff
+from torch import multiprocessing
 
 from sennet_kaggle import train
 from sennet_kaggle.__main__ import main
@@ -231,6 +233,37 @@ def test_accumulated_passes_are_one_step(kidneys, tmp_path, monkeypatch):
     torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"))
 
 
+def _train_convolution(rank, training, folder):
+    """One of two processes on the CPU, as torchrun would start them."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    train.create_initial_model, train.draw = initial_convolution, lambda *_: None
+    fit(training, folder / "data", folder / "two")
+
+
+def initial_convolution(_):
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(3, 1, 3, padding=1)
+
+
+def test_accumulated_passes_of_two_processes_are_one_step(kidneys, tmp_path, monkeypatch):
+    """Gradients are exchanged at a step's last pass alone, when those of its other passes are in them.
+
+    Five slices, so steps of 4 and 1: two passes of a slice per process, then one that the second only attends.
+    """
+    training = dataclasses.replace(
+        TINY, loss="bce", held_out_slices=(), epochs=2, batch_size=4, accumulate=2, learning_rate=0.1
+    )
+    multiprocessing.spawn(_train_convolution, args=(training, tmp_path), nprocs=2)
+    monkeypatch.setattr(train, "create_initial_model", initial_convolution)
+    monkeypatch.setattr(train, "draw", lambda *_: None)
+    fit(training, kidneys, tmp_path / "one")
+    np.testing.assert_allclose(history(tmp_path / "two")["loss"], history(tmp_path / "one")["loss"], rtol=1e-6)
+    torch.testing.assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"))
+
+
 def test_windows_and_neighbours(kidneys, tmp_path):
     """Native resolution and 2.5D through the same loop, from windows to the kept checkpoint's masks."""
     preprocessing = Preprocessing(region="windows", roi_size=32, offsets=(-1, 0, 1))
@@ -430,6 +463,34 @@ def test_a_run_of_the_cpu_goes_on_on_a_gpu(kidneys, tmp_path, monkeypatch):
     state.scaler = torch.amp.GradScaler("cpu")
     state.resume(earlier)
     assert state.epoch == 1 and state.scaler.get_scale() == 2**16
+
+
+def test_the_scale_of_the_gradients_goes_on(kidneys, tmp_path, monkeypatch):
+    """A GPU's float16, on the CPU: the scale doubles at every third of six steps, a run killed after four included."""
+    create_accelerator = train.create_accelerator
+
+    def with_scaler(*arguments):
+        accelerator = create_accelerator(*arguments)
+        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type, init_scale=8.0, growth_interval=3)
+        return accelerator
+
+    monkeypatch.setattr(train, "create_accelerator", with_scaler)
+    monkeypatch.setattr(train, "draw", lambda *_: None)
+    with monkeypatch.context() as patch:
+        killed_in(patch, train, "train_one_epoch", 3)
+        with pytest.raises(Killed):
+            fit(TINY, kidneys, tmp_path / "killed")
+    assert saved_scaler(tmp_path / "killed") == (16, 1)
+    fit(TINY, kidneys, tmp_path / "killed")
+    assert saved_scaler(tmp_path / "killed") == (32, 0)
+    fit(TINY, kidneys, tmp_path / "whole")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def saved_scaler(output_dir) -> tuple[float, int]:
+    """The scale, and the steps since it last changed."""
+    scaler = torch.load(output_dir / "training-state.pt", weights_only=True)["scaler"]
+    return scaler["scale"], scaler["_growth_tracker"]
 
 
 def test_a_seed_of_32_bits(kidneys, tmp_path):

@@ -1,0 +1,80 @@
+"""What benchmarks/mutants.py changes: modules and their tests, mutants with a name, and changes that change nothing."""
+
+from typing import NamedTuple
+
+# Test files of each module, the quickest first. Not test_build_kernel.py: it compares hashes, so it kills every mutant.
+MODULES = {
+    "budget": ("tests/test_budget.py",),
+    "guard": ("tests/test_guard.py", "tests/test_faults.py"),
+    "steady": ("tests/test_steady.py", "tests/test_faults.py"),
+    "faults": ("tests/test_faults.py",),
+    "rows": ("tests/test_rows.py", "tests/test_faults.py", "tests/test_kernel.py"),
+    "trial": ("tests/test_trial.py", "tests/test_budget.py", "tests/test_faults.py"),
+    "segment": ("tests/test_budget.py", "tests/test_faults.py", "tests/test_kernel.py"),
+    "helpers": ("tests/test_kernel.py",),
+    "kernel": ("tests/test_kernel.py", "tests/test_provenance.py", "tests/test_faults.py"),
+}
+
+
+class Named(NamedTuple):
+    """A mistake that was made once, or could be, and that a test must find."""
+
+    name: str
+    module: str
+    old: str
+    """Stands exactly once in the module."""
+    new: str
+    tests: tuple[str, ...]
+    """Files or single tests; slow ones are not run."""
+
+
+# To be added with their tests: the device in the journal's key; a slice touched by a fault written to the journal as
+# finished; helpers whose work is not taken over; a helper waited for without end; a budget that helpers do not get;
+# images made smaller on a GPU without antialiasing.
+NAMED = [
+    Named(
+        "gradients are exchanged at the first pass of a step",
+        "train",
+        "if each is not step[-1]:",
+        "if each is not step[0]:",
+        ("tests/test_train.py::test_accumulated_passes_of_two_processes_are_one_step",),
+    ),
+    Named(
+        "the gradient scaler is not saved",
+        "training_state",
+        "part.state_dict() for name, part in self._parts().items()}",
+        'part.state_dict() for name, part in self._parts().items() if name != "scaler"}',
+        ("tests/test_train.py::test_the_scale_of_the_gradients_goes_on",),
+    ),
+    Named(
+        "the gradient scaler is not restored",
+        "training_state",
+        'if name != "scaler" or name in earlier:',
+        'if name != "scaler":',
+        ("tests/test_train.py::test_the_scale_of_the_gradients_goes_on",),
+    ),
+    Named(
+        "background has probability 0.5 where logits are averaged",
+        "predictor",
+        "else -_MAX_LOGIT",
+        "else 0.0",
+        ("tests/test_predictor.py",),
+    ),
+    Named(
+        "a container's memory limit is ignored",
+        "trial",
+        "ram = min(ram, int(limit))",
+        "pass",
+        ("tests/test_trial.py",),
+    ),
+    Named(
+        "a plan is begun without time to spare",
+        "budget",
+        "_CAUTION = 1.15",
+        "_CAUTION = 1.0",
+        ("tests/test_budget.py",),
+    ),
+]
+
+# (module, the lines as they are, the lines as changed), without indentation: why no test can tell them apart.
+EQUIVALENT: dict[tuple[str, str, str], str] = {}
