@@ -8,11 +8,12 @@ MODULES = {
     "guard": ("tests/test_guard.py", "tests/test_faults.py"),
     "steady": ("tests/test_steady.py", "tests/test_faults.py"),
     "faults": ("tests/test_faults.py",),
+    "journal": ("tests/test_rows.py",),
     "rows": ("tests/test_rows.py", "tests/test_faults.py", "tests/test_kernel.py"),
     "trial": ("tests/test_trial.py", "tests/test_budget.py", "tests/test_faults.py"),
-    "segment": ("tests/test_budget.py", "tests/test_faults.py", "tests/test_kernel.py"),
-    "helpers": ("tests/test_kernel.py",),
-    "kernel": ("tests/test_kernel.py", "tests/test_provenance.py", "tests/test_faults.py"),
+    "segmenter": ("tests/test_budget.py", "tests/test_faults.py", "tests/test_kernel.py"),
+    "helpers": ("tests/test_helpers.py", "tests/test_kernel.py"),
+    "kernel": ("tests/test_kernel.py", "tests/test_budget.py", "tests/test_faults.py", "tests/test_provenance.py"),
 }
 
 
@@ -28,9 +29,6 @@ class Named(NamedTuple):
     """Files or single tests; slow ones are not run."""
 
 
-# To be added with their tests: the device in the journal's key; a slice touched by a fault written to the journal as
-# finished; helpers whose work is not taken over; a helper waited for without end; a budget that helpers do not get;
-# images made smaller on a GPU without antialiasing.
 NAMED = [
     Named(
         "gradients are exchanged at the first pass of a step",
@@ -70,9 +68,72 @@ NAMED = [
     Named(
         "a plan is begun without time to spare",
         "budget",
-        "_CAUTION = 1.15",
-        "_CAUTION = 1.0",
+        "_CAUTION = 1.1\n",
+        "_CAUTION = 1.0\n",
         ("tests/test_budget.py",),
+    ),
+    Named(
+        "the device is part of the journal's key",
+        "kernel",
+        'asdict(replace(self.settings.inference, device="auto"))',
+        "asdict(self.settings.inference)",
+        ("tests/test_kernel.py",),
+    ),
+    Named(
+        "a slice that a fault touched is written to the journal as finished",
+        "segmenter",
+        "finished=z not in self.volume.touched",
+        "finished=True",
+        ("tests/test_faults.py",),
+    ),
+    Named(
+        "what the helpers do is not taken over",
+        "rows",
+        "self._take_over(read_journal(self.journal_of(self.path, rank), self.key) or [])",
+        "pass",
+        ("tests/test_rows.py", "tests/test_kernel.py"),
+    ),
+    Named(
+        "a helper that hangs is waited for without end",
+        "helpers",
+        "elif now - helper.last_progress > patience:",
+        "elif False:",
+        ("tests/test_helpers.py",),
+    ),
+    Named(
+        "a helper that is late is waited for",
+        "helpers",
+        "if now >= deadline:",
+        "if False:",
+        ("tests/test_helpers.py",),
+    ),
+    Named(
+        "the helpers are waited for beyond the deadline",
+        "kernel",
+        "wait_for_helpers(self.helpers, self.budget.last_call)",
+        "wait_for_helpers(self.helpers, float('inf'))",
+        ("tests/test_budget.py",),
+    ),
+    Named(
+        "the helpers have no deadline",
+        "kernel",
+        "settings = replace(self.settings, inference=replace(self.inference, device=device))",
+        "settings = replace(self.settings, time_budget_hours=None, inference=replace(self.inference, device=device))",
+        ("tests/test_budget.py",),
+    ),
+    Named(
+        "the helpers' time begins when they do",
+        "kernel",
+        "Share(rank, len(devices)), self.budget.started)",
+        "Share(rank, len(devices)), None)",
+        ("tests/test_budget.py",),
+    ),
+    Named(
+        "images are made smaller on a GPU without antialiasing",
+        "transforms",
+        'mode="bilinear", antialias=True',
+        'mode="bilinear", antialias=False',
+        ("tests/test_gpu.py",),
     ),
 ]
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from itertools import cycle, islice
@@ -84,7 +84,7 @@ def models() -> None:
     print("|---|---|---|---|---|---|")
     for name, (_, _, _, count) in MODELS.items():
         predictor = build(name, Inference())
-        shown = shown_batches(predictor, count)
+        shown = shown_batches(predictor, slices(count))
         contenders = {
             BARE: partial(bare_forward, predictor, shown, 1),
             **{what: end_to_end(build(name, inference), count, inference) for what, inference in OPTIONS.items()},
@@ -225,9 +225,13 @@ def new_folder() -> Path:
 
 
 def slices(count: int) -> Volume:
-    """A kidney of so many slices: those that there are, again and again, under names of their own."""
-    folder, sources = new_folder(), [path for volume in volumes() for path in volume.image_paths]
-    paths = []
+    """A kidney of so many slices, of those that there are."""
+    return repeated([path for volume in volumes() for path in volume.image_paths], count)
+
+
+def repeated(sources: Sequence[Path], count: int) -> Volume:
+    """A kidney of so many slices: these again and again, under names of their own."""
+    folder, paths = new_folder(), []
     for z, path in enumerate(islice(cycle(sources), count)):
         paths.append(folder / f"{z:04d}.tif")
         paths[-1].symlink_to(path)
@@ -255,9 +259,9 @@ def end_to_end(predictor: Predictor, count: int, inference: Inference) -> Callab
     return run_prediction(slices(count), predictor, inference)
 
 
-def shown_batches(predictor: Predictor, count: int) -> list[torch.Tensor]:
-    """The very batches that the model is shown of so many slices."""
-    shown, volume = [], slices(count)
+def shown_batches(predictor: Predictor, volume: Volume) -> list[torch.Tensor]:
+    """The very batches that the model is shown of a kidney."""
+    shown = []
     hook = predictor.model.register_forward_pre_hook(lambda _, arguments: shown.append(arguments[0].clone()))
     list(predictor.score(volume, measure_intensity(volume, predictor.preprocessing), Inference()))
     hook.remove()

@@ -176,7 +176,8 @@ class Predictor:
     def answer(self, cuts: Iterable[Cut | np.ndarray], inference: Inference) -> Iterator[torch.Tensor]:
         """The second half of `score`: runs the model on what `prepare` yields. A GPU's work is not waited for."""
         if hasattr(self.model, "segment"):
-            yield from (torch.from_numpy(self.model.segment(image)).float() for image in cuts)
+            masks = (torch.from_numpy(self.model.segment(image)) for image in cuts)
+            yield from (mask.to(self.device).float() for mask in masks)
             return
         # The batches of all forms are one stream, so that no lane waits where another form begins.
         runs = groupby(cuts, key=attrgetter("size", "extent"))

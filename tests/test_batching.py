@@ -17,9 +17,10 @@ def test_a_cpu_takes_one_at_a_time():
     [(16, 1), (8, 1), (4, 2), (3, 2), (2, 4), (0.9, 8), (0.5, 16), (0.01, 16), (0, 16)],
 )
 def test_a_gpu_of_16_gigabytes_is_filled_to_a_half(monkeypatch, gigabytes_per_input, expected):
-    before, peak = 10**9, []
+    """Neither what lies there before nor an earlier peak counts as an input's."""
+    before, peak = 10**9, [15 * 10**9]
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: before)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.append(before))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peak.__setitem__(slice(None), [before]))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: max(peak))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=16 * 10**9))
     size = choose_batch_size(lambda: peak.append(before + gigabytes_per_input * 10**9), torch.device("cuda"))
