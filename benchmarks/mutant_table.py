@@ -61,7 +61,7 @@ NAMED = [
     Named(
         "a container's memory limit is ignored",
         "trial",
-        "ram = min(ram, int(limit))",
+        "ram = min(ram, int(limit) // processes)",
         "pass",
         ("tests/test_trial.py",),
     ),
