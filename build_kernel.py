@@ -34,7 +34,7 @@ OWNER_VARIABLE = "KAGGLE_OWNER"
 COMPETITION = "blood-vessel-segmentation"
 CHECKPOINT_SOURCE = "sennet-kaggle-checkpoints"
 # What goes into the notebook: these modules and all that they import.
-BUNDLED = ("__init__", "kernel", "dataset", "losses")
+BUNDLED = ("__init__", "kernel/submit", "data/dataset", "training/losses")
 _OWN_IN_PUSH = (
     r"kernel-metadata\.json|kernel/sennet\.ipynb|kernel/checkpoints/(dataset-metadata\.json|[^/]+\.safetensors)"
 )
@@ -121,7 +121,7 @@ def read_sources() -> dict[str, str]:
     """Reads the modules that go into the notebook.
 
     Returns:
-        Text by path relative to the repository ("sennet_kaggle/rle.py"), a module after all that it imports.
+        Text by path relative to the repository ("sennet_kaggle/submission/rle.py"), a module after all that it imports.
     """
     paths = sorted((ROOT / PACKAGE).rglob("*.py"))
     package = {path.relative_to(ROOT).as_posix(): path.read_bytes().decode("utf-8") for path in paths}
@@ -148,7 +148,7 @@ def imported_paths(path: str, text: str) -> set[str]:
             base = Path(path).parents[node.level - 1] / (node.module or "").replace(".", "/")
             modules = [base, *(base / alias.name for alias in node.names)]
             found |= {f"{module.as_posix()}.py" for module in modules}
-            found |= {f"{module.as_posix()}/__init__.py" for module in modules}
+            found |= {f"{folder.as_posix()}/__init__.py" for module in modules for folder in (module, *module.parents)}
     return found
 
 
@@ -217,7 +217,7 @@ def write_push_dir(owner: str, notebook: str) -> Push:
     from kaggle_metadata import PLACEHOLDER, dataset_problems, kernel_problems, next_commands
 
     try:
-        from sennet_kaggle.checkpoint_folder import inspect_folder
+        from sennet_kaggle.kernel.checkpoint_folder import inspect_folder
     except ImportError as error:
         return Push(
             [f"--owner must be able to load the checkpoints, found {error}: run it with .venv/bin/python"], [], []

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def write(folder: Path, depth: int) -> None:
-    from sennet_kaggle.phantom import Phantom, write_phantom
+    from sennet_kaggle.data.phantom import Phantom, write_phantom
 
     write_phantom(folder, "phantom", Phantom((depth, SIDE, SIDE)), split="test", with_labels=False)
 
@@ -44,10 +44,10 @@ def measure(folder: Path, axes: str) -> None:
     import torch
 
     from sennet_kaggle.config import Inference, Preprocessing
+    from sennet_kaggle.data.transforms import IntensityRange
+    from sennet_kaggle.data.volume import open_volume
+    from sennet_kaggle.inference.predict import create_predictor, predict_masks
     from sennet_kaggle.models import create_model
-    from sennet_kaggle.predict import create_predictor, predict_masks
-    from sennet_kaggle.transforms import IntensityRange
-    from sennet_kaggle.volume import open_volume
 
     torch.manual_seed(0)
     model = create_model("unet", widths=[2, 4], bottleneck=4)

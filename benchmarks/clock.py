@@ -24,12 +24,12 @@ sys.path.insert(0, str(REPOSITORY))
 
 import torch  # noqa: E402
 
-from sennet_kaggle import kernel  # noqa: E402
-from sennet_kaggle.checkpoint import Card, save_checkpoint  # noqa: E402
 from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
-from sennet_kaggle.kernel import KernelSettings, run_kernel  # noqa: E402
+from sennet_kaggle.data.phantom import Phantom, write_phantom  # noqa: E402
+from sennet_kaggle.kernel import submit  # noqa: E402
+from sennet_kaggle.kernel.submit import KernelSettings, run_kernel  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
-from sennet_kaggle.phantom import Phantom, write_phantom  # noqa: E402
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint  # noqa: E402
 
 UNET = {"in_channels": 1, "widths": [8, 16], "bottleneck": 32}
 ROI_SIZES = {"whole": 256, "windows": 128}
@@ -52,7 +52,7 @@ def main() -> None:
             write_phantom(test_dir, name, Phantom((depth, 384, 320)), split="test", with_labels=False)
         print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
         for processes in arguments.processes:
-            kernel.find_devices = lambda _, count=processes: [f"cpu:{rank}" if rank else "cpu" for rank in range(count)]
+            submit.find_devices = lambda _, count=processes: [f"cpu:{rank}" if rank else "cpu" for rank in range(count)]
             for region, roi_size in ROI_SIZES.items():
                 attach_model(Path(folder), region, roi_size)
                 for batch_size in arguments.batch_sizes:

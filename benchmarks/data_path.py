@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sennet_kaggle.cache import CachedSlices, open_cache  # noqa: E402
 from sennet_kaggle.config import Preprocessing  # noqa: E402
-from sennet_kaggle.dataset import SliceDataset  # noqa: E402
+from sennet_kaggle.data.cache import CachedSlices, open_cache  # noqa: E402
+from sennet_kaggle.data.dataset import SliceDataset  # noqa: E402
+from sennet_kaggle.data.volume import Volume, open_volume  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
-from sennet_kaggle.volume import Volume, open_volume  # noqa: E402
 
 DATA_DIR = Path(os.environ.get("SENNET_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
 BATCH_SIZE = 4

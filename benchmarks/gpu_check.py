@@ -29,26 +29,26 @@ sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
 from speed import bare_forward, repeated, rounds, run_prediction, shown_batches  # noqa: E402
 
 from sennet_kaggle.config import DEFAULT_INFERENCE, Inference, Preprocessing  # noqa: E402
-from sennet_kaggle.dry_run import lay_out_kaggle  # noqa: E402
+from sennet_kaggle.data.phantom import Phantom, write_phantom  # noqa: E402
+from sennet_kaggle.data.transforms import fetch_mask, image_to_tensor, measure_intensity, resize_map  # noqa: E402
+from sennet_kaggle.data.volume import Volume, open_volume, open_volumes  # noqa: E402
 from sennet_kaggle.errors import InputError, one_line  # noqa: E402
-from sennet_kaggle.faults import Faults  # noqa: E402
 from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
-from sennet_kaggle.guard import GuardedModel, is_alive  # noqa: E402
-from sennet_kaggle.kernel import KernelSettings, run_kernel  # noqa: E402
-from sennet_kaggle.metrics import dice_counts, dice_from_counts  # noqa: E402
-from sennet_kaggle.models import create_model  # noqa: E402
-from sennet_kaggle.phantom import Phantom, write_phantom  # noqa: E402
-from sennet_kaggle.predict import (  # noqa: E402
+from sennet_kaggle.inference.predict import (  # noqa: E402
     create_predictor,
     load_predictors,
     pick_device,
     predict_probabilities,
     predict_rows,
 )
-from sennet_kaggle.predictor import Predictor  # noqa: E402
-from sennet_kaggle.submission import read_submission  # noqa: E402
-from sennet_kaggle.transforms import fetch_mask, image_to_tensor, measure_intensity, resize_map  # noqa: E402
-from sennet_kaggle.volume import Volume, open_volume, open_volumes  # noqa: E402
+from sennet_kaggle.inference.predictor import Predictor  # noqa: E402
+from sennet_kaggle.kernel.dry_run import lay_out_kaggle  # noqa: E402
+from sennet_kaggle.kernel.faults import Faults  # noqa: E402
+from sennet_kaggle.kernel.oom_fallback import OutOfMemoryFallback, is_alive  # noqa: E402
+from sennet_kaggle.kernel.submit import KernelSettings, run_kernel  # noqa: E402
+from sennet_kaggle.models import create_model  # noqa: E402
+from sennet_kaggle.scoring.metrics import dice_counts, dice_from_counts  # noqa: E402
+from sennet_kaggle.submission.submission import read_submission  # noqa: E402
 
 # Least pooled Dice of the masks, and largest difference of a probability, from the CPU in float32. Of a CPU in float16
 # they are 0.9997 and 0.02 at the default sizes, and less good where the masks are small.
@@ -220,7 +220,7 @@ def memory(bench: Bench) -> Iterator[Line]:
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction((least + share * (most - least)) / total, bench.device)
         try:
-            found, _ = run(GuardedModel(predictor.model, faults))
+            found, _ = run(OutOfMemoryFallback(predictor.model, faults))
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0, bench.device)
         line, now = alike(name, expected, found, "float32"), next(predictor.model.parameters()).device.type
@@ -268,7 +268,7 @@ def speed(bench: Bench) -> Iterator[Line]:
         found = f"{peak / 1e9:.2f} of {total / 1e9:.1f} GB"
         yield Line("GPU memory at its peak", "at most three quarters", found, peak <= 0.75 * total)
     shown = shown_batches(predictor, volume)
-    times = rounds({"bare": lambda: bare_forward(predictor, shown, predictor.lanes), "whole": run})
+    times = rounds({"bare": lambda: bare_forward(predictor, shown, predictor.threads), "whole": run})
     ratio = times["bare"] / times["whole"]
     bare, whole = (bench.count / seconds for seconds in times.values())
     expected = f"{SPEED_BAR:.0%} of the bare model or more" if bench.is_gpu else "no bar on a CPU: see speed.py"

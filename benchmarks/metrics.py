@@ -20,9 +20,9 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sennet_kaggle.metrics import surface_dice, surface_dice_of_slices  # noqa: E402
-from sennet_kaggle.rle import rle_decode  # noqa: E402
-from sennet_kaggle.submission import read_submission  # noqa: E402
+from sennet_kaggle.scoring.metrics import surface_dice, surface_dice_of_slices  # noqa: E402
+from sennet_kaggle.submission.rle import rle_decode  # noqa: E402
+from sennet_kaggle.submission.submission import read_submission  # noqa: E402
 
 DATA_DIR = Path(os.environ.get("SENNET_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
 KIDNEY_3_SIZE = (1706, 1510)

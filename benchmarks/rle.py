@@ -17,9 +17,9 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sennet_kaggle.phantom import Phantom, phantom_slices  # noqa: E402
-from sennet_kaggle.rle import EMPTY_RLE, rle_decode, rle_encode  # noqa: E402
-from sennet_kaggle.tiff import read_mask  # noqa: E402
+from sennet_kaggle.data.phantom import Phantom, phantom_slices  # noqa: E402
+from sennet_kaggle.data.tiff import read_mask  # noqa: E402
+from sennet_kaggle.submission.rle import EMPTY_RLE, rle_decode, rle_encode  # noqa: E402
 
 try:
     from pycocotools import mask as pycocotools_mask

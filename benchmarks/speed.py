@@ -28,19 +28,19 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sennet_kaggle.batching import compute_in_lanes  # noqa: E402
-from sennet_kaggle.checkpoint import load_checkpoint  # noqa: E402
 from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
+from sennet_kaggle.data.phantom import Phantom, write_phantom  # noqa: E402
+from sennet_kaggle.data.transforms import image_to_tensor, measure_intensity  # noqa: E402
+from sennet_kaggle.data.volume import Volume, find_volumes, open_volumes  # noqa: E402
 from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
-from sennet_kaggle.metrics import dice_counts, dice_from_counts, surface_dice_of_slices  # noqa: E402
+from sennet_kaggle.inference.batching import compute_in_threads  # noqa: E402
+from sennet_kaggle.inference.predict import create_predictor, predict_masks, predict_rows  # noqa: E402
+from sennet_kaggle.inference.predictor import Predictor  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
-from sennet_kaggle.phantom import Phantom, write_phantom  # noqa: E402
-from sennet_kaggle.predict import create_predictor, predict_masks, predict_rows  # noqa: E402
-from sennet_kaggle.predictor import Predictor  # noqa: E402
-from sennet_kaggle.rle import rle_encode  # noqa: E402
-from sennet_kaggle.submission import write_submission  # noqa: E402
-from sennet_kaggle.transforms import image_to_tensor, measure_intensity  # noqa: E402
-from sennet_kaggle.volume import Volume, find_volumes, open_volumes  # noqa: E402
+from sennet_kaggle.models.checkpoint import load_checkpoint  # noqa: E402
+from sennet_kaggle.scoring.metrics import dice_counts, dice_from_counts, surface_dice_of_slices  # noqa: E402
+from sennet_kaggle.submission.rle import rle_encode  # noqa: E402
+from sennet_kaggle.submission.submission import write_submission  # noqa: E402
 
 DATA_DIR = Path(os.environ.get("SENNET_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
 WHOLE = Preprocessing()
@@ -89,8 +89,8 @@ def models() -> None:
             BARE: partial(bare_forward, predictor, shown, 1),
             **{what: end_to_end(build(name, inference), count, inference) for what, inference in OPTIONS.items()},
         }
-        if predictor.lanes > 1:
-            contenders["bare forward, an input per core"] = partial(bare_forward, predictor, shown, predictor.lanes)
+        if predictor.threads > 1:
+            contenders["bare forward, an input per core"] = partial(bare_forward, predictor, shown, predictor.threads)
         if predictor.preprocessing.region == "whole":
             contenders["the report's way"] = ReportsWay(name, count)
         times, cpu = rounds(contenders), CPU_SECONDS
@@ -191,7 +191,7 @@ def start() -> None:
         "--help": "import sys; from sennet_kaggle.__main__ import main; sys.argv[1:] = ['--help']\ntry: main()\n"
         "except SystemExit: pass",
         "import torch": "import torch",
-        "import sennet_kaggle.kernel": "import sennet_kaggle.kernel",
+        "import sennet_kaggle.kernel.submit": "import sennet_kaggle.kernel.submit",
     }
 
     def run(program: str) -> Callable[[], object]:
@@ -268,7 +268,7 @@ def shown_batches(predictor: Predictor, volume: Volume) -> list[torch.Tensor]:
     return shown
 
 
-def bare_forward(predictor: Predictor, batches: list[torch.Tensor], lanes: int) -> None:
+def bare_forward(predictor: Predictor, batches: list[torch.Tensor], threads: int) -> None:
     """The model alone, on so many batches at once."""
     device = predictor.device.type
 
@@ -276,7 +276,7 @@ def bare_forward(predictor: Predictor, batches: list[torch.Tensor], lanes: int) 
         with torch.inference_mode(), torch.autocast(device, predictor.dtype, predictor.dtype != torch.float32):
             predictor.model(batch)
 
-    for _ in compute_in_lanes(run, batches, lanes):
+    for _ in compute_in_threads(run, batches, threads):
         pass
     if device == "cuda":
         torch.cuda.synchronize()

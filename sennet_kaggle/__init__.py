@@ -13,13 +13,13 @@ __version__ = "0.1.0"
 _MODULES = {
     "Inference": "config",
     "create_model": "models",
-    "dice_coefficient": "metrics",
-    "load_predictors": "predict",
-    "open_volume": "volume",
-    "rle_decode": "rle",
-    "rle_encode": "rle",
+    "dice_coefficient": "scoring.metrics",
+    "load_predictors": "inference.predict",
+    "open_volume": "data.volume",
+    "rle_decode": "submission.rle",
+    "rle_encode": "submission.rle",
     "segment": "api",
-    "surface_dice": "surface_metric",
+    "surface_dice": "scoring.surface_dice",
 }
 __all__ = [*_MODULES]
 

@@ -1,13 +1,13 @@
 # What type checkers and editors see of the names that are imported on first use.
 from .api import segment as segment
 from .config import Inference as Inference
-from .metrics import dice_coefficient as dice_coefficient
+from .data.volume import open_volume as open_volume
+from .inference.predict import load_predictors as load_predictors
 from .models import create_model as create_model
-from .predict import load_predictors as load_predictors
-from .rle import rle_decode as rle_decode
-from .rle import rle_encode as rle_encode
-from .surface_metric import surface_dice as surface_dice
-from .volume import open_volume as open_volume
+from .scoring.metrics import dice_coefficient as dice_coefficient
+from .scoring.surface_dice import surface_dice as surface_dice
+from .submission.rle import rle_decode as rle_decode
+from .submission.rle import rle_encode as rle_encode
 
 __version__: str
 __all__: list[str]

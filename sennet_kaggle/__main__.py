@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import __version__
+from .cli.console import BAD_INPUT, missing_package, run_command, show
+from .cli.hints import hints
 from .config import DEFAULT_INFERENCE, EXPERIMENTS, Inference, Preprocessing, Training
-from .console import BAD_INPUT, missing_package, run_command, show
-from .hints import hints
 
 try:
     import tyro
@@ -76,13 +76,13 @@ def predict(
         save_probability: A folder to keep the probabilities in, 8 bits a pixel, for sweep.
         inference: How the model is run.
     """
+    from .data.volume import find_volumes
     from .distributed import join_processes
     from .files import check_output, making_dir, shipped_checkpoints
-    from .predict import load_predictors, predict_rows
-    from .probability import check_room, note_learned
-    from .provenance import stamp_images, warn_of_learned_volumes, write_origin
-    from .submission import write_submission
-    from .volume import find_volumes
+    from .inference.predict import load_predictors, predict_rows
+    from .inference.probability import check_room, note_learned
+    from .submission.provenance import stamp_images, warn_of_learned_volumes, write_origin
+    from .submission.submission import write_submission
 
     volumes, checkpoints = find_volumes(data_dir, volume), checkpoint or shipped_checkpoints()
     check_output(output, (*checkpoints, *(path for volume in volumes for path in volume.paths)))
@@ -113,8 +113,8 @@ def validate(submission: Path, data_dir: Path) -> None:
         submission: The csv to check.
         data_dir: A folder in the competition's layout.
     """
-    from .submission import refuse, validate_submission
-    from .volume import open_volumes
+    from .data.volume import open_volumes
+    from .submission.submission import refuse, validate_submission
 
     volumes = open_volumes(data_dir, "test")
     refuse(submission, validate_submission(submission, volumes))
@@ -167,10 +167,10 @@ def score(
         cl_dice: Also compute clDice, which takes several times as long as all the rest.
         json: Print JSON instead of a table.
     """
-    from .provenance import warn_if_learned
-    from .report import format_table
-    from .score import format_scores, scores_to_json
-    from .score_csv import score_submission
+    from .rendering import format_table
+    from .scoring.score import format_scores, scores_to_json
+    from .scoring.score_csv import score_submission
+    from .submission.provenance import warn_if_learned
 
     scored = score_submission(submission, labels, size, cl_dice, labelled_only, data_dir)
     if json:
@@ -196,7 +196,7 @@ def sweep(
             dice_mean, dice_without_largest or cl_dice.
         cl_dice: Also compute clDice, which takes several times as long as all the rest.
     """
-    from .sweep import write_sweep
+    from .scoring.sweep import write_sweep
 
     print(write_sweep(probability, labels, output_dir, metric, cl_dice))
 
@@ -220,8 +220,8 @@ def report(
         title: What stands at its top; the run's folder when not given.
     """
     from .files import check_output
-    from .page import write_page
-    from .run import RUN_FILES, open_run
+    from .reports.page import write_page
+    from .reports.run import RUN_FILES, open_run
 
     output = output or run_dir / "report.html"
     check_output(output, (run_dir / name for name in RUN_FILES))
@@ -242,7 +242,7 @@ def train(run: NamedRun) -> None:  # type: ignore[valid-type]
     Args:
         run: The experiment.
     """
-    from .train import fit
+    from .training.train import fit
 
     print(f"best checkpoint: {fit(run.training, run.data_dir, run.output_dir, run.cache_dir)}")
 
@@ -250,7 +250,7 @@ def train(run: NamedRun) -> None:  # type: ignore[valid-type]
 @app.command
 def experiments() -> None:
     """List the named experiments with their settings."""
-    from .experiments import format_experiments
+    from .studies.experiments import format_experiments
 
     print(format_experiments())
 
@@ -277,8 +277,8 @@ def compare(
         override: Changed settings by pattern of names, as JSON, such as '{"segformer-*": {"epochs": 6}}'.
         weights_path: Weights of Segment Anything, for sam-zero-shot.
     """
-    from .compare import REPORT_EXPERIMENTS
-    from .compare import compare as run_comparison
+    from .studies.compare import REPORT_EXPERIMENTS
+    from .studies.compare import compare as run_comparison
 
     path = run_comparison(
         data_dir,
@@ -307,7 +307,7 @@ def ablate(
         seed: At least two; the shipped settings are trained with each.
         override: Settings changed in every run, as JSON, such as '{"epochs": 6}'.
     """
-    from .ablate import ablate as run_ablation
+    from .studies.ablate import ablate as run_ablation
 
     path = run_ablation(data_dir, output_dir, seed, override)
     print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
@@ -331,9 +331,9 @@ def card(
         record_images: First add to checkpoints of earlier versions what tells the images that they learned from in
             any other copy; these are looked for in DATA_DIR by their names.
     """
-    from .card import write_card
     from .files import shipped_checkpoints
-    from .identity import record_images as add_digests
+    from .models.identity import record_images as add_digests
+    from .reports.card import write_card
 
     paths = checkpoint or shipped_checkpoints()
     if record_images:
@@ -364,8 +364,8 @@ def sam_zero_shot(
         model_arguments: Further arguments of the model, as JSON, such as '{"variant": "vit_h"}'.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
     """
-    from .report import format_table
-    from .zero_shot import run_zero_shot
+    from .rendering import format_table
+    from .studies.zero_shot import run_zero_shot
 
     table = run_zero_shot(
         data_dir,
@@ -388,8 +388,8 @@ def stats(data_dir: Path, volume: tuple[str, ...] = (), preprocessing: Preproces
         volume: Kidneys of train/; all when not given.
         preprocessing: What the model's input is; mean and std are measured before they are applied.
     """
-    from .stats import format_stats, measure_stats
-    from .volume import open_volumes
+    from .data.volume import open_volumes
+    from .reports.stats import format_stats, measure_stats
 
     preprocessing.check()
     print(format_stats(measure_stats(open_volumes(data_dir, "train", volume), preprocessing)))
@@ -414,10 +414,10 @@ def dry_run(
         checkpoint: Checkpoints to attach; the shipped ones when none is named.
         on_kaggle: Run as on Kaggle: faults are survived, and passes are dropped when the time gets short.
     """
-    from .dry_run import check_rehearsal, open_rehearsal_volumes, rehearse
     from .files import shipped_checkpoints
-    from .provenance import warn_of_learned_volumes
-    from .report import format_table
+    from .kernel.dry_run import check_rehearsal, open_rehearsal_volumes, rehearse
+    from .rendering import format_table
+    from .submission.provenance import warn_of_learned_volumes
 
     check_rehearsal(output_dir)
     volumes = open_rehearsal_volumes(data_dir, volume, output_dir / "phantom")
@@ -446,7 +446,7 @@ def phantom(
         split: train or test.
         labels: Write the labels as well.
     """
-    from .phantom import Phantom, write_phantom
+    from .data.phantom import Phantom, write_phantom
 
     print(write_phantom(directory, name, Phantom(shape, seed), split=split, with_labels=labels, progress=True))
 
@@ -471,7 +471,7 @@ def pack(
         preprocessing: What the model's input is.
         threshold: Probability above which a pixel is vessel; 0.5 when not given.
     """
-    from .pack import pack as pack_weights
+    from .training.pack import pack as pack_weights
 
     pack_weights(model, weights_path, output, model_arguments, preprocessing, threshold)
     print(output)

@@ -7,13 +7,13 @@ from statistics import mean
 
 import numpy as np
 
-from .checkpoint import read_card
 from .config import DEFAULT_INFERENCE, Inference
+from .data.volume import Volume
 from .errors import InputError
 from .files import shipped_checkpoints
-from .predict import load_predictors, predict_masks
-from .predictor import Predictor
-from .volume import Volume
+from .inference.predict import load_predictors, predict_masks
+from .inference.predictor import Predictor
+from .models.checkpoint import read_card
 
 # Micrometres, as the competition gives them.
 VOXEL_SIZES_UM = {

@@ -23,7 +23,7 @@ _BATCH_NORM = inspect.signature(F.batch_norm)
 _PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
-class Share(NamedTuple):
+class Shard(NamedTuple):
     """Which part of the work is this process's; by default all of it."""
 
     rank: int = 0
@@ -63,15 +63,15 @@ class Share(NamedTuple):
 
 
 @contextmanager
-def join_processes() -> Iterator[Share]:
+def join_processes() -> Iterator[Shard]:
     """Joins the processes that torchrun has started with this one; alone without torchrun."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["WORLD_SIZE"] == "1":
-        yield Share()
+        yield Shard()
         return
     dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         with explaining_lost_peers():
-            yield Share(dist.get_rank(), dist.get_world_size())
+            yield Shard(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
@@ -159,13 +159,13 @@ def _whole_batch_norm(
     features = input.to(torch.promote_types(input.dtype, torch.float32))
     others = [dim for dim in range(features.ndim) if dim != 1]
     per_channel = (1, -1) + (1,) * (features.ndim - 2)
-    share = float(counts)
+    weight_of_own = float(counts)
     size = features.new_tensor([features.numel() / features.shape[1]])
-    sums = sum_over_processes(share * torch.cat((features.sum(others), size)))
+    sums = sum_over_processes(weight_of_own * torch.cat((features.sum(others), size)))
     pixels = sums[-1]
     mean = sums[:-1] / pixels
     centred = features - mean.view(per_channel)
-    variance = sum_over_processes(share * centred.square().sum(others)) / pixels
+    variance = sum_over_processes(weight_of_own * centred.square().sum(others)) / pixels
     if running_mean is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)

@@ -19,8 +19,8 @@ from .errors import FULL_DISK, InputError, OutputError
 
 # What `predict` takes when no checkpoint is named: in an installed package its own folder, which the build fills from
 # that of the repository, the one pushed as a Kaggle dataset.
-_PACKAGE_DIR = Path(__file__).resolve().parent
-_INSTALLED_DIR, _REPOSITORY_DIR = _PACKAGE_DIR / "checkpoints", _PACKAGE_DIR.parent / "kernel" / "checkpoints"
+PACKAGE_DIR = Path(__file__).resolve().parent
+_INSTALLED_DIR, _REPOSITORY_DIR = PACKAGE_DIR / "checkpoints", PACKAGE_DIR.parent / "kernel" / "checkpoints"
 SHIPPED_DIR = _INSTALLED_DIR if _INSTALLED_DIR.is_dir() else _REPOSITORY_DIR
 _NAME_BYTES = 255
 _LOCK = ".lock"

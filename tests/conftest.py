@@ -87,7 +87,7 @@ def watched(volume):
         alive["most"] = max(alive["most"], alive["now"])
         return array
 
-    from sennet_kaggle.volume import Volume
+    from sennet_kaggle.data.volume import Volume
 
     class Watched(Volume):
         def __getitem__(self, z):

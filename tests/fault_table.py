@@ -25,15 +25,16 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sennet_kaggle import helpers, kernel, predict, rows, segmenter, trial  # noqa: E402
-from sennet_kaggle.checkpoint import Card, save_checkpoint  # noqa: E402
 from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
-from sennet_kaggle.kernel import KernelSettings, count_vessels, picture_of_submission, run_kernel  # noqa: E402
+from sennet_kaggle.data.phantom import Phantom, write_phantom  # noqa: E402
+from sennet_kaggle.data.transforms import IntensityRange  # noqa: E402
+from sennet_kaggle.inference import predict  # noqa: E402
+from sennet_kaggle.kernel import cost_probe, partial_submission, scheduler, submit, workers  # noqa: E402
+from sennet_kaggle.kernel.submit import KernelSettings, count_vessels, picture_of_submission, run_kernel  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint  # noqa: E402
 from sennet_kaggle.models.unet import UNet  # noqa: E402
-from sennet_kaggle.phantom import Phantom, write_phantom  # noqa: E402
-from sennet_kaggle.submission import read_submission, validate_submission  # noqa: E402
-from sennet_kaggle.transforms import IntensityRange  # noqa: E402
+from sennet_kaggle.submission.submission import read_submission, validate_submission  # noqa: E402
 
 TABLE_PATH = REPOSITORY / "docs" / "faults.md"
 UNET = {"in_channels": 1, "widths": [4, 8], "bottleneck": 8}
@@ -204,7 +205,7 @@ def play(scenario: Scenario, undisturbed: Bench, root: Path) -> Outcome:
 
 def check_valid(bench: Bench) -> None:
     """As Kaggle would, by each slice's own size; where its header is damaged, by that of its neighbours."""
-    volumes = kernel.open_steady_volumes(bench.test_dir.parent, kernel.Faults(strict=False))
+    volumes = submit.open_fault_tolerant_volumes(bench.test_dir.parent, submit.Faults(strict=False))
     assert validate_submission(bench.settings.submission_path, volumes) == []
 
 
@@ -372,7 +373,7 @@ def no_memory_at_all(bench, patch):
 
 def dead_gpu(bench, patch):
     """Nothing works on the device until the models are loaded again."""
-    forward, load, dead = UNet.forward, kernel.load_guarded, [False]
+    forward, load, dead = UNet.forward, submit.load_with_fallback, [False]
 
     def disturbed(self, tensor):
         if dead[0]:
@@ -384,13 +385,13 @@ def dead_gpu(bench, patch):
         return load(paths, inference, faults)
 
     patch.setattr(UNet, "forward", disturbed)
-    patch.setattr(kernel, "load_guarded", reload)
-    patch.setattr(segmenter, "is_alive", lambda device: not dead[0])
+    patch.setattr(submit, "load_guarded", reload)
+    patch.setattr(scheduler, "is_alive", lambda device: not dead[0])
 
 
 def broken_library(bench, patch):
     """Whatever is shown to a model raises, though the device still adds 1 + 1; in float32 on the CPU nothing does."""
-    forward, load, broken = UNet.forward, kernel.load_guarded, [True]
+    forward, load, broken = UNet.forward, submit.load_with_fallback, [True]
 
     def disturbed(self, tensor):
         if broken[0]:
@@ -402,7 +403,7 @@ def broken_library(bench, patch):
         return load(paths, inference, faults)
 
     patch.setattr(UNet, "forward", disturbed)
-    patch.setattr(kernel, "load_guarded", reload)
+    patch.setattr(submit, "load_guarded", reload)
 
 
 def broken_library_everywhere(bench, patch):
@@ -413,21 +414,21 @@ def broken_library_everywhere(bench, patch):
 
 
 def no_model_on_the_gpu(bench, patch):
-    load = kernel.load_guarded
+    load = submit.load_with_fallback
 
     def disturbed(paths, inference, faults):
         if inference.device != "cpu":
             raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
         return load(paths, inference, faults)
 
-    patch.setattr(kernel, "load_guarded", disturbed)
+    patch.setattr(submit, "load_guarded", disturbed)
     bench.settings = replace(bench.settings, inference=replace(bench.settings.inference, device="auto"))
 
 
 def two_processes(bench, patch):
     """Two on the CPU in the place of two GPUs, and forked, so that what is injected is injected into both."""
-    patch.setattr(kernel, "find_devices", lambda device: ["cpu", "cpu:0"])
-    patch.setattr(helpers, "_START_METHOD", "fork")
+    patch.setattr(submit, "find_devices", lambda device: ["cpu", "cpu:0"])
+    patch.setattr(workers, "_START_METHOD", "fork")
 
 
 def _in_one_of_two(patch: pytest.MonkeyPatch, owner: object, name: str, is_first: bool, happen: Callable) -> None:
@@ -454,17 +455,17 @@ def fault_in_the_second(bench, patch):
 
 def first_without_models(bench, patch):
     two_processes(bench, patch)
-    _in_one_of_two(patch, kernel, "load_guarded", True, _fail)
+    _in_one_of_two(patch, submit, "load_guarded", True, _fail)
 
 
 def second_without_models(bench, patch):
     two_processes(bench, patch)
-    _in_one_of_two(patch, kernel, "load_guarded", False, _fail)
+    _in_one_of_two(patch, submit, "load_guarded", False, _fail)
 
 
 def second_without_trial(bench, patch):
     two_processes(bench, patch)
-    _in_one_of_two(patch, kernel, "run_trial", False, _fail)
+    _in_one_of_two(patch, submit, "run_trial", False, _fail)
 
 
 def second_killed(bench, patch):
@@ -476,24 +477,26 @@ def second_killed(bench, patch):
         if len(done) == 4:
             _kill()
 
-    _in_one_of_two(patch, rows.Rows, "add", False, happen)
+    _in_one_of_two(patch, partial_submission.PartialSubmission, "add", False, happen)
 
 
 def second_without_room(bench, patch):
     """The second one's journal is on a full disk: what it does would be lost."""
     two_processes(bench, patch)
     journal_path = bench.settings.submission_path.with_name("submission.csv.1.journal")
-    _in_one_of_two(patch, rows.Rows, "resume", False, lambda: journal_path.symlink_to("/dev/full"))
+    _in_one_of_two(
+        patch, partial_submission.PartialSubmission, "resume", False, lambda: journal_path.symlink_to("/dev/full")
+    )
 
 
 def third_cannot_start(bench, patch):
-    patch.setattr(kernel, "find_devices", lambda device: ["cpu"] * 3)
-    patch.setattr(helpers, "_START_METHOD", "fork")
+    patch.setattr(submit, "find_devices", lambda device: ["cpu"] * 3)
+    patch.setattr(workers, "_START_METHOD", "fork")
 
     def fail():
         raise OSError(11, "Resource temporarily unavailable")
 
-    _at(patch, helpers, "Helper", 2, fail)
+    _at(patch, workers, "Helper", 2, fail)
 
 
 def killed_between_two(bench, patch):
@@ -503,9 +506,9 @@ def killed_between_two(bench, patch):
     def find(device):
         return [device] if os.getpid() == first else ["cpu", "cpu:0"]  # the run that is killed is a fork
 
-    patch.setattr(kernel, "find_devices", find)
-    patch.setattr(helpers, "_START_METHOD", "fork")
-    _at(patch, rows.Rows, "take_over", 1, _kill)
+    patch.setattr(submit, "find_devices", find)
+    patch.setattr(workers, "_START_METHOD", "fork")
+    _at(patch, partial_submission.PartialSubmission, "take_over", 1, _kill)
 
 
 def no_optional_model(bench, patch):
@@ -569,26 +572,26 @@ def _at(patch: pytest.MonkeyPatch, owner: object, name: str, call: int, happen: 
 def full_disk_in_the_middle(bench, patch):
     """A journal whose disk is full, truly: /dev/full takes no byte."""
     journal_path = bench.settings.submission_path.with_name("submission.csv.journal")
-    _at(patch, rows.Rows, "resume", 1, lambda: journal_path.symlink_to("/dev/full"))
+    _at(patch, partial_submission.PartialSubmission, "resume", 1, lambda: journal_path.symlink_to("/dev/full"))
 
 
 def full_disk_at_the_end(bench, patch):
     """No room for the last submission until the journal is gone."""
     path = bench.settings.submission_path
     temporary_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _at(patch, rows, "write_submission", 2, lambda: temporary_path.symlink_to("/dev/full"))
+    _at(patch, partial_submission, "write_submission", 2, lambda: temporary_path.symlink_to("/dev/full"))
 
 
 def full_disk_for_good(bench, patch):
     path = bench.settings.submission_path
     temporary_path = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     for call in (2, 3):
-        _at(patch, rows, "write_submission", call, lambda: temporary_path.symlink_to("/dev/full"))
+        _at(patch, partial_submission, "write_submission", call, lambda: temporary_path.symlink_to("/dev/full"))
 
 
 def no_scratch(bench, patch):
     full = shutil.disk_usage("/")._replace(free=1000)
-    patch.setattr(trial.shutil, "disk_usage", lambda path: full)
+    patch.setattr(cost_probe.shutil, "disk_usage", lambda path: full)
     bench.settings = replace(bench.settings, inference=replace(bench.settings.inference, axes="zyx"))
 
 
@@ -620,7 +623,7 @@ def _kill() -> None:
 
 
 def killed_at_the_start(bench, patch):
-    _at(patch, kernel, "load_guarded", 1, _kill)
+    _at(patch, submit, "load_guarded", 1, _kill)
 
 
 def no_scratch_folder(bench, patch):
@@ -632,8 +635,8 @@ def no_hash(bench, patch):
     def fail(*_):
         raise OSError(5, "Input/output error")
 
-    patch.setattr(kernel, "describe_checkpoint", fail)
-    patch.setattr(kernel, "hash_file", fail)
+    patch.setattr(submit, "describe_checkpoint", fail)
+    patch.setattr(submit, "hash_file", fail)
 
 
 def no_memory_to_be_told(bench, patch):
@@ -642,25 +645,25 @@ def no_memory_to_be_told(bench, patch):
     def fail(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    patch.setattr(kernel, "machine_memory", fail)
+    patch.setattr(submit, "machine_memory", fail)
 
 
 def no_processes(bench, patch):
     def fail(*_):
         raise RuntimeError("can't start new process")
 
-    patch.setattr(kernel, "find_devices", fail)
+    patch.setattr(submit, "find_devices", fail)
 
 
 def no_check(bench, patch):
     def fail(*_):
         raise OSError(5, "Input/output error")
 
-    patch.setattr(kernel, "validate_submission", fail)
+    patch.setattr(submit, "validate_submission", fail)
 
 
 def killed_in_the_middle(bench, patch):
-    _at(patch, rows.Rows, "add", 8, _kill)
+    _at(patch, partial_submission.PartialSubmission, "add", 8, _kill)
 
 
 def killed_while_writing(bench, patch):
@@ -676,7 +679,7 @@ def killed_half_a_line(bench, patch):
         journal_path.write_bytes(journal_path.read_bytes()[:-20])
         _kill()
 
-    _at(patch, rows.Rows, "add", 8, happen)
+    _at(patch, partial_submission.PartialSubmission, "add", 8, happen)
 
 
 _THREE = ("kidney_5_0003",)

@@ -26,9 +26,9 @@ import input_cases  # noqa: E402
 from input_cases import UNET, Case  # noqa: E402
 
 from sennet_kaggle.__main__ import main as run_command  # noqa: E402
-from sennet_kaggle.checkpoint import Card, save_checkpoint  # noqa: E402
 from sennet_kaggle.config import Preprocessing  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint  # noqa: E402
 
 TABLE_PATH = REPOSITORY / "docs" / "inputs.md"
 HEADER = """\

@@ -17,7 +17,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from sennet_kaggle import stream, transforms, windows
+from sennet_kaggle.data import transforms
+from sennet_kaggle.inference import stream, windows
 
 GPU = torch.device("cuda:0")
 _CPU = torch.device("cpu")

@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 from conftest import watched, write_tiff
 
-from sennet_kaggle import ablate as module
-from sennet_kaggle.ablate import LEARNED, VARIANTS, Run, ablate, choose_threshold, judge, plan
-from sennet_kaggle.ablate_axes import judge_models
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import EXPERIMENTS, FOLDS, SHIPPED, Preprocessing, Training
+from sennet_kaggle.data.volume import open_volume, open_volumes
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.inference.predict import load_predictors
 from sennet_kaggle.models import create_model
-from sennet_kaggle.predict import load_predictors
-from sennet_kaggle.train import fit
-from sennet_kaggle.volume import open_volume, open_volumes
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
+from sennet_kaggle.studies import ablate as module
+from sennet_kaggle.studies.ablate import LEARNED, VARIANTS, Run, ablate, choose_threshold, plan, validate
+from sennet_kaggle.studies.ablate_axes import judge_models
+from sennet_kaggle.training.train import fit
 
 TINY = {
     "model_arguments": {"widths": [4], "bottleneck": 4, "unshuffle": 2},
@@ -152,7 +152,7 @@ def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
         np.testing.assert_array_equal(plain[slice_id][0], stretched[slice_id][0])
         assert (plain[slice_id][1] != stretched[slice_id][1]).any()
     first = {Run("as shipped", fold, seed): checkpoint for fold, seed in ((0, 0), (0, 1), (1, 0), (2, 0))}
-    rows = judge("as shipped", first, volumes, (0, 1))
+    rows = validate("as shipped", first, volumes, (0, 1))
     assert [(row["fold"], row["seed"]) for row in rows if row["kidney"] == "kidney_1_dense"] == [
         *((0, 0), (0, 1), (1, 0), (2, 0)),
         ("all", 0),
@@ -168,7 +168,7 @@ def test_few_slices_of_the_test_kidney_are_held(kidneys, tmp_path, write_kidney)
     for depth in (20, 44):  # 16 are sampled at once
         write_kidney(tmp_path / str(depth) / "kidney_2", depth=depth, size=(20, 20))
         volume = watched(open_volume(tmp_path / str(depth) / "kidney_2"))
-        judge("two seeds averaged", checkpoints, {"kidney_2": volume, LEARNED: open_learned(kidneys)}, (0, 1))
+        validate("two seeds averaged", checkpoints, {"kidney_2": volume, LEARNED: open_learned(kidneys)}, (0, 1))
         most.append(volume.alive["most"])
     assert most[1] <= most[0] + 2, most
 

@@ -14,16 +14,16 @@ from input_cases import UNET
 import sennet_kaggle
 from sennet_kaggle.__main__ import main
 from sennet_kaggle.api import segment, training_voxel_size
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import DEFAULT_INFERENCE, Inference, Preprocessing
+from sennet_kaggle.data.phantom import Phantom, write_phantom
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.files import shipped_checkpoints
+from sennet_kaggle.inference.predict import load_predictors, predict_probabilities
 from sennet_kaggle.models import create_model
-from sennet_kaggle.phantom import Phantom, write_phantom
-from sennet_kaggle.predict import load_predictors, predict_probabilities
-from sennet_kaggle.rle import rle_decode
-from sennet_kaggle.submission import read_submission
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
+from sennet_kaggle.submission.rle import rle_decode
+from sennet_kaggle.submission.submission import read_submission
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SLICES = tuple(f"kidney_1_dense_{z:04d}" for z in range(3))

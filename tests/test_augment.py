@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sennet_kaggle.augment import augment_pair, cut_window, draw_window, vary_light
+from sennet_kaggle.data.augment import augment_pair, cut_window, draw_window, vary_light
 
 GREY = np.arange(60 * 80, dtype=np.uint16).reshape(60, 80)
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from test_predictor import images_of, predictor_of, random_slices
 
-from sennet_kaggle import padding
-from sennet_kaggle.axes import add_along, mean_over_axes, planes_along, resample_along
 from sennet_kaggle.config import Inference, Preprocessing
+from sennet_kaggle.data import padding
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.inference.axes import add_along, mean_over_axes, planes_along, resample_along
+from sennet_kaggle.inference.predict import create_predictor, predict_probabilities
 from sennet_kaggle.models import create_model
-from sennet_kaggle.predict import create_predictor, predict_probabilities
-from sennet_kaggle.volume import open_volume
 
 
 @pytest.fixture(autouse=True)

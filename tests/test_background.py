@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from sennet_kaggle.background import is_occupied, measure_background, occupied_blocks
-from sennet_kaggle.phantom import Phantom, phantom_slices
-from sennet_kaggle.volume import open_volume
-from sennet_kaggle.windows import plan_windows
+from sennet_kaggle.data.background import is_occupied, measure_background, occupied_blocks
+from sennet_kaggle.data.phantom import Phantom, phantom_slices
+from sennet_kaggle.data.volume import open_volume
+from sennet_kaggle.inference.windows import plan_windows
 
 RNG = np.random.default_rng(0)
 

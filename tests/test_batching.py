@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sennet_kaggle.batching import MOST_LANES, choose_batch_size, choose_lanes, make_batch
+from sennet_kaggle.inference.batching import MOST_THREADS, choose_batch_size, choose_threads, make_batch
 
 
 def test_a_cpu_takes_one_at_a_time():
@@ -34,7 +34,7 @@ def test_a_batch_is_filled_up():
 
 
 def test_a_lane_for_every_core_of_a_cpu_but_one_on_a_gpu(monkeypatch):
-    for cores, lanes in ((1, 1), (2, 2), (4, 4), (64, MOST_LANES)):
+    for cores, threads in ((1, 1), (2, 2), (4, 4), (64, MOST_THREADS)):
         monkeypatch.setattr(torch, "get_num_threads", lambda cores=cores: cores)
-        assert choose_lanes(torch.device("cpu")) == lanes
-        assert choose_lanes(torch.device("cuda:0")) == 1
+        assert choose_threads(torch.device("cpu")) == threads
+        assert choose_threads(torch.device("cuda:0")) == 1

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 from fault_table import Bench, build_bench, copy_bench, read_rows
 
-from sennet_kaggle import budget, kernel, predict, segmenter, steady, trial
-from sennet_kaggle.budget import Budget, Pace, ladder
-from sennet_kaggle.checkpoint import load_checkpoint, save_checkpoint
 from sennet_kaggle.config import Inference
-from sennet_kaggle.kernel import run_kernel
+from sennet_kaggle.inference import predict
+from sennet_kaggle.kernel import budget, cost_probe, fault_tolerant_volume, scheduler, submit
+from sennet_kaggle.kernel.budget import Budget, Pace, ladder
+from sennet_kaggle.kernel.submit import run_kernel
+from sennet_kaggle.models.checkpoint import load_checkpoint, save_checkpoint
 from sennet_kaggle.models.unet import UNet
-from sennet_kaggle.rle import EMPTY_RLE
+from sennet_kaggle.submission.rle import EMPTY_RLE
 
 
 class Clock:
@@ -34,16 +35,16 @@ def clock(monkeypatch) -> Clock:
         clock.now += clock.seconds_per_slice * len(tensor)
         return tensor[:, :1]
 
-    read = steady.read_grey
+    read = fault_tolerant_volume.read_grey
 
     def slow_read(path):
         clock.now += clock.seconds_to_read
         return read(path)
 
     monkeypatch.setattr(UNet, "forward", slow)
-    monkeypatch.setattr(steady, "read_grey", slow_read)
+    monkeypatch.setattr(fault_tolerant_volume, "read_grey", slow_read)
     monkeypatch.setattr(predict, "work_ahead", lambda items, ahead: iter(items))  # else passes run before their turn
-    for module in (budget, segmenter, trial):
+    for module in (budget, scheduler, cost_probe):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
@@ -135,14 +136,14 @@ def in_turn(monkeypatch, clock):
             clock.now, clock.others = began, max(clock.others, clock.now)
         return [Ended() for _ in arguments]
 
-    def wait(helpers, deadline):
+    def wait(workers, deadline):
         clock.now, clock.last_call = max(clock.now, clock.others), deadline
-        return [None for _ in helpers]
+        return [None for _ in workers]
 
     clock.others = clock.to_start = 0.0
-    monkeypatch.setattr(kernel, "find_devices", lambda device: ["cpu", "cpu:0"])
-    monkeypatch.setattr(kernel, "start_helpers", start)
-    monkeypatch.setattr(kernel, "wait_for_helpers", wait)
+    monkeypatch.setattr(submit, "find_devices", lambda device: ["cpu", "cpu:0"])
+    monkeypatch.setattr(submit, "start_helpers", start)
+    monkeypatch.setattr(submit, "wait_for_helpers", wait)
 
 
 class Ended:
@@ -198,14 +199,14 @@ def test_all_processes_have_one_deadline(bench, clock, in_turn, capsys):
 
 
 def test_a_run_that_slows_down_drops_views_on_the_way(bench, clock, monkeypatch, capsys):
-    add, added = segmenter.Rows.add, []
+    add, added = scheduler.PartialSubmission.add, []
 
     def slower_from_the_third(self, *arguments, **keywords):
         added.append(clock.now)
         clock.seconds_per_slice = 1.0 if len(added) < 3 else 2.0
         add(self, *arguments, **keywords)
 
-    monkeypatch.setattr(segmenter.Rows, "add", slower_from_the_third)
+    monkeypatch.setattr(scheduler.PartialSubmission, "add", slower_from_the_third)
     seconds = 17 * 2 * 4 * 1.5 + 8
     run(bench, seconds, tta="flips")
     assert clock.now <= seconds
@@ -216,14 +217,14 @@ def test_a_run_that_slows_down_drops_views_on_the_way(bench, clock, monkeypatch,
 
 
 def test_a_run_that_gets_faster_takes_views_up_again(bench, clock, monkeypatch, capsys):
-    add = segmenter.Rows.add
+    add = scheduler.PartialSubmission.add
     clock.seconds_per_slice = 4.0
 
     def fast_from_now_on(self, *arguments, **keywords):
         clock.seconds_per_slice = 0.5
         add(self, *arguments, **keywords)
 
-    monkeypatch.setattr(segmenter.Rows, "add", fast_from_now_on)
+    monkeypatch.setattr(scheduler.PartialSubmission, "add", fast_from_now_on)
     run(bench, 17 * 2 * 4 * 3, tta="flips")
     said = capsys.readouterr().out
     assert "kidney_5 from kidney_5_0000 on: tta none, axes z, 2 model(s) instead of tta flips" in said
@@ -233,7 +234,7 @@ def test_a_run_that_gets_faster_takes_views_up_again(bench, clock, monkeypatch, 
 
 def test_what_a_kidney_taught_of_the_pace_holds_for_the_next(bench, clock, monkeypatch, capsys):
     """A kidney is one batch of 16, so that nothing is known of the pace before its end."""
-    monkeypatch.setattr(trial, "time", SimpleNamespace(monotonic=lambda: clock.now / 3))  # all seems a third
+    monkeypatch.setattr(cost_probe, "time", SimpleNamespace(monotonic=lambda: clock.now / 3))  # all seems a third
     run(bench, 32 + 2 * 16 * 8 - 20, batch_size=16, tta="flips")
     said = capsys.readouterr().out
     assert "kidney_5 from kidney_5_0000 on" not in said
@@ -243,8 +244,8 @@ def test_what_a_kidney_taught_of_the_pace_holds_for_the_next(bench, clock, monke
 
 def test_axes_that_take_longer_than_thought_are_cut_short(bench, clock, monkeypatch, capsys):
     """All three would fit if they took what they are thought to take; z is done, so every slice has its pass."""
-    seconds = trial.Trial.seconds
-    monkeypatch.setattr(trial.Trial, "seconds", lambda *arguments: seconds(*arguments) / 5)
+    seconds = cost_probe.Costs.seconds
+    monkeypatch.setattr(cost_probe.Costs, "seconds", lambda *arguments: seconds(*arguments) / 5)
     run(bench, 300, axes="zyx")
     said = capsys.readouterr().out
     assert clock.now <= 300

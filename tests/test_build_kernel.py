@@ -14,9 +14,9 @@ import pytest
 from conftest import REPOSITORY, SMALL_SAM
 from safetensors.torch import save_file
 
-from sennet_kaggle.checkpoint import Card, load_checkpoint, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.models import create_model
+from sennet_kaggle.models.checkpoint import Card, load_checkpoint, save_checkpoint
 
 WHOLE = Preprocessing()
 NOTEBOOK_PATH = REPOSITORY / "kernel" / "sennet.ipynb"
@@ -84,7 +84,7 @@ def test_same_sources_same_bytes_wherever_they_are(checkout):
     assert built[0] == built[1] == NOTEBOOK_PATH.read_bytes()
 
 
-@pytest.mark.parametrize("module", ["__init__.py", "rle.py", "models/unet.py", "kernel.py"])
+@pytest.mark.parametrize("module", ["__init__.py", "submission/rle.py", "models/unet.py", "kernel/submit.py"])
 def test_check_fails_after_a_changed_line(checkout, module):
     path = checkout / "sennet_kaggle" / module
     path.write_text(path.read_text() + "# one more line\n")
@@ -97,15 +97,15 @@ def test_check_fails_after_a_changed_line(checkout, module):
 
 def test_a_new_module_is_bundled_once_it_is_used(checkout):
     (checkout / "sennet_kaggle" / "new.py").write_text(
-        '"""New."""\n\nfrom .rle import EMPTY_RLE\n\nTWICE = 2 * EMPTY_RLE\n'
+        '"""New."""\n\nfrom .submission.rle import EMPTY_RLE\n\nTWICE = 2 * EMPTY_RLE\n'
     )
     assert build(checkout, "--check").returncode == 0
-    kernel = checkout / "sennet_kaggle" / "kernel.py"
-    kernel.write_text(kernel.read_text() + "\nfrom . import new\n")
+    kernel = checkout / "sennet_kaggle" / "kernel" / "submit.py"
+    kernel.write_text(kernel.read_text() + "\nfrom .. import new\n")
     assert build(checkout, "--check").returncode == 1
     assert build(checkout).returncode == 0
     modules = list(modules_of(nbformat.read(checkout / "kernel" / "sennet.ipynb", as_version=4)))
-    assert modules.index("sennet_kaggle/rle.py") < modules.index("sennet_kaggle/new.py")
+    assert modules.index("sennet_kaggle/submission/rle.py") < modules.index("sennet_kaggle/new.py")
 
 
 def test_too_large_is_refused(checkout):
@@ -137,11 +137,12 @@ def test_cells_carry_the_package_in_import_order():
     modules = modules_of(nbformat.read(NOTEBOOK_PATH, as_version=4))
     for path, text in modules.items():
         assert text == (REPOSITORY / path).read_text(), path
-    for needed in ("dataset", "losses", "rle", "predict", "kernel", "models/unet", "models/segformer", "models/sam"):
-        assert f"sennet_kaggle/{needed}.py" in modules
+    needed = ("data/dataset", "training/losses", "submission/rle", "kernel/submit", "models/unet", "models/sam")
+    for name in (*needed, *(f"{Path(path).parent.name}/__init__" for path in needed)):
+        assert f"sennet_kaggle/{name}.py" in modules
     order = [path.removeprefix("sennet_kaggle/").removesuffix(".py") for path in modules]
-    assert order.index("rle") < order.index("predict") < order.index("kernel")
-    assert order.index("models/unet") < order.index("models/__init__") < order.index("checkpoint")
+    assert order.index("submission/rle") < order.index("inference/predict") < order.index("kernel/submit")
+    assert order.index("models/unet") < order.index("models/__init__") < order.index("models/checkpoint")
 
 
 def test_manifest_names_every_file():

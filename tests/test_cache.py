@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sennet_kaggle import cache
-from sennet_kaggle.cache import open_cache
 from sennet_kaggle.config import Preprocessing
+from sennet_kaggle.data import cache
+from sennet_kaggle.data.cache import open_cache
+from sennet_kaggle.data.transforms import hide_padding, mask_to_target, measure_intensity, resize_image, slice_to_image
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.transforms import hide_padding, mask_to_target, measure_intensity, resize_image, slice_to_image
-from sennet_kaggle.volume import open_volume
 
 PREPROCESSING = Preprocessing(roi_size=32)
 DEPTH = 4

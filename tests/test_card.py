@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.card import write_card
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import create_model
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
+from sennet_kaggle.reports.card import write_card
 
 ARGUMENTS = {"in_channels": 1, "widths": [4], "bottleneck": 4}
 PREPROCESSING = Preprocessing(region="windows", roi_size=64, mean=(0.5,), std=(0.2,))

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sennet_kaggle.checkpoint import Card, load_checkpoint, read_card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import create_model
+from sennet_kaggle.models.checkpoint import Card, load_checkpoint, read_card, save_checkpoint
 
 ARGUMENTS = {"in_channels": 2, "widths": [4, 8], "bottleneck": 16}
 CARD = Card(

@@ -11,9 +11,9 @@ from input_cases import PREDICT, TRAIN, UNET
 from safetensors.torch import save_file
 
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.checkpoint import Card, read_card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.models import create_model
+from sennet_kaggle.models.checkpoint import Card, read_card, save_checkpoint
 
 
 @pytest.fixture

@@ -8,18 +8,18 @@ import pandas as pd
 import pytest
 from conftest import watched
 
-from sennet_kaggle import card as card_module
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.checkpoint import Card, save_checkpoint
-from sennet_kaggle.compare import REPORT_EXPERIMENTS, Result, compare, judge_on, per_run, plan, write_up
 from sennet_kaggle.config import DEFAULT_INFERENCE, EXPERIMENTS, Preprocessing
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.experiments import format_experiments
+from sennet_kaggle.inference.predict import load_predictors
 from sennet_kaggle.models import create_model
-from sennet_kaggle.predict import load_predictors
-from sennet_kaggle.report import SegmentedSlice, spread
-from sennet_kaggle.train import fit
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
+from sennet_kaggle.reports import card as card_module
+from sennet_kaggle.reports.report import SegmentedSlice, spread
+from sennet_kaggle.studies.compare import REPORT_EXPERIMENTS, Result, compare, judge_on, per_run, plan, write_up
+from sennet_kaggle.studies.experiments import format_experiments
+from sennet_kaggle.training.train import fit
 
 SMALL = {
     "*": {
@@ -159,7 +159,7 @@ def test_missing_weights_are_found_before_the_training(kidneys, tmp_path):
     ],
 )
 def test_every_variant_is_checked_before_the_first_training(kidneys, tmp_path, monkeypatch, overrides, message):
-    monkeypatch.setattr("sennet_kaggle.compare.fit", None)
+    monkeypatch.setattr("sennet_kaggle.studies.compare.fit", None)
     with pytest.raises(InputError, match=message):
         compare(
             kidneys,
@@ -203,7 +203,7 @@ def test_what_earlier_runs_left_is_checked_before_the_first_training(kidneys, tm
     shutil.rmtree(tmp_path / "out" / "unet-bce")
     if change is None:
         (tmp_path / "out" / "unet-dice-bce" / "seed-0" / "checkpoint.safetensors").unlink()
-    monkeypatch.setattr("sennet_kaggle.compare.fit", None)
+    monkeypatch.setattr("sennet_kaggle.studies.compare.fit", None)
     with pytest.raises(InputError, match="unet-dice-bce: .*seed-0 holds a run w"):
         compare(kidneys, tmp_path / "out", overrides={**SMALL_UNET, "unet-dice-bce": change or {}}, **chosen)
 
@@ -225,7 +225,7 @@ def test_few_slices_are_held_however_many_there_are(tmp_path, write_kidney):
         del result
         most[depth], volume.alive["most"] = volume.alive["most"], 0
         (predictor,) = load_predictors([tmp_path / "c.safetensors"], DEFAULT_INFERENCE)
-        assert len(card_module.judge(volume, range(depth), [predictor]).dice) == depth
+        assert len(card_module.validate(volume, range(depth), [predictor]).dice) == depth
         most[depth, "card"], volume.alive["most"] = volume.alive["most"], 0
     assert most[44] <= most[20] + 2 and most[44, "card"] <= most[20, "card"] + 2, most
 

@@ -8,11 +8,10 @@ import torch
 from conftest import write_tiff
 from torch.utils.data import DataLoader
 
-from sennet_kaggle import cache
 from sennet_kaggle.config import Preprocessing
-from sennet_kaggle.dataset import SliceDataset, split_slices
-from sennet_kaggle.errors import InputError
-from sennet_kaggle.transforms import (
+from sennet_kaggle.data import cache
+from sennet_kaggle.data.dataset import SliceDataset, split_slices
+from sennet_kaggle.data.transforms import (
     image_to_tensor,
     mask_to_target,
     measure_intensity,
@@ -20,7 +19,8 @@ from sennet_kaggle.transforms import (
     resize_image,
     slice_to_image,
 )
-from sennet_kaggle.volume import Volume, open_volume
+from sennet_kaggle.data.volume import Volume, open_volume
+from sennet_kaggle.errors import InputError
 
 PREPROCESSING = Preprocessing(roi_size=32)
 

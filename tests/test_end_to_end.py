@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.dry_run import network_prefix, open_rehearsal_volumes, rehearse
-from sennet_kaggle.submission import read_submission, validate_submission
+from sennet_kaggle.kernel.dry_run import network_prefix, open_rehearsal_volumes, rehearse
+from sennet_kaggle.submission.submission import read_submission, validate_submission
 
 
 @pytest.mark.slow

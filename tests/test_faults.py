@@ -4,10 +4,10 @@ import pytest
 from fault_table import SCENARIOS, TABLE_PATH, Bench, build_bench, copy_bench, line, play, read_rows, run
 
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.faults import Fault, Faults, describe, on_kaggle
-from sennet_kaggle.journal import read_journal
-from sennet_kaggle.rle import EMPTY_RLE
-from sennet_kaggle.rows import Rows
+from sennet_kaggle.kernel.faults import Fault, Faults, describe, on_kaggle
+from sennet_kaggle.kernel.journal import read_journal
+from sennet_kaggle.kernel.partial_submission import PartialSubmission
+from sennet_kaggle.submission.rle import EMPTY_RLE
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_what_a_fault_touched_is_tried_again_by_the_next_run(undisturbed, tmp_pa
     path = bench.slice_path(3)
     path.write_bytes(path.read_bytes()[:-100])
     resumed = []
-    monkeypatch.setattr(Rows, "drop_journals", lambda rows: resumed.append(rows))  # as if killed at the very end
+    monkeypatch.setattr(PartialSubmission, "drop_journals", lambda rows: resumed.append(rows))
     assert run(bench, strict=False)[0] == ""
     entries = read_journal(resumed[0].journal_path, resumed[0].key)
     finished = {slice_id: is_finished for kind, slice_id, _, is_finished in entries if kind == "row"}

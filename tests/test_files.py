@@ -13,7 +13,6 @@ from input_cases import PREDICT, TRAIN, UNET
 from safetensors.torch import save_file
 
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.errors import InputError, OutputError
 from sennet_kaggle.files import (
@@ -27,6 +26,7 @@ from sennet_kaggle.files import (
     write_whole,
 )
 from sennet_kaggle.models import create_model
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 
 ROOM = 20_000
 
@@ -91,9 +91,9 @@ def test_a_full_disk_in_training_is_one_line(settings, says, folder, little_room
 
 def test_room_for_the_probabilities_is_looked_for_before_the_work(folder, monkeypatch, capsys):
     monkeypatch.setattr(
-        "sennet_kaggle.probability.shutil.disk_usage", lambda _: type("Usage", (), {"free": 4 * 90 * 80 - 1})
+        "sennet_kaggle.inference.probability.shutil.disk_usage", lambda _: type("Usage", (), {"free": 4 * 90 * 80 - 1})
     )
-    monkeypatch.setattr("sennet_kaggle.predict.load_predictors", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr("sennet_kaggle.inference.predict.load_predictors", lambda *_: pytest.fail("the work has begun"))
     assert main(f"{PREDICT} --save-probability kept".split()) == 2
     assert "save_probability needs 0.029 MB and kept has 0.029 MB free" in capsys.readouterr().err
     assert not (folder / "kept").exists()

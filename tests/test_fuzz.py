@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sennet_kaggle.checkpoint import Card, load_checkpoint, read_card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
+from sennet_kaggle.data.tiff import read_grey, read_mask, read_size
+from sennet_kaggle.data.volume import Volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import create_model
-from sennet_kaggle.rle import rle_decode, rle_encode
-from sennet_kaggle.submission import read_submission, validate_submission
-from sennet_kaggle.tiff import read_grey, read_mask, read_size
-from sennet_kaggle.volume import Volume
+from sennet_kaggle.models.checkpoint import Card, load_checkpoint, read_card, save_checkpoint
+from sennet_kaggle.submission.rle import rle_decode, rle_encode
+from sennet_kaggle.submission.submission import read_submission, validate_submission
 
 HEIGHT, WIDTH = 5, 7
 ARGUMENTS = {"in_channels": 1, "widths": [1], "bottleneck": 1}

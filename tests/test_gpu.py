@@ -10,16 +10,16 @@ import torch
 from stand_in_gpu import GPU, stand_in_gpu
 from torch import nn
 
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Inference, Preprocessing
-from sennet_kaggle.faults import Faults
-from sennet_kaggle.guard import GuardedModel
-from sennet_kaggle.kernel import KernelSettings, run_kernel
+from sennet_kaggle.data.transforms import IntensityRange, fetch_mask, image_to_tensor, resize_map
+from sennet_kaggle.data.volume import open_volume
+from sennet_kaggle.inference.predict import create_predictor, pick_device, predict_masks, predict_probabilities
+from sennet_kaggle.inference.windows import cut_windows, plan_windows
+from sennet_kaggle.kernel.faults import Faults
+from sennet_kaggle.kernel.oom_fallback import OutOfMemoryFallback
+from sennet_kaggle.kernel.submit import KernelSettings, run_kernel
 from sennet_kaggle.models import create_model
-from sennet_kaggle.predict import create_predictor, pick_device, predict_masks, predict_probabilities
-from sennet_kaggle.transforms import IntensityRange, fetch_mask, image_to_tensor, resize_map
-from sennet_kaggle.volume import open_volume
-from sennet_kaggle.windows import cut_windows, plan_windows
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MEBIBYTE = 2**20
@@ -165,7 +165,7 @@ def test_a_gpu_computes_in_float16_and_channels_last(gpu):
         inference = Inference(precision=precision, batch_size=1)
         predictor = create_predictor(Convolution(3, 1, 3, padding=1), preprocessing, 0.5, inference)
         (score,) = predictor.score(bright_slices(1), EIGHT_BIT, inference)
-        assert predictor.device == GPU and predictor.lanes == 1
+        assert predictor.device == GPU and predictor.threads == 1
         assert seen.pop() == (True, True, dtype) and not seen
         assert score.device == GPU and score.dtype == torch.float32
 
@@ -180,7 +180,7 @@ def test_only_a_gpus_scores_are_made_ahead(gpu, volume, device):
             names.append(threading.current_thread().name)
             return super().forward(tensor)
 
-    predictor = replace(greedy_predictor(Named(), on(device)), lanes=1)
+    predictor = replace(greedy_predictor(Named(), on(device)), threads=1)
     assert len(list(predict_masks(volume, [predictor], on(device)))) == 5
     assert {name.startswith("work_ahead") for name in names} == {device != "cpu"}
 
@@ -250,7 +250,7 @@ def test_too_little_memory_changes_no_mask(gpu, per_input, shown):
     expected = greedy_predictor(Greedy(), on("cpu"))(slices, EIGHT_BIT, inference)
     model, faults = Greedy(per_input, weights=8), Faults(strict=False, say=lambda _: None)
     predictor = greedy_predictor(model, inference)
-    guarded = replace(predictor, model=GuardedModel(predictor.model, faults))
+    guarded = replace(predictor, model=OutOfMemoryFallback(predictor.model, faults))
     scores = list(guarded.score(slices, EIGHT_BIT, inference))
     np.testing.assert_allclose([score.cpu() for score in scores], expected, atol=1e-6)
     assert {score.device for score in scores} == {GPU}

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.faults import Faults
-from sennet_kaggle.guard import GuardedModel, is_alive, is_out_of_memory
+from sennet_kaggle.kernel.faults import Faults
+from sennet_kaggle.kernel.oom_fallback import OutOfMemoryFallback, is_alive, is_out_of_memory
 
 
 class Small(nn.Module):
@@ -48,7 +48,7 @@ BATCH = torch.arange(28.0).view(7, 1, 2, 2)
 )
 def test_halves_until_it_fits_and_remembers(error):
     model = Small(2, error)
-    guarded = GuardedModel(model, Faults(strict=False, say=lambda _: None))
+    guarded = OutOfMemoryFallback(model, Faults(strict=False, say=lambda _: None))
     torch.testing.assert_close(guarded(BATCH), 2 * BATCH)
     assert model.shown == [7, 3, 1, 1, 1, 1, 1, 1, 1]
     model.shown.clear()
@@ -58,7 +58,7 @@ def test_halves_until_it_fits_and_remembers(error):
 
 
 def test_one_input_that_does_not_fit_is_not_tried_for_ever():
-    guarded = GuardedModel(Small(0, MemoryError()), Faults(strict=False, say=lambda _: None))
+    guarded = OutOfMemoryFallback(Small(0, MemoryError()), Faults(strict=False, say=lambda _: None))
     for _ in range(2):
         with pytest.raises(MemoryError):
             guarded(BATCH)
@@ -67,13 +67,13 @@ def test_one_input_that_does_not_fit_is_not_tried_for_ever():
 def test_another_error_is_not_swallowed():
     model = Small(0, RuntimeError("expected 4 channels"))
     with pytest.raises(RuntimeError, match="expected 4 channels"):
-        GuardedModel(model, Faults(strict=False))(BATCH)
+        OutOfMemoryFallback(model, Faults(strict=False))(BATCH)
     assert model.shown == [7]
 
 
 def test_a_strict_run_says_what_to_do():
     with pytest.raises(InputError, match="not enough memory for 7 input.* choose a smaller batch_size"):
-        GuardedModel(Small(2, MemoryError()), Faults(strict=True))(BATCH)
+        OutOfMemoryFallback(Small(2, MemoryError()), Faults(strict=True))(BATCH)
 
 
 def test_a_nan_of_half_precision_is_cured_and_one_of_the_model_stays():
@@ -84,7 +84,7 @@ def test_a_nan_of_half_precision_is_cured_and_one_of_the_model_stays():
             logits[1] = torch.nan
             return logits
 
-    guarded = GuardedModel(Overflowing(), Faults(strict=False, say=lambda _: None))
+    guarded = OutOfMemoryFallback(Overflowing(), Faults(strict=False, say=lambda _: None))
     with torch.autocast("cpu", torch.bfloat16):
         logits = guarded(BATCH)
     assert logits.isnan().flatten(1).any(1).tolist() == [False, True, False, False, False, False, False]

@@ -7,16 +7,16 @@ import time
 
 import pytest
 
-from sennet_kaggle import helpers
-from sennet_kaggle.faults import Faults
-from sennet_kaggle.helpers import Helper, start_helpers, wait_for_helpers
+from sennet_kaggle.kernel import workers
+from sennet_kaggle.kernel.faults import Faults
+from sennet_kaggle.kernel.workers import Worker, start_workers, wait_for_workers
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
 def quick_start(monkeypatch):
-    monkeypatch.setattr(helpers, "_START_METHOD", "fork")
+    monkeypatch.setattr(workers, "_START_METHOD", "fork")
 
 
 def work_well(go_on):
@@ -45,21 +45,21 @@ def die(go_on):
 
 
 def test_how_processes_end(capfd):
-    started = start_helpers(lambda go_on, work: work(go_on), [(work_well,), (fail,), (die,)], Faults(strict=True))
-    assert wait_for_helpers(started, math.inf) == [None, "ValueError: no such model", "ended with exit code -9"]
+    started = start_workers(lambda go_on, work: work(go_on), [(work_well,), (fail,), (die,)], Faults(strict=True))
+    assert wait_for_workers(started, math.inf) == [None, "ValueError: no such model", "ended with exit code -9"]
 
 
 def test_one_that_hangs_is_ended():
-    (helper,) = start_helpers(hang, [()], Faults(strict=True))
-    assert wait_for_helpers([helper], math.inf, patience=0.3) == ["has not got further for 0.3 s"]
-    assert not helper.is_running()
+    (worker,) = start_workers(hang, [()], Faults(strict=True))
+    assert wait_for_workers([worker], math.inf, patience=0.3) == ["has not got further for 0.3 s"]
+    assert not worker.is_running()
 
 
 def test_one_that_gets_further_is_waited_for_until_the_deadline():
-    (helper,) = start_helpers(work_for_ever, [()], Faults(strict=True))
+    (worker,) = start_workers(work_for_ever, [()], Faults(strict=True))
     started = time.monotonic()
-    assert wait_for_helpers([helper], started + 1.5, patience=0.5) == ["was not ready in time"]
-    assert time.monotonic() - started >= 1.5 and not helper.is_running()
+    assert wait_for_workers([worker], started + 1.5, patience=0.5) == ["was not ready in time"]
+    assert time.monotonic() - started >= 1.5 and not worker.is_running()
 
 
 def test_one_that_cannot_be_started_leaves_the_others(monkeypatch):
@@ -68,14 +68,14 @@ def test_one_that_cannot_be_started_leaves_the_others(monkeypatch):
     def make(work, arguments):
         if made:
             raise OSError(11, "Resource temporarily unavailable")
-        made.append(Helper(work, arguments))
+        made.append(Worker(work, arguments))
         return made[0]
 
-    monkeypatch.setattr(helpers, "Helper", make)
+    monkeypatch.setattr(workers, "Helper", make)
     faults = Faults(strict=False, say=lambda _: None)
-    assert start_helpers(work_well, [(), (), ()], faults) == made
+    assert start_workers(work_well, [(), (), ()], faults) == made
     assert "1 of 3 helpers work" in str(faults)
-    assert wait_for_helpers(made, math.inf) == [None]
+    assert wait_for_workers(made, math.inf) == [None]
 
 
 def test_when_the_first_process_is_killed_the_others_end(tmp_path):
@@ -83,7 +83,7 @@ def test_when_the_first_process_is_killed_the_others_end(tmp_path):
     path = tmp_path / "pid"
     first = os.fork()
     if first == 0:
-        Helper(work_for_ever, (path,))
+        Worker(work_for_ever, (path,))
         time.sleep(1000)
     process_id = int(wait_for(path.read_text, path.exists))
     os.kill(first, signal.SIGKILL)

@@ -8,8 +8,8 @@ from conftest import REPOSITORY
 
 import sennet_kaggle
 from sennet_kaggle.__main__ import app, main
+from sennet_kaggle.cli.hints import hints, option_names, suggest
 from sennet_kaggle.config import EXPERIMENTS
-from sennet_kaggle.hints import hints, option_names, suggest
 
 
 @pytest.mark.parametrize(

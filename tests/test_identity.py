@@ -10,11 +10,14 @@ import torch
 from conftest import write_tiff
 from safetensors.torch import load_file
 
-from sennet_kaggle.checkpoint import Card, read_card, save_checkpoint
 from sennet_kaggle.config import Preprocessing, Training
+from sennet_kaggle.data.tiff import read_grey
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.files import shipped_checkpoints
-from sennet_kaggle.identity import (
+from sennet_kaggle.models import create_model
+from sennet_kaggle.models.checkpoint import Card, read_card, save_checkpoint
+from sennet_kaggle.models.identity import (
     check_split,
     digest_slices,
     image_digest,
@@ -22,10 +25,7 @@ from sennet_kaggle.identity import (
     same_images,
     what_was_seen,
 )
-from sennet_kaggle.models import create_model
-from sennet_kaggle.tiff import read_grey
-from sennet_kaggle.train import fit
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.training.train import fit
 
 GREY = np.random.default_rng(1).integers(0, 2**16, (40, 31), dtype=np.uint16)
 
@@ -150,7 +150,7 @@ def test_held_out_slices_and_foreign_weights_are_not_claimed(kidney):
 
 
 def test_slices_of_another_size_are_not_read(kidney, monkeypatch):
-    from sennet_kaggle import identity
+    from sennet_kaggle.models import identity
 
     monkeypatch.setattr(identity, "read_grey", None)
     assert what_was_seen([card("x_0000", digests={"x_0000": "1303x912-0"})], places(kidney)).by_content

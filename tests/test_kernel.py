@@ -5,20 +5,15 @@ import json
 
 import pytest
 
-from sennet_kaggle import kernel
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Inference, Preprocessing
+from sennet_kaggle.data.volume import find_volumes
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.inputs import find_checkpoints, find_competition
-from sennet_kaggle.kernel import (
-    KernelSettings,
-    count_vessels,
-    picture_of_submission,
-    run_kernel,
-)
+from sennet_kaggle.inference.predict import load_predictors, predict_probabilities
+from sennet_kaggle.kernel import submit
+from sennet_kaggle.kernel.inputs import find_checkpoints, find_competition
+from sennet_kaggle.kernel.submit import KernelSettings, count_vessels, picture_of_submission, run_kernel
 from sennet_kaggle.models import create_model
-from sennet_kaggle.predict import load_predictors, predict_probabilities
-from sennet_kaggle.volume import find_volumes
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 
 UNET = {"widths": [4, 8], "bottleneck": 8}
 COMPETITION = {"old": "blood-vessel-segmentation", "new": "competitions/blood-vessel-segmentation"}
@@ -174,8 +169,8 @@ def test_several_devices_share_the_slices_and_a_lost_one_costs_no_row(settings, 
     settings = dataclasses.replace(settings, strict=False, inference=dataclasses.replace(settings.inference, axes=axes))
     run_kernel(settings)
     alone = settings.submission_path.read_bytes()
-    monkeypatch.setattr(kernel, "find_devices", lambda device: ["cpu", "cpu:0"])
-    start = kernel.start_helpers
+    monkeypatch.setattr(submit, "find_devices", lambda device: ["cpu", "cpu:0"])
+    start = submit.start_workers
 
     def start_and_kill(*arguments):
         processes = start(*arguments)
@@ -183,7 +178,7 @@ def test_several_devices_share_the_slices_and_a_lost_one_costs_no_row(settings, 
         return processes
 
     if fault:
-        monkeypatch.setattr(kernel, "start_helpers", start_and_kill)
+        monkeypatch.setattr(submit, "start_helpers", start_and_kill)
     capfd.readouterr()
     run_kernel(settings)
     output = capfd.readouterr().out
@@ -191,8 +186,8 @@ def test_several_devices_share_the_slices_and_a_lost_one_costs_no_row(settings, 
     assert ("helper 1: ended with exit code -9" in output) == bool(fault)
     assert ("no faults" in output.splitlines()[-2]) == (not fault)
     shares = json.loads(settings.submission_path.with_suffix(".json").read_text())["processes"]
-    assert [share["device"] for share in shares] == ["cpu", "cpu:0"]
-    assert sum(share["rows"] for share in shares) == (2 if fault else 5)  # kidneys of 2 and 3 slices
+    assert [shard["device"] for shard in shares] == ["cpu", "cpu:0"]
+    assert sum(shard["rows"] for shard in shares) == (2 if fault else 5)  # kidneys of 2 and 3 slices
     assert shares[1]["rows"] == (0 if fault else 3)
     left = sorted(path.name for path in settings.submission_path.parent.iterdir())
     assert left == ["input", "submission.csv", "submission.json"]

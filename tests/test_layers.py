@@ -1,97 +1,105 @@
-"""The shape of the package: a module imports only from rows below it in the design's table."""
+"""The shape of the package: rooms in an order, each importing only from those before it, and no import in a circle."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 
-PACKAGE_DIR = Path(__file__).resolve().parent.parent / "sennet_kaggle"
-ROWS = [
-    {"errors", "surface_metric"},
-    {"allocator", "config", "distributed", "faults", "files", "inputs", "metrics", "stream", "tiff_header"},
-    {
-        "augment",
-        "batching",
-        "budget",
-        "console",
-        "experiments",
-        "guard",
-        "helpers",
-        "hints",
-        "journal",
-        "losses",
-        "models",
-        "openvino_model",
-        "padding",
-        "tiff",
-    },
-    {"checkpoint", "phantom", "rle", "transforms", "volume", "windows"},
-    {"axes", "background", "cache", "identity", "probability", "report", "steady", "submission", "training_model"},
-    {"dataset", "notebook", "page", "predictor", "provenance", "rows", "stats", "truth"},
-    {"predict", "score", "training_data"},
-    {"api", "checkpoint_folder", "pack", "score_csv", "training_state", "trial"},
-    {"segmenter"},
-    {"card", "evaluate", "kernel", "sweep", "zero_shot"},
-    {"train"},
-    {"compare", "dry_run", "run"},
-    {"ablate_axes"},
-    {"ablate"},
-    {"__main__"},
-]
-ROW_OF = {module: row for row, modules in enumerate(ROWS) for module in modules}
+PACKAGE_DIR = REPOSITORY / "sennet_kaggle"
+FOUNDATION = {"errors", "config", "files", "distributed", "rendering"}
+ROOMS = ["data", "models", "submission", "inference", "scoring", "reports", "training", "studies", "kernel", "cli"]
+ENTRANCES = {"__init__", "__main__", "api"}
+MOST_LINES, MOST_ARROWS = 300, 60
 
 
-def imported_modules(text: str) -> set[str]:
-    """First names of a module's relative imports, those inside functions too."""
+def room_of(path: str) -> str:
+    """The room of a module, by its path in the package; modules beside the rooms are of "foundation" or "entrances"."""
+    first, *rest = path.split("/")
+    if rest:
+        return first
+    return "foundation" if first.removesuffix(".py") in FOUNDATION else "entrances"
+
+
+def files_of(place: Path) -> set[str]:
+    return {f"{place.as_posix()}.py", f"{place.as_posix()}/__init__.py"}
+
+
+def imported(path: str, text: str, modules: dict[str, str]) -> set[str]:
+    """The modules, by path, that a module imports from the package, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.level:
-            names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-            found |= {*names} - {"__version__"}
+            base = Path(path).parents[node.level - 1] / (node.module or "").replace(".", "/")
+            for alias in node.names:
+                found |= files_of(base / alias.name) & modules.keys() or files_of(base) & modules.keys()
         elif isinstance(node, ast.ImportFrom | ast.Import):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            assert not any(name.startswith("sennet_kaggle") for name in names), "import relatively"
-    return found
-
-
-def upward_imports(sources: dict[str, str]) -> list[str]:
-    return [
-        f"{module} imports {imported}"
-        for module, text in sources.items()
-        for imported in imported_modules(text)
-        if ROW_OF[imported] >= ROW_OF[module] and imported != module
-    ]
+            assert not any(name.startswith("sennet_kaggle") for name in names), f"{path}: import relatively"
+    return found - {path}
 
 
 def sources() -> dict[str, str]:
-    paths = [path for path in PACKAGE_DIR.glob("*.py") if path.name != "__init__.py"]
-    return {path.stem: path.read_text() for path in paths}
+    return {path.relative_to(PACKAGE_DIR).as_posix(): path.read_text() for path in PACKAGE_DIR.rglob("*.py")}
 
 
-def test_every_module_has_a_row():
-    assert {*sources(), "models"} == ROW_OF.keys()
+def imports(modules: dict[str, str]) -> dict[str, set[str]]:
+    return {path: imported(path, text, modules) for path, text in modules.items()}
+
+
+def upward_imports(modules: dict[str, str]) -> list[str]:
+    order = ["foundation", *ROOMS, "entrances"]
+    return [
+        f"{path} imports {other}"
+        for path, others in imports(modules).items()
+        for other in sorted(others)
+        if order.index(room_of(other)) > order.index(room_of(path))
+    ]
+
+
+def test_every_module_is_in_a_room():
+    assert {room_of(path) for path in sources()} == {"foundation", *ROOMS, "entrances"}
+    beside = {path.removesuffix(".py") for path in sources() if "/" not in path}
+    assert beside == FOUNDATION | ENTRANCES
 
 
 def test_no_module_imports_upwards():
     assert upward_imports(sources()) == []
 
 
-def test_models_import_only_errors_and_each_other():
-    siblings = {path.stem for path in (PACKAGE_DIR / "models").glob("*.py")}
-    for path in (PACKAGE_DIR / "models").glob("*.py"):
-        assert imported_modules(path.read_text()) <= {"errors"} | siblings, path.name
+def test_no_import_goes_in_a_circle():
+    try:
+        [*TopologicalSorter(imports(sources())).static_order()]
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def test_rooms_and_arrows_are_few():
+    arrows = {(room_of(path), room_of(other)) for path, others in imports(sources()).items() for other in others}
+    assert len({(a, b) for a, b in arrows if a != b}) <= MOST_ARROWS
+
+
+def test_a_room_says_what_comes_in_and_goes_out():
+    for room in ROOMS:
+        said = ast.get_docstring(ast.parse((PACKAGE_DIR / room / "__init__.py").read_text()))
+        assert "In: " in said and "Out: " in said and "first" in said, room
+
+
+def test_modules_are_short():
+    assert {path: lines for path, text in sources().items() if (lines := text.count("\n")) > MOST_LINES} == {}
 
 
 @pytest.mark.parametrize(
-    ("module", "line", "found"),
+    ("path", "line", "found"),
     [
-        ("rle", "from .volume import Volume", "rle imports volume"),
-        ("transforms", "def late():\n    from . import predict", "transforms imports predict"),
-        ("dataset", "from .predict import Predictor", "dataset imports predict"),
+        ("submission/rle.py", "from ..inference.predict import Predictor", "inference/predict.py"),
+        ("data/transforms.py", "def late():\n    from ..inference import predict", "inference/predict.py"),
+        ("errors.py", "from .data.volume import Volume", "data/volume.py"),
     ],
 )
-def test_an_upward_import_is_found(module, line, found):
+def test_an_upward_import_is_found(path, line, found):
     """The check itself: one wrong line more and it fails."""
     changed = sources()
-    changed[module] += line + "\n"
-    assert upward_imports(changed) == [found]
+    changed[path] += line + "\n"
+    assert upward_imports(changed) == [f"{path} imports {found}"]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import multiprocessing
 
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.losses import LOSSES, create_criterion, dice_loss
+from sennet_kaggle.training.losses import LOSSES, create_criterion, dice_loss
 
 LOGITS = torch.tensor([0.0, math.log(3), -math.log(3), 0.0]).view(1, 1, 2, 2)  # probabilities 1/2, 3/4, 1/4, 1/2
 TARGET = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 1, 2, 2)

@@ -3,7 +3,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from sennet_kaggle.metrics import (
+from sennet_kaggle.scoring.metrics import (
     cl_dice,
     dice_coefficient,
     dice_without_largest,

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from sennet_kaggle.config import Inference, Preprocessing
+from sennet_kaggle.data.transforms import IntensityRange
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.files import shipped_checkpoints
-from sennet_kaggle.metrics import dice_counts, dice_from_counts
+from sennet_kaggle.inference.predict import create_predictor, load_predictors, predict_masks
 from sennet_kaggle.models import create_model
-from sennet_kaggle.predict import create_predictor, load_predictors, predict_masks
-from sennet_kaggle.transforms import IntensityRange
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.scoring.metrics import dice_counts, dice_from_counts
 
 ON_TORCH, ON_OPENVINO = Inference(device="cpu"), Inference(device="cpu", backend="openvino")
 SMALL_SEGFORMER = {"hidden_sizes": [8, 16, 20, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}

@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from sennet_kaggle.background import measure_background
 from sennet_kaggle.config import Inference, Preprocessing
+from sennet_kaggle.data.background import measure_background
+from sennet_kaggle.data.padding import crop_padding, fill_padding, find_padding, is_blank, sample_slices, warn_of_spikes
+from sennet_kaggle.data.phantom import Phantom, phantom_slices
+from sennet_kaggle.data.transforms import hide_padding, measure_intensity, read_stack, stack_neighbours
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.files import shipped_checkpoints
-from sennet_kaggle.metrics import dice_coefficient
-from sennet_kaggle.padding import crop_padding, fill_padding, find_padding, is_blank, sample_slices, warn_of_spikes
-from sennet_kaggle.phantom import Phantom, phantom_slices
-from sennet_kaggle.predict import ensemble_score, load_predictors
-from sennet_kaggle.transforms import hide_padding, measure_intensity, read_stack, stack_neighbours
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.inference.predict import ensemble_score, load_predictors
+from sennet_kaggle.scoring.metrics import dice_coefficient
 
 HEIGHT, WIDTH = 96, 130
 

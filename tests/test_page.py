@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sennet_kaggle import page as page_module
+from sennet_kaggle.data.phantom import Phantom, write_phantom
+from sennet_kaggle.data.volume import Volume, open_volume
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.metrics import dice_coefficient
-from sennet_kaggle.page import (
+from sennet_kaggle.reports import page as page_module
+from sennet_kaggle.reports.page import (
     _CURVES,
     FALSE_ALARM,
     HIT,
@@ -30,11 +31,10 @@ from sennet_kaggle.page import (
     surface,
     write_page,
 )
-from sennet_kaggle.phantom import Phantom, write_phantom
-from sennet_kaggle.report import SegmentedSlice
-from sennet_kaggle.rle import rle_encode
-from sennet_kaggle.sweep import METRICS
-from sennet_kaggle.volume import Volume, open_volume
+from sennet_kaggle.reports.report import SegmentedSlice
+from sennet_kaggle.scoring.metrics import dice_coefficient
+from sennet_kaggle.scoring.sweep import METRICS
+from sennet_kaggle.submission.rle import rle_encode
 
 HOSTILE = "</title></script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'> & \"{{facts}}\""
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3, 4], "loss": [1.0, 0.7, 0.5, 0.4], "held_out_dice": [None, 0.4, None, 0.6]})

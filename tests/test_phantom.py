@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from sennet_kaggle import phantom as phantom_module
-from sennet_kaggle.errors import InputError
-from sennet_kaggle.phantom import (
+from sennet_kaggle.data import phantom as phantom_module
+from sennet_kaggle.data.phantom import (
     MIN_RADIUS,
     Phantom,
     VesselTree,
@@ -20,6 +19,7 @@ from sennet_kaggle.phantom import (
     phantom_slices,
     write_phantom,
 )
+from sennet_kaggle.errors import InputError
 
 
 @pytest.fixture(scope="module")

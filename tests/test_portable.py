@@ -96,7 +96,7 @@ array[-1] = 7
 
 def test_a_closed_pipe_is_no_error(tmp_path):
     program = """
-from sennet_kaggle.console import run_command
+from sennet_kaggle.cli.console import run_command
 def command():
     raise BrokenPipeError("the reader has gone")
 sys.exit(run_command(command))

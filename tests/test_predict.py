@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Inference, Preprocessing
+from sennet_kaggle.data.transforms import IntensityRange, measure_intensity, resize_probability, slice_to_image
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.models import create_model
-from sennet_kaggle.predict import (
+from sennet_kaggle.inference.predict import (
     create_predictor,
     load_predictors,
     pick_device,
@@ -20,9 +20,9 @@ from sennet_kaggle.predict import (
     predict_probabilities,
     predict_rows,
 )
-from sennet_kaggle.rle import rle_encode
-from sennet_kaggle.transforms import IntensityRange, measure_intensity, resize_probability, slice_to_image
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.models import create_model
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
+from sennet_kaggle.submission.rle import rle_encode
 
 PREPROCESSING = Preprocessing(roi_size=64)
 MODELS = {

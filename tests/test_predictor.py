@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from sennet_kaggle.background import measure_background
 from sennet_kaggle.config import Inference, Preprocessing
+from sennet_kaggle.data.background import measure_background
+from sennet_kaggle.data.phantom import Phantom, phantom_slices
+from sennet_kaggle.data.transforms import IntensityRange
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.inference.predict import create_predictor
+from sennet_kaggle.inference.predictor import to_probability
 from sennet_kaggle.models import create_model
-from sennet_kaggle.phantom import Phantom, phantom_slices
-from sennet_kaggle.predict import create_predictor
-from sennet_kaggle.predictor import to_probability
-from sennet_kaggle.transforms import IntensityRange
 
 EIGHT_BIT = IntensityRange(0, 255)
 LOGITS = {"device": "cpu", "average": "logit"}
@@ -163,7 +163,7 @@ def test_a_model_of_one_output_cannot_answer_for_all():
 @pytest.mark.parametrize("lanes", [1, 2, 3])
 @pytest.mark.parametrize("region", ["whole", "windows"])
 @pytest.mark.parametrize("outputs", ["centre", "all"])
-def test_slices_are_read_once_in_order_and_not_far_ahead(region, outputs, lanes):
+def test_slices_are_read_once_in_order_and_not_far_ahead(region, outputs, threads):
     """When slice z is handed on, what has been read is z, the offsets' reach, and what fills a batch in each lane."""
     read = []
 
@@ -173,10 +173,12 @@ def test_slices_are_read_once_in_order_and_not_far_ahead(region, outputs, lanes)
             yield np.full((8, 8), z, np.uint8) + np.eye(8, dtype=np.uint8)
 
     inference = Inference(batch_size=2, sw_batch_size=2, **LOGITS)
-    predictor = replace(predictor_of(lambda t: t, inference, region, offsets=(-1, 0, 1), outputs=outputs), lanes=lanes)
+    predictor = replace(
+        predictor_of(lambda t: t, inference, region, offsets=(-1, 0, 1), outputs=outputs), threads=threads
+    )
     predictor.model.function = (lambda t: t[:, 1:2]) if outputs == "centre" else (lambda t: t)
     for z, _ in enumerate(predictor.score(slices(), EIGHT_BIT, inference)):
-        assert len(read) <= z + 1 + 2 + 2 * (lanes if lanes == 1 else lanes + 1)
+        assert len(read) <= z + 1 + 2 + 2 * (threads if threads == 1 else threads + 1)
     assert read == list(range(40))
 
 
@@ -210,12 +212,12 @@ def test_lanes_change_nothing(region):
         return first_channel(tensor)
 
     scores = {}
-    for lanes in (1, 3):
+    for threads in (1, 3):
         threads.clear(), most.clear()
-        predictor = replace(predictor_of(slow, inference, region), lanes=lanes)
-        scores[lanes] = list(predictor.score(slices, EIGHT_BIT, inference))
-        assert len(threads) == max(most) == lanes
-        assert {count for _, count in threads} == {cores if lanes == 1 else max(1, cores // 3)}
+        predictor = replace(predictor_of(slow, inference, region), threads=threads)
+        scores[threads] = list(predictor.score(slices, EIGHT_BIT, inference))
+        assert len(threads) == max(most) == threads
+        assert {count for _, count in threads} == {cores if threads == 1 else max(1, cores // 3)}
         assert torch.get_num_threads() == cores and most_threads_of_a_new_one() == cores
     np.testing.assert_array_equal(scores[1], scores[3])
 
@@ -225,7 +227,7 @@ def test_lanes_do_not_wait_where_another_size_begins():
     both = threading.Barrier(2, timeout=30)
     meet = predictor_of(lambda t: both.wait() * 0 + t[:, :1], Inference(**LOGITS), "whole", roi_size=32)
     slices = [*random_slices(1, (32, 32)), *random_slices(1, (40, 48))]
-    scores = list(replace(meet, lanes=2).score(slices, EIGHT_BIT, Inference(**LOGITS)))
+    scores = list(replace(meet, threads=2).score(slices, EIGHT_BIT, Inference(**LOGITS)))
     assert [tuple(score.shape) for score in scores] == [(32, 32), (40, 48)]
 
 
@@ -239,7 +241,7 @@ def test_a_failure_in_a_lane_comes_out(region):
     def fail(tensor):
         raise RuntimeError("out of memory")
 
-    predictor = replace(predictor_of(fail, Inference(**LOGITS), region), lanes=2)
+    predictor = replace(predictor_of(fail, Inference(**LOGITS), region), threads=2)
     with pytest.raises(RuntimeError, match="out of memory"):
         list(predictor.score(random_slices(9), EIGHT_BIT, Inference(**LOGITS)))
 
@@ -247,7 +249,7 @@ def test_a_failure_in_a_lane_comes_out(region):
 def test_one_slice_alone_has_all_cores():
     seen, inference = [], Inference(**LOGITS)
     predictor = replace(
-        predictor_of(lambda t: seen.append(threading.get_ident()) or t[:, :1], inference, "whole"), lanes=2
+        predictor_of(lambda t: seen.append(threading.get_ident()) or t[:, :1], inference, "whole"), threads=2
     )
     predictor.predict_slice(random_slices(3), 1, EIGHT_BIT, inference)
     assert seen == [threading.get_ident()]
@@ -255,7 +257,7 @@ def test_one_slice_alone_has_all_cores():
 
 def test_one_slice_of_one_window_is_shown_once(monkeypatch):
     """Not in a batch that is filled up with copies, as it is on a GPU."""
-    monkeypatch.setattr("sennet_kaggle.predictor.choose_batch_size", lambda *_: 16)
+    monkeypatch.setattr("sennet_kaggle.inference.predictor.choose_batch_size", lambda *_: 16)
     shown, inference = [], Inference(**LOGITS)
     predictor = predictor_of(lambda t: shown.append(len(t)) or t[:, :1], inference, "windows")
     predictor.predict_slice(random_slices(3, (30, 30)), 1, EIGHT_BIT, inference)

@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.models import create_model
-from sennet_kaggle.provenance import (
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
+from sennet_kaggle.submission.provenance import (
     Stopwatch,
     describe_checkpoint,
     describe_machine,
@@ -21,7 +21,7 @@ from sennet_kaggle.provenance import (
     to_json,
     write_origin,
 )
-from sennet_kaggle.submission import write_submission
+from sennet_kaggle.submission.submission import write_submission
 
 
 def test_the_package_hash_follows_names_and_contents(tmp_path):

@@ -13,14 +13,14 @@ import pytest
 from conftest import REPOSITORY
 from kaggle_stub import CREATE_DATASET, CREATE_DATASET_VERSION, SAVE_KERNEL, SUBMIT, KaggleStub
 
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
-from sennet_kaggle.dry_run import open_rehearsal_volumes, rehearse
+from sennet_kaggle.data.phantom import Phantom, write_phantom
+from sennet_kaggle.data.volume import open_volumes
+from sennet_kaggle.kernel.dry_run import open_rehearsal_volumes, rehearse
 from sennet_kaggle.models import create_model
-from sennet_kaggle.phantom import Phantom, write_phantom
-from sennet_kaggle.provenance import hash_package
-from sennet_kaggle.submission import read_submission, validate_submission
-from sennet_kaggle.volume import open_volumes
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
+from sennet_kaggle.submission.provenance import hash_package
+from sennet_kaggle.submission.submission import read_submission, validate_submission
 
 
 @pytest.fixture(scope="module")

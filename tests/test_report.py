@@ -2,13 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sennet_kaggle.report import (
+from sennet_kaggle.rendering import figure_to_png, format_table
+from sennet_kaggle.reports.report import (
     SegmentedSlice,
     figure_of_curves,
     figure_of_predictions,
     figure_of_slices,
-    figure_to_png,
-    format_table,
     score_table,
     to_display,
 )

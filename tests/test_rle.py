@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.rle import MaskCheck, rle_decode, rle_encode
+from sennet_kaggle.submission.rle import MaskCheck, rle_decode, rle_encode
 
 # A drawing, its pixels numbered row by row from 1, and its encoding by hand.
 DRAWINGS = [

@@ -2,12 +2,12 @@
 
 import pytest
 
-from sennet_kaggle import rows as rows_module
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.faults import Faults
-from sennet_kaggle.journal import read_journal
-from sennet_kaggle.rows import Rows
-from sennet_kaggle.submission import read_submission
+from sennet_kaggle.kernel import partial_submission as rows_module
+from sennet_kaggle.kernel.faults import Faults
+from sennet_kaggle.kernel.journal import read_journal
+from sennet_kaggle.kernel.partial_submission import PartialSubmission
+from sennet_kaggle.submission.submission import read_submission
 
 IDS = ["k_0000", "k, upper\n0001", "k_0002"]
 
@@ -17,8 +17,8 @@ def path(tmp_path):
     return tmp_path / "submission.csv"
 
 
-def begin(path, key="key", finished=()) -> Rows:
-    rows = Rows(path, IDS, Faults(strict=True))
+def begin(path, key="key", finished=()) -> PartialSubmission:
+    rows = PartialSubmission(path, IDS, Faults(strict=True))
     rows.resume(key)
     for slice_id in finished:
         rows.add(slice_id, "1 2 9 3")
@@ -26,7 +26,7 @@ def begin(path, key="key", finished=()) -> Rows:
 
 
 def test_every_row_is_there_at_once(path):
-    Rows(path, IDS, Faults(strict=True))
+    PartialSubmission(path, IDS, Faults(strict=True))
     assert dict(read_submission(path)) == dict.fromkeys(IDS, "1 0")
 
 
@@ -44,11 +44,11 @@ def test_a_run_that_starts_again_leaves_what_is_there(path):
     rows = begin(path, finished=IDS[:2])
     rows.save()
     before = path.read_bytes()
-    again = Rows(path, IDS, Faults(strict=True))  # no model is loaded yet
+    again = PartialSubmission(path, IDS, Faults(strict=True))  # no model is loaded yet
     assert path.read_bytes() == before
     again.resume("key")
     assert path.read_bytes() == before
-    Rows(path, IDS[:2], Faults(strict=True))  # of other slices
+    PartialSubmission(path, IDS[:2], Faults(strict=True))  # of other slices
     assert dict(read_submission(path)) == dict.fromkeys(IDS[:2], "1 0")
 
 
@@ -102,8 +102,8 @@ def test_the_end_leaves_the_submission_alone(path):
     assert [child.name for child in path.parent.iterdir()] == ["submission.csv"]
 
 
-def of_process(path, rank, dropped=None, key="key") -> Rows:
-    rows = Rows(path, IDS, Faults(strict=False, say=lambda _: None), dropped, rank)
+def of_process(path, rank, dropped=None, key="key") -> PartialSubmission:
+    rows = PartialSubmission(path, IDS, Faults(strict=False, say=lambda _: None), dropped, rank)
     rows.resume(key)
     return rows
 
@@ -168,4 +168,4 @@ def test_another_process_without_a_journal_ends(path):
 
 def test_nowhere_to_write(tmp_path):
     with pytest.raises(InputError, match="there is no folder .*nowhere"):
-        Rows(tmp_path / "nowhere" / "submission.csv", IDS, Faults(strict=False))
+        PartialSubmission(tmp_path / "nowhere" / "submission.csv", IDS, Faults(strict=False))

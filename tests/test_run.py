@@ -3,18 +3,18 @@ import pytest
 import torch
 from conftest import write_tiff
 
-from sennet_kaggle import run as module
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import DEFAULT_INFERENCE, Preprocessing
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.inference.predict import load_predictors, predict_masks, predict_rows
 from sennet_kaggle.models import create_model
-from sennet_kaggle.predict import load_predictors, predict_masks, predict_rows
-from sennet_kaggle.provenance import hash_file
-from sennet_kaggle.rle import rle_encode
-from sennet_kaggle.run import open_run
-from sennet_kaggle.submission import write_submission
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
+from sennet_kaggle.reports import run as module
+from sennet_kaggle.reports.run import open_run
+from sennet_kaggle.submission.provenance import hash_file
+from sennet_kaggle.submission.rle import rle_encode
+from sennet_kaggle.submission.submission import write_submission
 
 UNET = {"widths": [4, 8], "bottleneck": 8}
 

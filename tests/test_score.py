@@ -7,9 +7,8 @@ from conftest import REPOSITORY, write_tiff
 
 from sennet_kaggle.__main__ import main
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.metrics import _neighbourhood_codes, cl_dice, dice_coefficient, surface_dice_at_tolerance
-from sennet_kaggle.rle import rle_encode
-from sennet_kaggle.score import (
+from sennet_kaggle.scoring.metrics import _neighbourhood_codes, cl_dice, dice_coefficient, surface_dice_at_tolerance
+from sennet_kaggle.scoring.score import (
     LEADERBOARD_SLICES,
     KidneyScorer,
     Scores,
@@ -18,9 +17,10 @@ from sennet_kaggle.score import (
     mean_scores,
     scores_to_json,
 )
-from sennet_kaggle.score_csv import score_submission
-from sennet_kaggle.surface_metric import AREA_OF_CODE, surface_dice
-from sennet_kaggle.truth import Truth, kidney_of, known_kidneys, open_truth, parse_sizes
+from sennet_kaggle.scoring.score_csv import score_submission
+from sennet_kaggle.scoring.surface_dice import AREA_OF_CODE, surface_dice
+from sennet_kaggle.scoring.truth import Truth, kidney_of, known_kidneys, open_truth, parse_sizes
+from sennet_kaggle.submission.rle import rle_encode
 
 SHAPE = (5, 30, 41)
 

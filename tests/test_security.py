@@ -5,8 +5,8 @@ import ast
 import pytest
 from conftest import REPOSITORY
 
+from sennet_kaggle.data.volume import find_volumes
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.volume import find_volumes
 
 SOURCES = [
     *(REPOSITORY / "sennet_kaggle").rglob("*.py"),

@@ -5,10 +5,10 @@ import pytest
 from conftest import write_tiff
 
 from sennet_kaggle.config import Preprocessing
+from sennet_kaggle.data.transforms import measure_intensity, slice_to_image
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.stats import format_stats, measure_stats
-from sennet_kaggle.transforms import measure_intensity, slice_to_image
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.reports.stats import format_stats, measure_stats
 
 EIGHT_BIT = Preprocessing(intensity="eight_bit")
 PERCENTILE = Preprocessing()

@@ -6,8 +6,8 @@ from conftest import write_tiff
 from raw_tiff import write_raw
 
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.faults import Faults
-from sennet_kaggle.steady import open_steady_volumes
+from sennet_kaggle.kernel.fault_tolerant_volume import open_fault_tolerant_volumes
+from sennet_kaggle.kernel.faults import Faults
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def kidney(tmp_path, write_kidney):
 
 
 def open_kidney(data_dir, strict=False):
-    return open_steady_volumes(data_dir, Faults(strict, say=lambda _: None))[0]
+    return open_fault_tolerant_volumes(data_dir, Faults(strict, say=lambda _: None))[0]
 
 
 def test_a_sound_kidney_is_read_as_it_is(kidney):
@@ -88,4 +88,4 @@ def test_a_strip_without_data_does_not_black_out_its_slice(kidney):
 def test_no_slices_at_all(tmp_path):
     (tmp_path / "test" / "k").mkdir(parents=True)
     with pytest.raises(InputError, match="has no slices: expected <kidney>/images"):
-        open_steady_volumes(tmp_path, Faults(strict=False, say=lambda _: None))
+        open_fault_tolerant_volumes(tmp_path, Faults(strict=False, say=lambda _: None))

@@ -5,10 +5,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sennet_kaggle.data.volume import open_volumes
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.rle import rle_encode
-from sennet_kaggle.submission import read_rows, read_submission, read_unique_rows, validate_submission, write_submission
-from sennet_kaggle.volume import open_volumes
+from sennet_kaggle.submission.rle import rle_encode
+from sennet_kaggle.submission.submission import (
+    read_rows,
+    read_submission,
+    read_unique_rows,
+    validate_submission,
+    write_submission,
+)
 
 GOOD = ["id,rle", "a_0000,1 0", "a_0001,1 2 5 1", "b_0003,20 1"]
 

@@ -5,8 +5,8 @@ from math import sqrt
 import numpy as np
 import pytest
 
-from sennet_kaggle.metrics import surface_dice, surface_dice_of_slices
-from sennet_kaggle.surface_metric import AREA_OF_CODE, SurfaceDice, dice_from_corner_counts
+from sennet_kaggle.scoring.metrics import surface_dice, surface_dice_of_slices
+from sennet_kaggle.scoring.surface_dice import AREA_OF_CODE, SurfaceDice, dice_from_corner_counts
 
 CUBE = list(product((0, 1), repeat=3))  # the highest bit of a code is the first corner
 TRIANGLE, RECTANGLE = sqrt(3) / 8, sqrt(2) / 2

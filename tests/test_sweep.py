@@ -4,16 +4,16 @@ import pytest
 from conftest import write_tiff
 
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.inference.probability import open_probabilities, save_probability
 from sennet_kaggle.models import create_model
-from sennet_kaggle.probability import open_probabilities, save_probability
-from sennet_kaggle.rle import rle_encode
-from sennet_kaggle.score_csv import score_submission
-from sennet_kaggle.submission import write_submission
-from sennet_kaggle.sweep import METRICS, find_plateau, sweep_thresholds, write_sweep
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
+from sennet_kaggle.scoring.score_csv import score_submission
+from sennet_kaggle.scoring.sweep import METRICS, find_plateau, sweep_thresholds, write_sweep
+from sennet_kaggle.submission.rle import rle_encode
+from sennet_kaggle.submission.submission import write_submission
 
 THRESHOLDS = (0.2, 0.5, 0.8)
 

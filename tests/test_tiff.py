@@ -11,8 +11,8 @@ import tifffile
 from PIL import Image
 from raw_tiff import ENCODERS, write_raw
 
+from sennet_kaggle.data.tiff import read_form, read_grey, read_mask, read_size
 from sennet_kaggle.errors import InputError, show_messages
-from sennet_kaggle.tiff import read_form, read_grey, read_mask, read_size
 
 GREY = np.random.default_rng(0).integers(0, 2**16, (37, 53), dtype=np.uint16)
 MASK = GREY > 60000

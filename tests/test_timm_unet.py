@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sennet_kaggle.checkpoint import Card, load_checkpoint, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import create_model, timm_unet
+from sennet_kaggle.models.checkpoint import Card, load_checkpoint, save_checkpoint
 from sennet_kaggle.models.timm_unet import DoubleConv, load_pretrained
 from sennet_kaggle.models.weights import load_weights_file
 

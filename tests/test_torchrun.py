@@ -13,11 +13,11 @@ import torch
 from conftest import REPOSITORY
 
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
-from sennet_kaggle.distributed import Share
+from sennet_kaggle.distributed import Shard
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import create_model
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 
 UNET = {"in_channels": 3, "widths": [4], "bottleneck": 8}
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sennet_kaggle"]
@@ -101,20 +101,20 @@ def process_of_rank(rank: int, parent: int) -> int:
 @pytest.mark.parametrize("length", [0, 1, 2, 5, 100])
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 def test_shares_are_the_whole_and_alike(length, world):
-    parts = [Share(rank, world).part(length) for rank in range(world)]
+    parts = [Shard(rank, world).part(length) for rank in range(world)]
     assert [z for part in parts for z in part] == list(range(length))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_probabilities_are_kept_by_one_process_alone(monkeypatch):
-    from sennet_kaggle.predict import predict_rows
+    from sennet_kaggle.inference.predict import predict_rows
 
     with pytest.raises(InputError, match="one process alone can keep probabilities"):
-        next(predict_rows([], [], None, Path("kept"), Share(0, 2)))
+        next(predict_rows([], [], None, Path("kept"), Shard(0, 2)))
 
 
 def test_axes_are_shared_out_on_one_machine(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    Share(0, 2).check_one_machine("axes zyx")
+    Shard(0, 2).check_one_machine("axes zyx")
     with pytest.raises(InputError, match="axes zyx is shared out on one machine only.*choose axes z"):
-        Share(0, 4).check_one_machine("axes zyx")
+        Shard(0, 4).check_one_machine("axes zyx")

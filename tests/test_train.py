@@ -15,19 +15,19 @@ import torch.distributed as dist
 from conftest import REPOSITORY, write_tiff
 from torch import multiprocessing
 
-from sennet_kaggle import train
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.checkpoint import load_checkpoint, read_card
 from sennet_kaggle.config import DEFAULT_INFERENCE, EXPERIMENTS, Inference, Preprocessing, Training
+from sennet_kaggle.data.volume import open_volume, open_volumes
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.metrics import dice_counts, dice_from_counts
+from sennet_kaggle.inference.predict import create_predictor, load_predictors, predict_masks, predict_probabilities
+from sennet_kaggle.inference.probability import save_probability
 from sennet_kaggle.models import create_model
-from sennet_kaggle.predict import create_predictor, load_predictors, predict_masks, predict_probabilities
-from sennet_kaggle.probability import save_probability
-from sennet_kaggle.train import fit, passes, plan_batches
-from sennet_kaggle.training_data import split
-from sennet_kaggle.training_state import TrainingState, create_schedule
-from sennet_kaggle.volume import open_volume, open_volumes
+from sennet_kaggle.models.checkpoint import load_checkpoint, read_card
+from sennet_kaggle.scoring.metrics import dice_counts, dice_from_counts
+from sennet_kaggle.training import train
+from sennet_kaggle.training.train import fit, passes, plan_batches
+from sennet_kaggle.training.training_data import split
+from sennet_kaggle.training.training_state import TrainingState, create_schedule
 
 TINY_UNET = {"widths": [4, 8], "bottleneck": 8}
 # With dropout and stochastic depth, so that the random numbers must go on too.

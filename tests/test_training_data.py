@@ -9,13 +9,14 @@ import pytest
 import torch
 from conftest import write_tiff
 
-from sennet_kaggle import files, train
+from sennet_kaggle import files
 from sennet_kaggle.config import Preprocessing, Training
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError, show_messages
-from sennet_kaggle.probability import save_probability
-from sennet_kaggle.train import fit
-from sennet_kaggle.training_data import difference, digest_data, open_data
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.inference.probability import save_probability
+from sennet_kaggle.training import train
+from sennet_kaggle.training.train import fit
+from sennet_kaggle.training.training_data import difference, digest_data, open_data
 
 TINY = Training(
     model_arguments={"widths": [4], "bottleneck": 8},

@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from sennet_kaggle.checkpoint import Card, read_card, replace_card, save_checkpoint
 from sennet_kaggle.config import Preprocessing, Training
 from sennet_kaggle.errors import InputError, show_messages
-from sennet_kaggle.identity import what_was_seen
 from sennet_kaggle.models import create_model
-from sennet_kaggle.train import fit
-from sennet_kaggle.training_model import check_model, check_shared, create_initial_model
+from sennet_kaggle.models.checkpoint import Card, read_card, replace_card, save_checkpoint
+from sennet_kaggle.models.identity import what_was_seen
+from sennet_kaggle.training.train import fit
+from sennet_kaggle.training.training_model import check_model, check_shared, create_initial_model
 
 UNET = {"widths": [4], "bottleneck": 8}
 TINY = Training(

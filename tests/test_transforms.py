@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from sennet_kaggle.config import IMAGENET_STD, Preprocessing
-from sennet_kaggle.transforms import (
+from sennet_kaggle.data.transforms import (
     IntensityRange,
     fetch_mask,
     grey_levels,
@@ -22,7 +22,7 @@ from sennet_kaggle.transforms import (
     stack_neighbours,
     unpack_bits,
 )
-from sennet_kaggle.volume import open_volume
+from sennet_kaggle.data.volume import open_volume
 
 REPORT = Preprocessing(intensity="eight_bit")
 ONE_8_BIT_STEP = 1 / 255 / min(IMAGENET_STD)

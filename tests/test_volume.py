@@ -7,9 +7,8 @@ import pytest
 import tifffile
 from conftest import write_tiff
 
-from sennet_kaggle.errors import InputError
-from sennet_kaggle.tiff import read_grey, read_mask
-from sennet_kaggle.volume import (
+from sennet_kaggle.data.tiff import read_grey, read_mask
+from sennet_kaggle.data.volume import (
     Volume,
     consecutive_runs,
     natural_key,
@@ -18,6 +17,7 @@ from sennet_kaggle.volume import (
     open_volumes,
     warn_of_gaps,
 )
+from sennet_kaggle.errors import InputError
 
 GREY = np.random.default_rng(0).integers(0, 2**16, (37, 53), dtype=np.uint16)
 
@@ -162,7 +162,7 @@ def test_a_folder_that_may_not_be_read(tmp_path, write_kidney, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     write_kidney(tmp_path / "test" / "k")
-    monkeypatch.setattr("sennet_kaggle.volume.os.scandir", refuse)
+    monkeypatch.setattr("sennet_kaggle.data.volume.os.scandir", refuse)
     with pytest.raises(InputError, match=r"test cannot be listed \(Permission denied\): check its permissions"):
         open_volumes(tmp_path, "test")
 

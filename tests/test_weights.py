@@ -13,10 +13,10 @@ from conftest import REPOSITORY, SMALL_SAM
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sennet_kaggle.checkpoint import Card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import create_model, load_pretrained
+from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.models.weights import load_weights_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")

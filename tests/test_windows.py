@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sennet_kaggle.windows import Blend, cut_windows, importance_map, plan_windows
+from sennet_kaggle.inference.windows import Blend, cut_windows, importance_map, plan_windows
 
 SIZES = [(97, 127), (511, 513), (40, 2000), (1, 1), (3, 64), (512, 512)]
 

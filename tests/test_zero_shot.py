@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import SMALL_SAM
 
+from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.metrics import dice_coefficient
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.sam import SamVessels
-from sennet_kaggle.report import to_display
-from sennet_kaggle.volume import open_volume
-from sennet_kaggle.zero_shot import (
+from sennet_kaggle.reports.report import to_display
+from sennet_kaggle.scoring.metrics import dice_coefficient
+from sennet_kaggle.studies.zero_shot import (
     Proposal,
     figure_of_proposals,
     oracle_union,

@@ -1,4 +1,8 @@
-"""Models by name: image tensor → logits, or (Segment Anything) image → mask."""
+"""Models by name: image tensor → logits, or (Segment Anything) image → mask; and checkpoints, which hold them.
+
+In: a name with arguments, or a checkpoint file. Out: a torch module, and the card that says how it was trained. Open
+this file first, then `checkpoint.py`.
+"""
 
 import inspect
 from pathlib import Path

@@ -6,9 +6,9 @@ import shutil
 
 import torch
 
-from sennet_kaggle.checkpoint import Card, read_card, replace_card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.models import create_model
+from sennet_kaggle.models.checkpoint import Card, read_card, replace_card, save_checkpoint
 
 from . import TRAIN, UNET, Case
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 from conftest import write_tiff
 
-from sennet_kaggle.rle import rle_encode
+from sennet_kaggle.submission.rle import rle_encode
 
 from . import Case
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 from conftest import write_tiff
 
-from sennet_kaggle.checkpoint import read_card
+from sennet_kaggle.models.checkpoint import read_card
 
 from . import TRAIN, Case
 
@@ -44,7 +44,7 @@ def _without(path):
 
 
 def _a_slice_more(folder):
-    from sennet_kaggle.volume import open_volume
+    from sennet_kaggle.data.volume import open_volume
 
     volume = open_volume(folder / "data/train/kidney_1")
     write_tiff(folder / "data/train/kidney_1/images/0003.tif", volume[1])

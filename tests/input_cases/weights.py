@@ -6,9 +6,9 @@ import torch
 from conftest import SMALL_SAM
 from safetensors.torch import load_file, save_file
 
-from sennet_kaggle.checkpoint import Card, read_card, save_checkpoint
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.models import create_model
+from sennet_kaggle.models.checkpoint import Card, read_card, save_checkpoint
 
 from . import PREDICT, TRAIN, UNET, Case
 

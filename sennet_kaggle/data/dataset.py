@@ -1,0 +1,270 @@
+"""(image, target) pairs from labelled slices, with random variation in training, and which slices are held out."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..config import Preprocessing
+from ..errors import InputError
+from .augment import augment_pair, cut_window, draw_window, vary_light
+from .cache import CachedSlices, open_cache, read_pair
+from .padding import find_padding
+from .transforms import image_to_tensor, mask_to_target, measure_intensity, read_stack, slice_to_image
+from .volume import Volume, warn_of_gaps
+
+
+class SliceDataset(Dataset):
+    """Labelled slices as training pairs, read when asked for.
+
+    Args:
+        volumes: kidneys; their unlabelled slices are left out, and counted in `unlabelled`.
+        preprocessing: the settings of the model.
+        exclude: slice ids to leave out.
+        only: slice ids to keep; all when None.
+        augment: vary each pair at random, by (seed, epoch, index) alone.
+        zoom: how much a varied window is enlarged, at least and at most (region windows).
+        light: strength of a window's varied contrast, gamma and blur (region windows).
+        noise: largest standard deviation of a window's noise (region windows).
+        seed: of the variation.
+        cache_dir: keep the slices there at the model's size (see `open_cache`) instead of reading them anew
+            every time; the pairs are the same.
+
+    Raises:
+        InputError: no labelled slice is left, an id of `only` or `exclude` is in no volume, a label does
+            not fit its image, or as `open_cache`.
+    """
+
+    def __init__(
+        self,
+        volumes: Iterable[Volume],
+        preprocessing: Preprocessing,
+        *,
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        augment: bool = False,
+        zoom: tuple[float, float] = (0.5, 1.5),
+        light: float = 1.0,
+        noise: float = 0.05,
+        seed: int = 0,
+        cache_dir: Path | str | None = None,
+    ):
+        self.volumes = list(volumes)
+        self.preprocessing = preprocessing
+        self.augment, self.seed, self.epoch = augment, seed, 0
+        self.zoom, self.light, self.noise = zoom, light, noise
+        labelled = labelled_slices(self.volumes)
+        only, exclude = labelled.keys() if only is None else {*only}, {*exclude}
+        _check_known(only | exclude, labelled, "a labelled slice")
+        self.slices = {slice_id: place for slice_id, place in labelled.items() if slice_id in only - exclude}
+        if not self.slices:
+            raise InputError(f"no labelled slice is left in {', '.join(volume.name for volume in self.volumes)}")
+        self._places = list(self.slices.values())
+        used = {volume.name: volume for volume, _ in self._places}.values()
+        if any(preprocessing.offsets):
+            for volume in used:
+                warn_of_gaps(volume, "training with offsets")
+        # Windows are cut anew each time, and neighbours need not be labelled: only whole slices are worth keeping.
+        cached = cache_dir is not None and preprocessing.region == "whole" and not any(preprocessing.offsets)
+        self._rows = _open_rows(cache_dir, used, preprocessing) if cached else {}
+        self._intensity = {}
+        if not cached:
+            for volume, z in self._places:
+                volume.label_path(z)  # a pair that does not fit is found now, not in the middle of an epoch
+            self._intensity = {volume.name: measure_intensity(volume, preprocessing) for volume in used}
+
+    @property
+    def slice_ids(self) -> list[str]:
+        """Ids in the order of the indices."""
+        return list(self.slices)
+
+    @property
+    def unlabelled(self) -> dict[str, int]:
+        """How many slices of each kidney are left out because they have no label."""
+        return {volume.name: len(volume) - len(_labelled_zs(volume)) for volume in self.volumes}
+
+    def vessel_fraction(self) -> float:
+        """The part of all target pixels that is vessel, without variation and padding; reads every slice."""
+        vessel = scanned = 0.0
+        for index, (volume, z) in enumerate(self._places):
+            for mask, at in zip(self._pair(index)[1], self._target_zs(volume, z), strict=True):
+                if mask is not None:
+                    vessel += mask.mean()
+                    scanned += 1 - find_padding(volume[at]).mean()
+        return float(vessel / scanned) if scanned else 0.0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Makes a training pair.
+
+        Args:
+            index: of a slice; beyond the last it counts on from the first, for other variations of the same.
+
+        Returns:
+            Image (C, roi_size, roi_size) float32 and target (K, roi_size, roi_size) float32, one for each of the
+            preprocessing's `output_offsets`; NaN where that slice is not one of this set's: without a label, held
+            out, of another size, or beyond the volume.
+        """
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        index %= len(self)
+        if self.preprocessing.region == "windows":
+            image, masks = self._window(index, rng)
+        else:
+            image, masks = self._pair(index)
+        (blank,) = [np.zeros_like(mask) for mask in masks if mask is not None][:1]
+        stack = np.stack([blank if mask is None else mask for mask in masks])  # (K, h, w)
+        if self.augment and self.preprocessing.region == "whole":
+            image, stack = augment_pair(image, stack, rng)
+        target = torch.cat([mask_to_target(mask, self.preprocessing) for mask in stack])
+        target[[mask is None for mask in masks]] = torch.nan
+        return image_to_tensor(image, self.preprocessing), target
+
+    def _target_zs(self, volume: Volume, z: int) -> list[int | None]:
+        """The slice that each output is for, among this set's."""
+        zs = [z + offset for offset in self.preprocessing.output_offsets]
+        return [each if each == z or self._goes_with(volume, each, z) else None for each in zs]
+
+    def _goes_with(self, volume: Volume, other: int, z: int) -> bool:
+        inside = 0 <= other < len(volume) and volume.slice_ids[other] in self.slices
+        return inside and volume.slice_size(other) == volume.slice_size(z)
+
+    def _window(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray | None]]:
+        """A window at the slice's own resolution: image (C, roi_size, roi_size) float32 and masks as of `_pair`."""
+        volume, z = self._places[index]
+        target_zs = self._target_zs(volume, z)
+        labels = {each: volume.label(each) for each in {z, *target_zs} - {None}}
+        roi_size = self.preprocessing.roi_size
+        placement = draw_window(labels[z], roi_size, self.zoom if self.augment else None, rng)
+        stack = read_stack(volume, z, self.preprocessing)  # (1 or C, H, W)
+        windows = np.stack([cut_window(slice_, placement, roi_size) for slice_ in stack])
+        image = slice_to_image(windows, self._intensity[volume.name], self.preprocessing)
+        image = vary_light(image, self.light, self.noise, rng) if self.augment else image
+        masks = {each: cut_window(label, placement, roi_size) for each, label in labels.items()}
+        return image, [masks.get(each) for each in target_zs]
+
+    def _pair(self, index: int) -> tuple[np.ndarray, list[np.ndarray | None]]:
+        """The whole slice: image (C, h, w) float32 as of `read_pair`, and a mask (h, w) bool per output or None."""
+        volume, z = self._places[index]
+        if self._rows:
+            cached, row = self._rows[volume.name, z]
+            image, mask = np.array(cached.images[row])[None], np.array(cached.masks[row])  # torch takes no read-only
+        else:
+            image, mask = read_pair(volume, z, self._intensity[volume.name], self.preprocessing)
+        target_zs = self._target_zs(volume, z)
+        others = {each: volume.label(each) for each in {*target_zs} - {z, None}}
+        masks = {each: mask_to_target(label, self.preprocessing)[0].numpy() == 1 for each, label in others.items()}
+        masks[z] = mask
+        return image, [masks.get(each) for each in target_zs]
+
+
+def split_slices(
+    volumes: Iterable[Volume],
+    *,
+    held_out_volumes: Sequence[str] = (),
+    held_out_slices: Sequence[str] = (),
+    held_out_fraction: float = 0.0,
+    seed: int = 0,
+) -> tuple[list[str], list[str]]:
+    """Splits the labelled slices by kidney, by slice id or at random; at most one of the three is given.
+
+    Neighbouring slices are nearly alike, so slices held out of a kidney that is learnt from say little of
+    another kidney; a kidney held out does.
+
+    Args:
+        volumes: kidneys, in any order.
+        held_out_volumes: names of kidneys.
+        held_out_slices: slice ids.
+        held_out_fraction: 0..1 (1 excluded); as near as whole slices allow in each kidney, and at least one in all.
+        seed: of the random choice, which depends on nothing else but the slice ids.
+
+    Returns:
+        The ids to learn from and those held out, each in ascending order of kidney and slice.
+
+    Raises:
+        InputError: more than one way given, a name or id that is not there, a fraction out of range, or nothing
+            left to learn from.
+    """
+    ways = {
+        "held_out_volumes": held_out_volumes,
+        "held_out_slices": held_out_slices,
+        "held_out_fraction": held_out_fraction,
+    }
+    given = [name for name, value in ways.items() if value]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other: give one of them")
+    labelled = labelled_slices(sorted(volumes, key=lambda volume: volume.name))
+    if held_out_volumes:
+        held_out = _ids_of_kidneys(labelled, held_out_volumes)
+    elif held_out_slices:
+        _check_known(held_out_slices, labelled, "a labelled slice")
+        held_out = {*held_out_slices}
+    else:
+        held_out = _random_ids(labelled, held_out_fraction, seed)
+    learnt_from = [slice_id for slice_id in labelled if slice_id not in held_out]
+    if not learnt_from:
+        raise InputError(f"no labelled slice is left to learn from: {len(held_out)} of {len(labelled)} are held out")
+    return learnt_from, [slice_id for slice_id in labelled if slice_id in held_out]
+
+
+def _labelled_zs(volume: Volume) -> list[int]:
+    return [z for z in range(len(volume)) if volume.is_labelled(z)]
+
+
+def labelled_slices(volumes: Iterable[Volume]) -> dict[str, tuple[Volume, int]]:
+    """Volume and z by slice id."""
+    return {volume.slice_ids[z]: (volume, z) for volume in volumes for z in _labelled_zs(volume)}
+
+
+def _open_rows(
+    cache_dir: Path | str, volumes: Iterable[Volume], preprocessing: Preprocessing
+) -> dict[tuple[str, int], tuple[CachedSlices, int]]:
+    """Where each slice (kidney, z) lies in its kidney's cache.
+
+    The cache holds every labelled slice of a kidney, also those this data set leaves out: so the held-out
+    slices, and another split of the same kidney, find it ready.
+    """
+    rows = {}
+    for volume in volumes:
+        zs = _labelled_zs(volume)
+        cached = open_cache(cache_dir, volume, zs, preprocessing)
+        rows |= {(volume.name, z): (cached, row) for row, z in enumerate(zs)}
+    return rows
+
+
+def _ids_of_kidneys(labelled: dict[str, tuple[Volume, int]], names: Sequence[str]) -> set[str]:
+    _check_known(names, [volume.name for volume, _ in labelled.values()], "a kidney with labelled slices")
+    return {slice_id for slice_id, (volume, _) in labelled.items() if volume.name in names}
+
+
+def _random_ids(labelled: dict[str, tuple[Volume, int]], fraction: float, seed: int) -> set[str]:
+    """Draws from each kidney in proportion: its shuffled slices are laid evenly over 0..1 and the first are taken."""
+    if not 0 <= fraction < 1:
+        raise InputError(f"held_out_fraction must lie in 0..1 (1 excluded), got {fraction}")
+    if fraction == 0:
+        return set()
+    rng = np.random.default_rng(seed)
+    by_kidney: dict[str, list[str]] = {}
+    for slice_id, (volume, _) in labelled.items():
+        by_kidney.setdefault(volume.name, []).append(slice_id)
+    order = sorted(
+        ((rank + 0.5) / len(ids), slice_id)
+        for ids in by_kidney.values()
+        for rank, slice_id in enumerate(rng.permutation(ids).tolist())
+    )
+    number = min(max(1, round(fraction * len(order))), max(1, len(order) - 1))
+    return {slice_id for _, slice_id in order[:number]}
+
+
+def _check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
+    known = list(dict.fromkeys(known))
+    unknown = sorted({*names} - {*known})
+    if unknown:
+        listing = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+        raise InputError(f"{unknown[0]} is not {what}: expected one of {listing or 'none'}")

@@ -1,0 +1,343 @@
+"""A synthetic kidney in the competition's layout: where real scans may not be had, something true to work on.
+
+The organ is an egg with a dent at the hilum. A branching tree of bright-walled vessels (the label is their lumen),
+and two unlabelled traps, a tree of wall-less veins and a few cavities, lie in it. All coordinates are (z, y, x) voxels.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..files import check_output_dir, replacing_dir, write_whole
+
+MIN_RADIUS = 0.75  # voxels; a thinner tube could slip between the voxel centres and break
+STEPS_PER_BRANCH = 4
+ORGAN, ARTERIES, VEINS, CAVITIES = range(1, 5)  # each its own random stream
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """Settings of a synthetic kidney.
+
+    Args:
+        shape: D, H, W in voxels; a shallow D is a slab through the organ's middle.
+        seed: every byte follows from it.
+        background: grey level outside the organ and in its sinus.
+        tissue: grey level of the organ.
+        wall: grey level of the labelled vessels' walls.
+        lumen: grey level inside vessels, veins and cavities.
+        texture_sigma: grey levels, slow variation of the tissue that goes on from slice to slice.
+        noise_sigma: grey levels, white noise of each slice before the scanner's blur.
+    """
+
+    shape: tuple[int, int, int] = (8, 384, 320)
+    seed: int = 0
+    background: float = 20500
+    tissue: float = 26000
+    wall: float = 30000
+    lumen: float = 22000
+    texture_sigma: float = 450
+    noise_sigma: float = 900
+
+    def __post_init__(self) -> None:
+        shape = self.shape
+        if not isinstance(shape, tuple) or len(shape) != 3 or not all(type(size) is int for size in shape):
+            raise InputError(f"shape must be a tuple of 3 ints (D, H, W), got {shape!r}")
+        if shape[0] < 1 or min(shape[1:]) < 64:
+            raise InputError(f"shape must have D >= 1 and H, W >= 64, got {shape}; ask for a larger phantom")
+        if type(self.seed) is not int or self.seed < 0:
+            raise InputError(f"seed must be an int >= 0, got {self.seed!r}")
+        for field in ("background", "tissue", "wall", "lumen", "texture_sigma", "noise_sigma"):
+            if not 0 <= getattr(self, field) <= 65535:
+                raise InputError(f"{field} must be a grey level in 0..65535, got {getattr(self, field)!r}")
+
+
+class Organ(NamedTuple):
+    """An ellipsoid, wider at one pole, with a dent (the sinus) on its +x side."""
+
+    center: np.ndarray  # (3,)
+    radii: np.ndarray  # (3,), semi-axes
+    egg: float  # how much wider the +y pole is, as a fraction
+
+
+class VesselTree(NamedTuple):
+    """Branches of constant radius, each a polyline of straight segments."""
+
+    start: np.ndarray  # (S, 3) float32
+    end: np.ndarray  # (S, 3) float32
+    branch: np.ndarray  # (S,) int, the branch that a segment belongs to
+    radius: np.ndarray  # (B,) float32, lumen radius of each branch
+    parent: np.ndarray  # (B,) int, -1 for the root
+
+
+def write_phantom(
+    root_dir: Path,
+    name: str,
+    phantom: Phantom,
+    *,
+    split: str = "train",
+    with_labels: bool = True,
+    progress: bool = False,
+) -> Path:
+    """Write a phantom slice by slice as `root_dir/split/name/{images,labels}/0000.tif ...`.
+
+    Args:
+        root_dir: folder that holds the splits; made if missing.
+        name: the kidney's folder.
+        phantom: what to draw.
+        split: "train" or "test".
+        with_labels: also write `labels/` (uint8, 0 or 255) beside `images/` (uint16); both uncompressed.
+        progress: show a bar.
+
+    Returns:
+        The kidney's folder.
+
+    Raises:
+        InputError: `split` or `name` is no plain folder name, or the kidney's folder is not empty.
+    """
+    for argument, value in (("split", split), ("name", name)):
+        if value in ("", ".", "..") or any(separator in value for separator in "/\\"):
+            raise InputError(f"{argument} must be a folder name without path separators, got {value!r}")
+    kidney_dir = Path(root_dir) / split / name
+    if kidney_dir.exists() and not (kidney_dir.is_dir() and not any(kidney_dir.iterdir())):
+        raise InputError(f"{kidney_dir} must be new or an empty folder, found files; choose another name or remove it")
+    check_output_dir(kidney_dir)
+    with replacing_dir(kidney_dir) as new_dir:
+        for folder in ("images", "labels")[: 1 + with_labels]:
+            (new_dir / folder).mkdir()
+        slices = tqdm(phantom_slices(phantom), total=phantom.shape[0], unit="slice", disable=not progress)
+        for z, (slice_, mask) in enumerate(slices):
+            _write_tif(new_dir / "images" / f"{z:04d}.tif", slice_)
+            if with_labels:
+                _write_tif(new_dir / "labels" / f"{z:04d}.tif", mask.astype(np.uint8) * 255)
+    return kidney_dir
+
+
+def phantom_slices(phantom: Phantom) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draw a phantom slice by slice, in the memory of a few slices.
+
+    Args:
+        phantom: what to draw.
+
+    Yields:
+        The slice (H, W) uint16 and its vessel mask (H, W) bool, from z = 0 up.
+    """
+    organ = make_organ(phantom)
+    root_radius = max(0.055 * organ.radii.mean(), 3 * MIN_RADIUS)
+    arteries = grow_tree(organ, _rng(phantom, ARTERIES), root_radius, MIN_RADIUS, hilum_y=-0.06)
+    veins = grow_tree(organ, _rng(phantom, VEINS), 0.8 * root_radius, 2 * MIN_RADIUS, hilum_y=0.1)
+    cavities = _make_cavities(phantom, organ)
+    for z in range(phantom.shape[0]):
+        slice_ = _draw_tissue(phantom, organ, z)
+        slice_[_draw_cavities(cavities, phantom.shape, z)] = phantom.lumen
+        slice_[draw_tubes(veins, phantom.shape, z)[0]] = phantom.lumen
+        # All walls before all lumens: where two vessels meet, the lumens join and no wall is left across them.
+        mask, vessel = draw_tubes(arteries, phantom.shape, z)
+        slice_[vessel] = phantom.wall
+        slice_[mask] = phantom.lumen
+        yield _scan(slice_, phantom, z), mask
+
+
+def make_organ(phantom: Phantom) -> Organ:
+    """The organ of a phantom: it fills the slice, and goes on above and below a shallow volume."""
+    size = np.array(phantom.shape, np.float32)
+    radii = size * (0.45, 0.44, 0.42)
+    radii[0] = max(radii[0], radii[1:].mean())
+    return Organ((size - 1) / 2, radii, _rng(phantom, ORGAN).uniform(-0.2, 0.2))
+
+
+def organ_depth(organ: Organ, z: np.ndarray, y: np.ndarray, x: np.ndarray, *, with_sinus: bool = False) -> np.ndarray:
+    """About how many voxels a point lies below the organ's surface (negative outside).
+
+    Args:
+        organ: the organ.
+        z, y, x: voxel coordinates that broadcast together.
+        with_sinus: count the dent at the hilum as inside.
+    """
+    # Plain floats: a numpy float64 would turn a float32 plane into a float64 one.
+    center, radii, scale = organ.center.tolist(), organ.radii.tolist(), float(organ.radii.mean())
+    w, v, u = ((axis - middle) / radius for axis, middle, radius in zip((z, y, x), center, radii, strict=True))
+    u = u / (1 + organ.egg * v)
+    hull = scale * (1 - np.sqrt(w**2 + v**2 + u**2))
+    if with_sinus:
+        return hull
+    outside_dent = 0.4 * scale * (np.sqrt((w / 0.6) ** 2 + (v / 0.23) ** 2 + ((u - 0.75) / 0.36) ** 2) - 1)
+    blend = np.maximum(1 - np.abs(hull - outside_dent) / (0.25 * scale), 0)  # rounds the lips of the dent
+    return np.minimum(hull, outside_dent) - 0.06 * scale * blend**2
+
+
+def grow_tree(
+    organ: Organ, rng: np.random.Generator, root_radius: float, min_radius: float, hilum_y: float
+) -> VesselTree:
+    """Grow a vessel tree from the hilum, all branches of a generation at once.
+
+    Radii and angles at a bifurcation follow Murray's law, r0^3 = r1^3 + r2^3 (Murray 1926).
+
+    Args:
+        organ: the tree stays in it or in its sinus.
+        rng: source of the jitter.
+        root_radius: lumen radius at the hilum, voxels.
+        min_radius: no branch is thinner, voxels.
+        hilum_y: where the root enters, in semi-axes from the middle.
+    """
+    tip = (organ.center + organ.radii * (0, hilum_y, 0.8))[None]
+    direction, radius, parent = np.array([[0.0, 0.0, -1.0]]), np.array([root_radius]), np.array([-1])
+    segments, branches, first_branch = [], [], 0
+    while len(radius):
+        branches.append((radius, parent))
+        tip, direction, complete, grown = _grow_branches(organ, rng, tip, direction, radius, root_radius)
+        segments += [(start, end, first_branch + branch) for start, end, branch in grown]
+        # Some thin branches end early, as they do in labels; without it a large kidney would be all vessels.
+        goes_on = complete & ((rng.random(len(radius)) < 0.87) | (radius > 0.4 * root_radius))
+        chosen, direction, radius = _bifurcate(rng, direction, radius, goes_on, min_radius, root_radius)
+        tip, parent = tip[chosen], first_branch + chosen
+        first_branch += len(complete)
+    start, end, branch = (np.concatenate(part) for part in zip(*segments, strict=True))
+    radius, parent = (np.concatenate(part) for part in zip(*branches, strict=True))
+    return VesselTree(start.astype(np.float32), end.astype(np.float32), branch, radius.astype(np.float32), parent)
+
+
+def _grow_branches(organ, rng, tip, direction, radius, root_radius):
+    """Lengthen each branch by some jittered steps; one that would leave the organ stops there."""
+    # Thin branches are longer for their radius than thick ones: the twigs fill the organ and do not clump.
+    length = 4.5 * radius**0.65 * root_radius**0.35 * rng.lognormal(0, 0.35, len(radius))
+    step = length / STEPS_PER_BRANCH
+    growing, segments = np.ones(len(radius), bool), []
+    for _ in range(STEPS_PER_BRANCH):
+        # Near the surface a branch bends inwards, as arcuate arteries do.
+        near = np.clip(1 - organ_depth(organ, *tip.T, with_sinus=True) / (0.2 * organ.radii.mean()), 0, 1)
+        inwards = _unit(organ.center - tip) * (0.25 * near)[:, None]
+        direction = _unit(direction + inwards + rng.normal(0, 0.14, tip.shape))
+        end = tip + direction * step[:, None]
+        margin = 1.35 * radius + 2
+        growing &= organ_depth(organ, *end.T, with_sinus=True) > margin
+        branch = np.flatnonzero(growing)
+        segments.append((tip[branch], end[branch], branch))
+        tip = np.where(growing[:, None], end, tip)
+    return tip, direction, growing, segments
+
+
+def _bifurcate(rng, direction, radius, goes_on, min_radius, root_radius):
+    """Two daughters for each branch that goes on: parents' indices, directions, radii."""
+    # Large branches part evenly and along the organ's long axis, so that both poles get vessels; thin ones anyhow.
+    large = radius > 0.6 * root_radius
+    share = rng.uniform(0.5, np.where(large, 0.6, 0.85))
+    goes_on = goes_on & (radius * np.cbrt(1 - share) >= min_radius)
+    parent, share = np.flatnonzero(goes_on), share[goes_on]
+    direction, radius = direction[parent], radius[parent]
+    sideways = rng.normal(size=direction.shape)
+    sideways[:, 1] += 4 * large[parent] * rng.choice([-1, 1], len(parent))
+    sideways = _unit(sideways - direction * (sideways * direction).sum(1, keepdims=True))
+    daughters = []
+    for this, other, side in ((share, 1 - share, sideways), (1 - share, share, -sideways)):
+        cos = (1 + this ** (4 / 3) - other ** (4 / 3)) / (2 * this ** (2 / 3))
+        daughters.append(cos[:, None] * direction + np.sqrt(1 - cos**2)[:, None] * side)
+    radii = np.concatenate([radius * np.cbrt(share), radius * np.cbrt(1 - share)])
+    return np.concatenate([parent, parent]), np.concatenate(daughters), radii
+
+
+def draw_tubes(tree: VesselTree, shape: tuple[int, int, int], z: int) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels of one slice in the tree's lumens, and those in its lumens or walls: two (H, W) bool planes."""
+    lumen, vessel = np.zeros(shape[1:], bool), np.zeros(shape[1:], bool)
+    radii = tree.radius[tree.branch]
+    outer_radii = radii + np.maximum(1, 0.35 * radii)
+    low = np.minimum(tree.start, tree.end) - outer_radii[:, None]  # (S, 3)
+    high = np.maximum(tree.start, tree.end) + outer_radii[:, None]
+    for index in np.flatnonzero((low[:, 0] <= z) & (high[:, 0] >= z)):
+        window, y, x = _window(shape, low[index], high[index])
+        distance2 = _distance2_to_segment(tree.start[index], tree.end[index], z, y, x)
+        lumen[window] |= distance2 < radii[index] ** 2
+        vessel[window] |= distance2 < outer_radii[index] ** 2
+    return lumen, vessel
+
+
+def _window(shape, low, high):
+    """The part of a slice between two corners (3,), as slices, and the coordinates y (h, 1) and x (1, w) there."""
+    limits = [
+        (max(math.floor(a), 0), max(min(math.ceil(b) + 1, size), 0))
+        for a, b, size in zip(low[1:].tolist(), high[1:].tolist(), shape[1:], strict=True)
+    ]
+    y, x = (np.arange(*limit, dtype=np.float32) for limit in limits)
+    return tuple(slice(*limit) for limit in limits), y[:, None], x
+
+
+def _distance2_to_segment(start, end, z, y, x):
+    """Squared distance of the points (z, y, x) to the segment; a tube of such points has round caps."""
+    (z0, y0, x0), (dz, dy, dx) = start.tolist(), (end - start).tolist()
+    z, y, x = z - z0, y - y0, x - x0
+    t = ((z * dz + x * dx) + y * dy) / (dz * dz + dy * dy + dx * dx)
+    t = np.minimum(np.maximum(t, 0), 1)  # half the time of np.clip on such small windows
+    return (z - t * dz) ** 2 + (y - t * dy) ** 2 + (x - t * dx) ** 2
+
+
+def _make_cavities(phantom, organ):
+    """Centres and semi-axes (2, n, 3) of a few ellipsoids that begin in the tissue of the drawn slices."""
+    rng, count = _rng(phantom, CAVITIES), 5 + phantom.shape[0] // 50
+    center = rng.uniform(0, np.array(phantom.shape) - 1, (40 * count, 3))
+    semi_axes = rng.uniform(0.015, 0.05, center.shape) * organ.radii.mean()
+    inside = organ_depth(organ, *center.T) > 0.1 * organ.radii.mean()
+    return np.stack([center[inside][:count], semi_axes[inside][:count]])
+
+
+def _draw_cavities(cavities, shape, z):
+    """The voxels of one slice inside a cavity, (H, W) bool."""
+    plane = np.zeros(shape[1:], bool)
+    for center, semi_axes in zip(*cavities, strict=True):
+        window, y, x = _window(shape, center - semi_axes, center + semi_axes)
+        w, v, u = ((axis - c) / s for axis, c, s in zip((z, y, x), center.tolist(), semi_axes.tolist(), strict=True))
+        plane[window] |= w**2 + v**2 + u**2 < 1
+    return plane
+
+
+def _draw_tissue(phantom, organ, z):
+    """One slice of the organ without vessels, in its mottled surroundings, (H, W) float32."""
+    y, x = (np.arange(size, dtype=np.float32) for size in phantom.shape[1:])
+    depth = organ_depth(organ, np.float32(z), y[:, None], x).astype(np.float32)
+    slow, grain = _texture(phantom, z, 48), _texture(phantom, z, 5)
+    flakes = np.tanh(2 * _texture(phantom, z, 20))
+    inside = depth > 0
+    slice_ = np.where(inside, slow + 0.7 * grain, 0.8 * flakes - 0.4 * slow + 0.3 * grain)
+    slice_ *= phantom.texture_sigma
+    slice_ += np.where(inside, np.float32(phantom.tissue), np.float32(phantom.background))
+    slice_[inside & (depth < 2.5)] += 0.35 * (phantom.wall - phantom.tissue)  # the bright capsule
+    return slice_
+
+
+def _texture(phantom, z, spacing):
+    """Smooth noise of about unit variance, one random value each `spacing` voxels, (H, W) float32."""
+    index, offset = divmod(z, spacing)
+    t = offset / spacing
+    grid_shape = [size // spacing + 2 for size in phantom.shape[1:]]
+    below, above = (_rng(phantom, index + i, spacing).standard_normal(grid_shape, np.float32) for i in (0, 1))
+    grid = ((1 - t) * below + t * above) / math.hypot(1 - t, t)
+    return cv2.resize(grid, phantom.shape[:0:-1], interpolation=cv2.INTER_CUBIC)
+
+
+def _scan(slice_, phantom, z):
+    """Add the scanner's noise and blur: (H, W) uint16."""
+    rng = np.random.default_rng((phantom.seed, z))
+    slice_ = slice_ + phantom.noise_sigma * rng.standard_normal(slice_.shape, np.float32)
+    return np.clip(cv2.GaussianBlur(slice_, (0, 0), 0.6), 0, 65535).astype(np.uint16)
+
+
+def _rng(phantom, *key):
+    """A random stream for each key, so that no part of the phantom hangs on the drawing of another."""
+    return np.random.default_rng((phantom.seed, 0, *key, 1))
+
+
+def _unit(vectors):
+    """The (n, 3) vectors at length 1."""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _write_tif(path, image):
+    """Write an uncompressed TIFF, whole or not at all."""
+    encoded = cv2.imencode(".tif", image, [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1]
+    write_whole(path, encoded.tobytes())

@@ -1,0 +1,335 @@
+"""Slices → probability → mask: kidneys through one model or several, along one axis or three."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, compress, count, groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ..config import DEFAULT_INFERENCE, Inference, Preprocessing
+from ..data.background import measure_background
+from ..data.padding import fill_padding, sample_slices
+from ..data.transforms import IntensityRange, fetch_mask, measure_intensity, resize_map, resize_slice
+from ..data.volume import Volume, warn_of_gaps
+from ..distributed import Shard, local_rank
+from ..errors import InputError, warn
+from ..files import shipped_checkpoints
+from ..models.checkpoint import load_checkpoint
+from ..submission.rle import rle_encode
+from .allocator import keep_freed_memory
+from .axes import mean_over_axes, scaled_length
+from .batching import choose_threads
+from .predictor import Predictor, to_probability
+from .probability import save_probability
+from .stream import prefetch, tee
+
+# On import, since threads that torch has started before it keep heaps of their own.
+keep_freed_memory()
+
+Score = Callable[..., Iterator[torch.Tensor]]
+"""From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32; a second
+argument says which of the slices are to be scored."""
+
+# Slices that wait, prepared, for the model, and score maps that wait for what comes after it.
+_AHEAD = 2
+
+
+def create_predictor(
+    model: nn.Module, preprocessing: Preprocessing, threshold: float, inference: Inference
+) -> Predictor:
+    """Puts a model on its device behind the seam.
+
+    Args:
+        model: of `create_model`.
+        preprocessing: the settings it was trained with.
+        threshold: its own; `inference.threshold` goes before it.
+        inference: device and precision.
+
+    Raises:
+        InputError: a setting out of range, a device that is not there, or Segment Anything with settings that
+            only a model of logits can follow.
+    """
+    inference.check()
+    preprocessing.check()
+    if hasattr(model, "segment"):
+        _check_segmenter(preprocessing, inference)
+    threshold = threshold if inference.threshold is None else inference.threshold
+    if not 0 <= threshold < 1:
+        raise InputError(f"threshold must lie in 0..1 (1 excluded), got {threshold}")
+    device = pick_device(inference.device)
+    precision = inference.precision
+    if precision == "auto":
+        precision = "float16" if device.type == "cuda" else "float32"
+    model, threads = model.eval().to(device), choose_threads(device)
+    if hasattr(model, "segment"):
+        return Predictor(model, preprocessing, threshold, device, getattr(torch, precision))
+    if inference.backend == "openvino":
+        return Predictor(
+            _on_openvino(model, device, inference, threads), preprocessing, threshold, device, threads=threads
+        )
+    model = model.to(memory_format=torch.channels_last)
+    if inference.compile:
+        model.compile()
+    return Predictor(model, preprocessing, threshold, device, getattr(torch, precision), threads)
+
+
+def load_predictors(
+    checkpoint_paths: Sequence[Path | str] | None = None, inference: Inference = DEFAULT_INFERENCE
+) -> list[Predictor]:
+    """Loads checkpoints as the members of one ensemble.
+
+    Segment Anything, whose masks are not averaged over views, takes none; that is said.
+
+    Args:
+        checkpoint_paths: .safetensors files; the shipped ones when not given.
+        inference: device, precision, backend and threshold.
+
+    Raises:
+        InputError: there is none, or one cannot be loaded (see `load_checkpoint`).
+    """
+    checkpoint_paths = shipped_checkpoints() if checkpoint_paths is None else checkpoint_paths
+    if not checkpoint_paths:
+        raise InputError("no checkpoint given: expected at least one .safetensors file")
+    loaded = [load_checkpoint(path) for path in checkpoint_paths]
+    return [
+        create_predictor(model, card.preprocessing, card.threshold, _possible_for(model, inference))
+        for model, card in loaded
+    ]
+
+
+def predict_probabilities(
+    volume: Volume,
+    predictors: Sequence[Predictor],
+    inference: Inference,
+    zs: Sequence[int] | None = None,
+    go_on: Callable[[], bool] = lambda: True,
+    shard: Shard = Shard(),  # noqa: B008
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Predicts a kidney.
+
+    Args:
+        volume: D slices.
+        predictors: their scores are averaged.
+        inference: how they are run.
+        zs: only these slices, in ascending order; they come out as they would among all. Along z, only they and
+            the neighbours that the models see with them are read.
+        go_on: with axes zyx, whether there is time for another plane (see `mean_over_axes`).
+        shard: with axes zyx, this process's share of the work on all slices.
+
+    Yields:
+        (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the
+        slice's own size, where the model runs.
+    """
+    score = ensemble_score(volume, predictors, inference)
+    scale = inference.scale_of(volume.name)
+    zs = range(len(volume)) if zs is None else zs
+    reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
+    if inference.axes == "zyx" or reach:
+        warn_of_gaps(volume, "axes zyx" if inference.axes == "zyx" else "a model that sees several slices at once")
+    if inference.axes == "z":
+        alone = all(predictor.preprocessing.outputs == "centre" for predictor in predictors)
+        scores = chain.from_iterable(_score_along_z(volume, run, score, scale, reach, alone) for run in _runs(zs))
+    else:
+        means = mean_over_axes(volume, _to_numpy(score), scale, inference.scratch_dir, go_on, shard, reach)
+        scores = compress(map(torch.from_numpy, means), map({*zs}.__contains__, count()))
+    for z, score_map in zip(zs, scores, strict=False):
+        yield volume.slice_ids[z], to_probability(score_map, inference)
+
+
+def predict_masks(
+    volume: Volume,
+    predictors: Sequence[Predictor],
+    inference: Inference,
+    probability_dir: Path | None = None,
+    shard: Shard = Shard(),  # noqa: B008
+) -> Iterator[tuple[str, np.ndarray]]:
+    """As `predict_probabilities`, cut at the mean of the members' thresholds: (slice id, (H, W) bool).
+
+    Args:
+        probability_dir: also keep the kidney's probability there (see `probability.save_probability`).
+        shard: which part of the slices.
+    """
+    threshold, zs = mean_threshold(predictors), shard.part(len(volume))
+    probabilities = predict_probabilities(volume, predictors, inference, zs, shard=shard)
+    if probability_dir is not None:
+        fetched = ((slice_id, probability.cpu()) for slice_id, probability in probabilities)
+        probabilities = save_probability(probability_dir, volume, fetched)
+    for slice_id, probability in probabilities:
+        yield slice_id, fetch_mask(probability, threshold)
+
+
+def predict_rows(
+    volumes: Sequence[Volume],
+    predictors: Sequence[Predictor],
+    inference: Inference,
+    probability_dir: Path | None = None,
+    shard: Shard = Shard(),  # noqa: B008
+) -> Iterator[tuple[str, str]]:
+    """Segments kidneys behind a progress bar; arguments as those of `predict_masks`.
+
+    Yields:
+        The rows of the submission, (slice id, RLE), that are this process's.
+
+    Raises:
+        InputError: the probabilities are to be kept, and several processes have a part of them each.
+    """
+    if probability_dir is not None and shard.world > 1:
+        raise InputError("one process alone can keep probabilities: leave out torchrun or save_probability")
+    warn_of_unknown_scales(volumes, inference)
+    total = sum(len(shard.part(len(volume))) for volume in volumes)
+    bar = tqdm(total=total, unit="slice", desc="segmenting", mininterval=1.0, disable=shard.rank > 0)
+    with bar as progress:
+        for volume in volumes:
+            progress.set_postfix_str(volume.name)
+            for slice_id, mask in predict_masks(volume, predictors, inference, probability_dir, shard):
+                yield slice_id, rle_encode(mask)
+                progress.update()
+
+
+def warn_of_unknown_scales(volumes: Sequence[Volume], inference: Inference) -> None:
+    """Says when the settings have a scale for a kidney that is not among these, which changes nothing."""
+    names = [volume.name for volume in volumes]
+    unknown = sorted(inference.scales.keys() - {*names})
+    if unknown:
+        warn(f"scales has {unknown[0]}, which is none of the kidneys: expected names of {', '.join(names)}")
+
+
+def mean_threshold(predictors: Sequence[Predictor]) -> float:
+    """The threshold of an ensemble."""
+    return sum(predictor.threshold for predictor in predictors) / len(predictors)
+
+
+def pick_device(device: str) -> torch.device:
+    """Turns a device setting into a device.
+
+    Args:
+        device: "auto" (a GPU where there is one; each process of torchrun takes another), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InputError: an unknown device, or a GPU where there is none.
+    """
+    if device == "auto":
+        device = f"cuda:{local_rank() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from error
+    gpus = torch.cuda.device_count()
+    if picked.type != "cpu" and (picked.type != "cuda" or (picked.index or 0) >= gpus):
+        raise InputError(f"device {device!r} is not on this machine, which has a CPU and {gpus} GPU(s)")
+    return picked
+
+
+class GreyValues(NamedTuple):
+    """What the members of an ensemble need to know of a kidney's grey values."""
+
+    intensities: list[IntensityRange]
+    """One per member."""
+    background: np.number | None
+    """None where none is looked for."""
+
+
+def measure_grey_values(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> GreyValues:
+    """Looks at a sample of a kidney's slices, once for all members, or at none where nobody asks."""
+    windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
+    skips = windows and inference.skip_background
+    percentile = any(predictor.preprocessing.intensity == "percentile" for predictor in predictors)
+    sample = sample_slices(volume) if skips or percentile else volume
+    background = measure_background(sample) if skips else None
+    return GreyValues([measure_intensity(sample, predictor.preprocessing) for predictor in predictors], background)
+
+
+def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
+    """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged.
+
+    Reading and preparing have a thread of their own; so has the model on a GPU, and on a CPU it has one per core (see
+    `choose_lanes`). No other thread computes with torch while they do: OpenMP keeps a team of threads for every
+    thread that computes, and once these are more than the cores they wait for one another.
+    """
+    intensities, background = measure_grey_values(volume, predictors, inference)
+
+    def score(slices: Iterable[np.ndarray], wanted: slice = slice(None)) -> Iterator[torch.Tensor]:
+        members = zip(predictors, intensities, tee(slices, len(predictors)), strict=True)
+        del slices  # else it would hold every slice that has been read
+        prepared = [p.prepare(each, i, inference, background) for p, i, each in members]
+        requests = prefetch(islice(zip(*prepared, strict=True), wanted.start, wanted.stop), _AHEAD)
+        streams = [
+            predictor.run(map(itemgetter(index), each), inference)
+            for index, (predictor, each) in enumerate(zip(predictors, tee(requests, len(predictors)), strict=True))
+        ]
+        del prepared, requests
+        means = map(_mean, zip(*streams, strict=True))
+        return means if predictors[0].device.type == "cpu" else prefetch(means, _AHEAD)
+
+    return score
+
+
+def _on_openvino(model: nn.Module, device: torch.device, inference: Inference, threads: int) -> nn.Module:
+    from ..models.openvino_model import OpenVinoModel
+
+    if device.type != "cpu":
+        raise InputError(f"backend openvino runs on the CPU, found device {device}: choose device cpu")
+    return OpenVinoModel(model, inference.precision, threads)
+
+
+def _mean(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(maps).mean(0) if len(maps) > 1 else maps[0]
+
+
+def _to_numpy(score: Score) -> Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]:
+    return lambda slices: (map_.numpy(force=True) for map_ in score(slices))
+
+
+def _score_along_z(
+    volume: Volume, zs: range, score: Score, scale: float, reach: int, alone: bool
+) -> Iterator[torch.Tensor]:
+    """Scores consecutive slices, each resized before and its scores back after: maps (H, W) float32.
+
+    Args:
+        reach: how far around them are slices that the models see with them.
+        alone: whether what the models say of those is not needed, either.
+    """
+    shown = range(max(0, zs.start - reach), min(len(volume), zs.stop + reach))
+    wanted = slice(zs.start - shown.start, zs.stop - shown.start)
+    slices = (volume[z] for z in shown)
+    if scale != 1:
+        filled = map(fill_padding, slices)  # before its edge is blurred
+        slices = (resize_slice(each, *(scaled_length(length, scale) for length in each.shape)) for each in filled)
+    scores = score(slices, wanted) if alone else islice(score(slices), wanted.start, wanted.stop)
+    if scale == 1:
+        return scores
+    return (resize_map(map_, *volume.slice_size(z)) for z, map_ in zip(zs, scores, strict=True))
+
+
+def _runs(zs: Sequence[int]) -> Iterator[range]:
+    """Ascending numbers as ranges of consecutive ones."""
+    if isinstance(zs, range):
+        yield zs
+        return
+    for _, run in groupby(enumerate(zs), key=lambda pair: pair[1] - pair[0]):
+        run = [z for _, z in run]
+        yield range(run[0], run[-1] + 1)
+
+
+def _possible_for(model: nn.Module, inference: Inference) -> Inference:
+    """The settings without views where a model takes none."""
+    if hasattr(model, "segment") and inference.tta != "none":
+        warn(f"Segment Anything answers with masks, which are not averaged over views: no {inference.tta} for it")
+        return replace(inference, tta="none")
+    return inference
+
+
+def _check_segmenter(preprocessing: Preprocessing, inference: Inference) -> None:
+    settings = (preprocessing.region, any(preprocessing.offsets), inference.axes, inference.tta, inference.average)
+    if settings != ("whole", False, "z", "none", "probability"):
+        raise InputError(
+            "Segment Anything proposes masks of whole slices, one by one: leave region whole, offsets 0, axes z, "
+            f"tta none and average probability, got region {settings[0]}, offsets {preprocessing.offsets}, "
+            f"axes {settings[2]}, tta {settings[3]} and average {settings[4]}"
+        )

@@ -1,0 +1,305 @@
+"""What each ingredient of the shipped model gives: one thing changed at a time, judged on slices not learned from."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..config import (
+    DEFAULT_INFERENCE,
+    EXPERIMENTS,
+    FOLDS,
+    SHIPPED,
+    THRESHOLDS,
+    Inference,
+    Training,
+    check_distinct,
+    check_seeds,
+)
+from ..data.dataset import labelled_slices
+from ..data.transforms import IntensityRange, measure_intensity
+from ..data.volume import Volume
+from ..errors import InputError
+from ..files import check_output_dir, replacing, shipped_checkpoints, write_whole
+from ..inference.predict import load_predictors
+from ..inference.predictor import Predictor
+from ..models.checkpoint import read_card
+from ..models.identity import what_was_seen
+from ..rendering import markdown_table
+from ..scoring.metrics import dice_coefficient
+from ..scoring.score import KidneyScorer, Scores
+from ..scoring.sweep import find_plateau
+from ..submission.provenance import name_checkpoint
+from ..training.train import fit
+from .ablate_axes import judge_axes
+from .compare import changed, check_variants, machine, open_test
+
+LEARNED, TEST = "kidney_1_dense", "kidney_2"
+STRETCHED, CONTRAST = "kidney_1_dense, stretched", 1.25
+"""Its held-out slices with this times the contrast: kidneys differ as slices of one kidney do not."""
+_SLICES = len(sum(FOLDS, ()))
+AS_SHIPPED = "as shipped"
+_MEASURES = {
+    "dice_mean": "Dice, mean",
+    "dice_pooled": "pooled",
+    "dice_without_largest": "without largest",
+    "surface_dice_2d_1px": "2D Surface Dice at 1 px",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The shipped model but for one thing."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Of its training; where there are none, the models of the shipped settings answer."""
+    inference: Inference = DEFAULT_INFERENCE
+    members: int = 1
+    """How many models that differ in their seed answer together."""
+
+
+# Grey values over 255 take up a tenth of 0..1, so light and noise vary that much less.
+_EIGHT_BIT = {"preprocessing": {"intensity": "eight_bit", "mean": (0.35,), "std": (0.05,)}, "light": 0.05}
+_WHOLE = {"preprocessing": {"region": "whole", "roi_size": 512}, "window_size": None}
+VARIANTS = {
+    AS_SHIPPED: Variant(),
+    "8 bit, no range per kidney": Variant({**_EIGHT_BIT, "noise": 0.015}),
+    "whole slices at 512": Variant(_WHOLE),
+    "without surface loss": Variant({"loss": "dice_bce"}),
+    "without variation": Variant({"augment": False}),
+    "used without flips": Variant(inference=Inference()),
+    "used with flips and turns": Variant(inference=Inference(tta="d4")),
+    "two seeds averaged": Variant(members=2),
+}
+"""By the name in the table."""
+
+
+class Run(NamedTuple):
+    """One training of the ablation."""
+
+    variant: str
+    fold: int
+    seed: int
+
+
+Answers = Iterator[tuple[str, np.ndarray, np.ndarray]]
+"""Slice id, label (H, W) bool and probability (H, W) float16; a slice is let go before the next one comes."""
+
+
+def ablate(
+    data_dir: Path | str, output_dir: Path | str, seeds: Sequence[int] = (0, 1, 2), overrides: Mapping[str, Any] = {}
+) -> Path:
+    """Trains the shipped experiment as it is and with one thing changed, or goes on where it was stopped.
+
+    As it is, it is trained for each fold of the cross-validation with the first seed, and for the first fold with
+    all of them: that shows how much of a difference is chance. What is changed is trained for the first fold with
+    the first seed. A variant's threshold is the middle of the plateau of the mean Dice on the slices of
+    kidney_1_dense that its models have not seen; kidney_2 is judged with that, and chooses nothing.
+
+    Args:
+        data_dir: a folder in the competition's layout.
+        output_dir: made if missing; gets `ablation.md`, `results.csv`, and a folder per run.
+        seeds: at least two.
+        overrides: settings changed in every run, such as fewer epochs.
+
+    Returns:
+        The path of `ablation.md`.
+
+    Raises:
+        InputError: too few seeds, an unknown setting, or as `fit`.
+    """
+    runs, output_dir = plan(seeds, overrides), Path(output_dir)
+    check_output_dir(output_dir, ("ablation.md", "results.csv"))
+    kidneys = {name: open_test(data_dir, name) for name in (LEARNED, TEST)}
+    places = labelled_slices([kidneys[TEST]])
+    variants = [(run.variant, training) for run, training in runs.items()]
+    run_dirs = {
+        run: output_dir / run.variant.replace(",", "").replace(" ", "-") / f"fold-{run.fold}" / f"seed-{run.seed}"
+        for run in runs
+    }
+    check_variants(variants, [*run_dirs.values()], data_dir, places, [_ids(run.fold) for run in runs])
+    check_changes(runs)
+    shipped_checkpoints()  # `judge_axes` compares with them, after the trainings
+    checkpoints = {}
+    for run, training in runs.items():
+        print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
+        checkpoints[run] = fit(training, data_dir, run_dirs[run], output_dir / "cache")
+    print("judging", flush=True)
+    table = pd.DataFrame([row for name in VARIANTS for row in validate(name, checkpoints, kidneys, seeds)])
+    with replacing(output_dir / "results.csv") as temporary_path:
+        table.to_csv(temporary_path, index=False, lineterminator="\n")
+    axes = judge_axes(output_dir / "axes")
+    seen = what_was_seen([read_card(path) for path in checkpoints.values()], places, data_dir)
+    text = write_up(table, axes, next(iter(runs.values())), seeds, seen.claim("no run"))
+    named = "".join(
+        f"- {run.variant}, fold {run.fold}, seed {run.seed}: {name_checkpoint(path)}\n"
+        for run, path in checkpoints.items()
+    )
+    write_whole(output_dir / "ablation.md", f"{text}\nCheckpoints:\n\n{named}".encode())
+    return output_dir / "ablation.md"
+
+
+def plan(seeds: Sequence[int], overrides: Mapping[str, Any]) -> dict[Run, Training]:
+    """The trainings to make, each with its settings.
+
+    Raises:
+        InputError: as `ablate`.
+    """
+    if len(seeds) < 2:
+        raise InputError(f"seeds must be at least two, to tell a gain from chance, got {list(seeds)}")
+    check_seeds(seeds)
+    check_distinct("seeds", tuple(seeds))
+    fixed = sorted({"seed", "held_out_slices", "evaluate_every"} & overrides.keys())
+    if fixed:
+        raise InputError(f"override has {fixed[0]}, which the ablation sets itself: leave it out")
+    keys = [Run(AS_SHIPPED, 0, seed) for seed in seeds]
+    keys += [Run(AS_SHIPPED, fold, seeds[0]) for fold in range(1, len(FOLDS))]
+    keys += [Run(name, 0, seeds[0]) for name, variant in VARIANTS.items() if variant.changes]
+    return {run: _training_of(run, overrides) for run in keys}
+
+
+def check_changes(runs: Mapping[Run, Training]) -> None:
+    """Raises InputError where an override takes back what a variant changes, which its row would not say."""
+    for run, training in runs.items():
+        as_shipped = runs[Run(AS_SHIPPED, run.fold, run.seed)]
+        if run.variant != AS_SHIPPED and training == as_shipped:
+            changes = ", ".join(VARIANTS[run.variant].changes)
+            raise InputError(f"override makes {run.variant!r} the same as what is shipped: leave out {changes}")
+
+
+def validate(
+    name: str,
+    checkpoints: Mapping[Run, Path],
+    kidneys: Mapping[str, Volume],
+    seeds: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Scores a variant on slices that its models have not learned from.
+
+    Args:
+        name: a key of VARIANTS.
+        checkpoints: of all runs.
+        kidneys: LEARNED and TEST, opened.
+        seeds: all of them.
+
+    Returns:
+        A row per answer (a model, or several together) and kidney: variant, fold, seed, kidney, threshold and the
+        scores. The row "all" of AS_SHIPPED pools the folds.
+    """
+    variant = VARIANTS[name]
+    trained = name if variant.changes else AS_SHIPPED
+    groups = [[run] for run in checkpoints if run.variant == trained and (run.fold == 0 or name == AS_SHIPPED)]
+    if variant.members > 1:
+        in_fold = [run for run in checkpoints if run.variant == trained and run.fold == 0]
+        groups = [[in_fold[i - member] for member in range(variant.members)] for i in range(len(in_fold))]
+    members = {group[0]: load_predictors([checkpoints[run] for run in group], variant.inference) for group in groups}
+
+    def answers(run: Run, kidney: str) -> Answers:
+        return answer(members[run], kidneys, kidney, run.fold, variant.inference)
+
+    threshold = choose_threshold(chain.from_iterable(answers(run, LEARNED) for run in members))
+    rows = [
+        _row(name, run.fold, run.seed, kidney, threshold, answers(run, kidney))
+        for run in members
+        for kidney in (LEARNED, STRETCHED, TEST)
+    ]
+    if name == AS_SHIPPED:
+        folds = chain.from_iterable(answers(run, LEARNED) for run in members if run.seed == seeds[0])
+        rows.append(_row(name, "all", seeds[0], LEARNED, threshold, folds))
+    return rows
+
+
+def answer(
+    predictors: Sequence[Predictor], kidneys: Mapping[str, Volume], kidney: str, fold: int, inference: Inference
+) -> Answers:
+    """What models that answer together say of a kidney.
+
+    Args:
+        predictors: the models.
+        kidneys: LEARNED and TEST, opened.
+        kidney: LEARNED or STRETCHED, of which the slices are taken that the fold holds out, or TEST.
+        fold: index of FOLDS.
+        inference: how the models are run.
+    """
+    volume = kidneys[TEST if kidney == TEST else LEARNED]
+    contrast = CONTRAST if kidney == STRETCHED else 1.0
+    intensities = []
+    for predictor in predictors:
+        low, high = dataclasses.astuple(measure_intensity(volume, predictor.preprocessing))
+        intensities.append(IntensityRange(low, low + (high - low) / contrast))
+    members = list(zip(predictors, intensities, strict=True))
+    for z, slice_id in enumerate(volume.slice_ids):
+        if volume.is_labelled(z) and (kidney == TEST or slice_id in _ids(fold)):
+            said = [one.predict_slice(volume, z, each, inference).astype(np.float16) for one, each in members]
+            yield slice_id, volume.label(z), np.mean(said, axis=0)
+
+
+def choose_threshold(answers: Answers) -> float:
+    """The middle of the plateau of the mean Dice of all slices."""
+    dice = [[dice_coefficient(gt, pred > threshold) for threshold in THRESHOLDS] for _, gt, pred in answers]
+    return find_plateau(THRESHOLDS, np.mean(dice, axis=0))[2]
+
+
+def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int], claim: str) -> str:
+    """The ablation as Markdown; `claim` says what the models have seen of the test kidney."""
+    header = ["", "seeds", "threshold", *_MEASURES.values(), "stretched: Dice, mean"]
+    header += [f"{TEST}: {title}" for title in _MEASURES.values()]
+    rows = []
+    for name, group in table[table["fold"] == 0].groupby("variant", sort=False):
+        learned, stretched, test = (group[group["kidney"] == kidney] for kidney in (LEARNED, STRETCHED, TEST))
+        cells = [_mean_and_spread(learned[measure]) for measure in _MEASURES]
+        cells += [_mean_and_spread(stretched["dice_mean"])]
+        cells += [_mean_and_spread(test[measure]) for measure in _MEASURES]
+        rows.append([name, len(learned), f"{group['threshold'].iloc[0]:g}", *cells])
+    folds = table[(table["variant"] == AS_SHIPPED) & (table["seed"] == seeds[0]) & (table["kidney"] == LEARNED)]
+    fold_rows = [
+        [row["fold"], ", ".join(FOLDS[row["fold"]] if row["fold"] != "all" else [f"all {_SLICES}"]), *_cells(row)]
+        for _, row in folds.iterrows()
+    ]
+    command = shlex.join(["python", "-m", "sennet_kaggle", *sys.argv[1:]])
+    return (
+        f"Fold 0: learned from {_SLICES - len(FOLDS[0])} slices of {LEARNED}, judged on {', '.join(FOLDS[0])}, which "
+        f"chose the threshold, and on the slices of {TEST}, {claim}, and which chose nothing. {base.epochs} epochs of "
+        f"{base.epoch_slices} windows; mean ± standard deviation where there are several seeds. Stretched: the same "
+        f"held-out slices with {CONTRAST:g} times the contrast, as another kidney might have. How the models were "
+        f"run, where the row does not say otherwise: {DEFAULT_INFERENCE.describe('as in the table')}.\n\n"
+        + markdown_table(header, rows)
+        + f"\nCross-validation, as shipped, seed {seeds[0]}:\n\n"
+        + markdown_table(["fold", "held out", *_MEASURES.values()], fold_rows)
+        + f"\n{axes}\nMachine: {machine()}. Command: `{command}`\n"
+    )
+
+
+def _training_of(run: Run, overrides: Mapping[str, Any]) -> Training:
+    training = changed(changed(EXPERIMENTS[SHIPPED], VARIANTS[run.variant].changes, run.variant), overrides, "*")
+    return dataclasses.replace(
+        training, seed=run.seed, held_out_slices=_ids(run.fold), evaluate_every=training.epochs, workers=0
+    )
+
+
+def _ids(fold: int) -> tuple[str, ...]:
+    """The slices that a fold holds out."""
+    return tuple(f"{LEARNED}_{stem}" for stem in FOLDS[fold])
+
+
+def _row(name: str, fold: int | str, seed: int, kidney: str, threshold: float, answers: Answers) -> dict[str, Any]:
+    scorer = KidneyScorer()
+    for _, mask_gt, probability in answers:
+        scorer.update(mask_gt, probability > threshold)
+    scores: Scores = scorer.compute()
+    measures = {measure: getattr(scores, measure) for measure in _MEASURES}
+    return {"variant": name, "fold": fold, "seed": seed, "kidney": kidney, "threshold": threshold, **measures}
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [f"{row[measure]:.3f}" for measure in _MEASURES]
+
+
+def _mean_and_spread(values: pd.Series) -> str:
+    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
