@@ -73,7 +73,7 @@ SETTINGS = f"""\
 import os
 
 from sennet_kaggle.config import Inference
-from sennet_kaggle.kernel import KernelSettings
+from sennet_kaggle.kernel.submit import KernelSettings
 
 KAGGLE_DIR = Path(os.environ.get("SENNET_KAGGLE_DIR", "/kaggle"))  # another folder in the local dry run
 
@@ -102,13 +102,13 @@ settings = KernelSettings(
 settings"""
 
 RUN = """\
-from sennet_kaggle.kernel import run_kernel
+from sennet_kaggle.kernel.submit import run_kernel
 
 run_kernel(settings)"""
 
 RESULT = """\
 from IPython.display import Image
-from sennet_kaggle.kernel import count_vessels, picture_of_submission
+from sennet_kaggle.kernel.submit import count_vessels, picture_of_submission
 
 for show in (count_vessels, lambda settings: Image(picture_of_submission(settings))):
     try:
@@ -131,7 +131,7 @@ def read_sources() -> dict[str, str]:
         path = wanted.pop()
         if path not in imports:
             imports[path] = sorted(imported_paths(path, package[path]) & package.keys() - {path})
-            wanted += imports[path]
+            wanted += [*imports[path], *_init_paths(path)]
     for path in sorted(imports):
         # %%writefile is exact for every text but these.
         if not package[path].endswith("\n") or "\r" in package[path]:
@@ -146,10 +146,14 @@ def imported_paths(path: str, text: str) -> set[str]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = Path(path).parents[node.level - 1] / (node.module or "").replace(".", "/")
-            modules = [base, *(base / alias.name for alias in node.names)]
-            found |= {f"{module.as_posix()}.py" for module in modules}
-            found |= {f"{folder.as_posix()}/__init__.py" for module in modules for folder in (module, *module.parents)}
+            for module in (base, *(base / alias.name for alias in node.names)):
+                found |= {f"{module.as_posix()}.py", f"{module.as_posix()}/__init__.py"}
     return found
+
+
+def _init_paths(path: str) -> list[str]:
+    """What Python runs before the module: the `__init__` of each folder that it lies in."""
+    return [f"{folder.as_posix()}/__init__.py" for folder in Path(path).parents if folder.parts]
 
 
 def build_notebook(sources: dict[str, str]) -> dict:

@@ -13,7 +13,12 @@ MODULES = {
     "kernel/cost_probe": ("tests/test_trial.py", "tests/test_budget.py", "tests/test_faults.py"),
     "kernel/scheduler": ("tests/test_budget.py", "tests/test_faults.py", "tests/test_kernel.py"),
     "kernel/workers": ("tests/test_helpers.py", "tests/test_kernel.py"),
-    "kernel/submit": ("tests/test_kernel.py", "tests/test_budget.py", "tests/test_faults.py", "tests/test_provenance.py"),
+    "kernel/submit": (
+        "tests/test_kernel.py",
+        "tests/test_budget.py",
+        "tests/test_faults.py",
+        "tests/test_provenance.py",
+    ),
 }
 
 
@@ -87,45 +92,45 @@ NAMED = [
         ("tests/test_faults.py",),
     ),
     Named(
-        "what the helpers do is not taken over",
+        "what the workers do is not taken over",
         "kernel/partial_submission",
         "self._take_over(read_journal(self.journal_of(self.path, rank), self.key) or [])",
         "pass",
         ("tests/test_rows.py", "tests/test_kernel.py"),
     ),
     Named(
-        "a helper that hangs is waited for without end",
+        "a worker that hangs is waited for without end",
         "kernel/workers",
         "elif now - worker.last_progress > patience:",
         "elif False:",
         ("tests/test_helpers.py",),
     ),
     Named(
-        "a helper that is late is waited for",
+        "a worker that is late is waited for",
         "kernel/workers",
         "if now >= deadline:",
         "if False:",
         ("tests/test_helpers.py",),
     ),
     Named(
-        "the helpers are waited for beyond the deadline",
+        "the workers are waited for beyond the deadline",
         "kernel/submit",
         "wait_for_workers(self.workers, self.budget.last_call)",
         "wait_for_workers(self.workers, float('inf'))",
         ("tests/test_budget.py",),
     ),
     Named(
-        "the helpers have no deadline",
+        "the workers have no deadline",
         "kernel/submit",
         "settings = replace(self.settings, inference=replace(self.inference, device=device))",
         "settings = replace(self.settings, time_budget_hours=None, inference=replace(self.inference, device=device))",
         ("tests/test_budget.py",),
     ),
     Named(
-        "the helpers' time begins when they do",
+        "the workers' time begins when they do",
         "kernel/submit",
-        "Share(rank, len(devices)), self.budget.started)",
-        "Share(rank, len(devices)), None)",
+        "Shard(rank, len(devices)), self.budget.started)",
+        "Shard(rank, len(devices)), None)",
         ("tests/test_budget.py",),
     ),
     Named(

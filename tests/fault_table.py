@@ -385,7 +385,7 @@ def dead_gpu(bench, patch):
         return load(paths, inference, faults)
 
     patch.setattr(UNet, "forward", disturbed)
-    patch.setattr(submit, "load_guarded", reload)
+    patch.setattr(submit, "load_with_fallback", reload)
     patch.setattr(scheduler, "is_alive", lambda device: not dead[0])
 
 
@@ -403,7 +403,7 @@ def broken_library(bench, patch):
         return load(paths, inference, faults)
 
     patch.setattr(UNet, "forward", disturbed)
-    patch.setattr(submit, "load_guarded", reload)
+    patch.setattr(submit, "load_with_fallback", reload)
 
 
 def broken_library_everywhere(bench, patch):
@@ -421,7 +421,7 @@ def no_model_on_the_gpu(bench, patch):
             raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
         return load(paths, inference, faults)
 
-    patch.setattr(submit, "load_guarded", disturbed)
+    patch.setattr(submit, "load_with_fallback", disturbed)
     bench.settings = replace(bench.settings, inference=replace(bench.settings.inference, device="auto"))
 
 
@@ -455,17 +455,17 @@ def fault_in_the_second(bench, patch):
 
 def first_without_models(bench, patch):
     two_processes(bench, patch)
-    _in_one_of_two(patch, submit, "load_guarded", True, _fail)
+    _in_one_of_two(patch, submit, "load_with_fallback", True, _fail)
 
 
 def second_without_models(bench, patch):
     two_processes(bench, patch)
-    _in_one_of_two(patch, submit, "load_guarded", False, _fail)
+    _in_one_of_two(patch, submit, "load_with_fallback", False, _fail)
 
 
 def second_without_trial(bench, patch):
     two_processes(bench, patch)
-    _in_one_of_two(patch, submit, "run_trial", False, _fail)
+    _in_one_of_two(patch, submit, "probe_costs", False, _fail)
 
 
 def second_killed(bench, patch):
@@ -496,7 +496,7 @@ def third_cannot_start(bench, patch):
     def fail():
         raise OSError(11, "Resource temporarily unavailable")
 
-    _at(patch, workers, "Helper", 2, fail)
+    _at(patch, workers, "Worker", 2, fail)
 
 
 def killed_between_two(bench, patch):
@@ -623,7 +623,7 @@ def _kill() -> None:
 
 
 def killed_at_the_start(bench, patch):
-    _at(patch, submit, "load_guarded", 1, _kill)
+    _at(patch, submit, "load_with_fallback", 1, _kill)
 
 
 def no_scratch_folder(bench, patch):

@@ -43,7 +43,7 @@ def clock(monkeypatch) -> Clock:
 
     monkeypatch.setattr(UNet, "forward", slow)
     monkeypatch.setattr(fault_tolerant_volume, "read_grey", slow_read)
-    monkeypatch.setattr(predict, "work_ahead", lambda items, ahead: iter(items))  # else passes run before their turn
+    monkeypatch.setattr(predict, "prefetch", lambda items, ahead: iter(items))  # else passes run before their turn
     for module in (budget, scheduler, cost_probe):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
@@ -142,8 +142,8 @@ def in_turn(monkeypatch, clock):
 
     clock.others = clock.to_start = 0.0
     monkeypatch.setattr(submit, "find_devices", lambda device: ["cpu", "cpu:0"])
-    monkeypatch.setattr(submit, "start_helpers", start)
-    monkeypatch.setattr(submit, "wait_for_helpers", wait)
+    monkeypatch.setattr(submit, "start_workers", start)
+    monkeypatch.setattr(submit, "wait_for_workers", wait)
 
 
 class Ended:

@@ -241,7 +241,7 @@ def test_predict_over_its_own_input_keeps_it(tmp_path, write_kidney, monkeypatch
 def test_what_a_notebook_prints_can_be_shown_by_every_console(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print('caf\\u00e9 \\u2026')")])
     nbformat.write(notebook, tmp_path / "in.ipynb")
-    program = str(REPOSITORY / "sennet_kaggle" / "notebook.py")
+    program = str(REPOSITORY / "sennet_kaggle" / "kernel" / "notebook.py")
     command = [sys.executable, "-P", program, "in.ipynb", "out.ipynb", str(tmp_path)]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

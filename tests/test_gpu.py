@@ -182,7 +182,7 @@ def test_only_a_gpus_scores_are_made_ahead(gpu, volume, device):
 
     predictor = replace(greedy_predictor(Named(), on(device)), threads=1)
     assert len(list(predict_masks(volume, [predictor], on(device)))) == 5
-    assert {name.startswith("work_ahead") for name in names} == {device != "cpu"}
+    assert {name.startswith("prefetch") for name in names} == {device != "cpu"}
 
 
 @pytest.mark.parametrize("region", ["whole", "windows"])

@@ -71,10 +71,10 @@ def test_one_that_cannot_be_started_leaves_the_others(monkeypatch):
         made.append(Worker(work, arguments))
         return made[0]
 
-    monkeypatch.setattr(workers, "Helper", make)
+    monkeypatch.setattr(workers, "Worker", make)
     faults = Faults(strict=False, say=lambda _: None)
     assert start_workers(work_well, [(), (), ()], faults) == made
-    assert "1 of 3 helpers work" in str(faults)
+    assert "1 of 3 workers work" in str(faults)
     assert wait_for_workers(made, math.inf) == [None]
 
 

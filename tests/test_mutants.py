@@ -142,9 +142,9 @@ def test_survivors_are_shown_and_counted(repository):
 )
 def test_exit_status(capsys, killed, late, survived, named_survived, status, row):
     outcomes = ["killed"] * killed + ["timed out"] * late + ["survived"] * (survived + named_survived)
-    mutants = [Mutant("rows", None, (), is_named=number < named_survived) for number in range(len(outcomes))]
+    mutants = [Mutant("small", None, (), is_named=number < named_survived) for number in range(len(outcomes))]
     assert report([Run((), *pair) for pair in zip(mutants[::-1], outcomes, strict=True)]) == status
-    assert f"| rows | {row} |\n| all | {row} |\n" in capsys.readouterr().out
+    assert f"| small | {row} |\n| all | {row} |\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

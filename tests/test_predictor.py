@@ -160,11 +160,11 @@ def test_a_model_of_one_output_cannot_answer_for_all():
         predictor(random_slices(1), EIGHT_BIT, inference)
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("region", ["whole", "windows"])
 @pytest.mark.parametrize("outputs", ["centre", "all"])
 def test_slices_are_read_once_in_order_and_not_far_ahead(region, outputs, threads):
-    """When slice z is handed on, what has been read is z, the offsets' reach, and what fills a batch in each lane."""
+    """When slice z is handed on, what has been read is z, the offsets' reach, and what fills a batch in each thread."""
     read = []
 
     def slices():
@@ -195,7 +195,7 @@ def test_batches_cross_slices_and_change_nothing():
 
 
 @pytest.mark.parametrize("region", ["whole", "windows"])
-def test_lanes_change_nothing(region):
+def test_threads_change_nothing(region):
     """As many batches at once as there are lanes, each in one thread of its own on its share of the cores."""
     slices, threads, most, busy = random_slices(12, (100, 100)), set(), [], []
     lock, inference = threading.Lock(), Inference(sw_batch_size=1, **LOGITS)
@@ -222,7 +222,7 @@ def test_lanes_change_nothing(region):
     np.testing.assert_array_equal(scores[1], scores[3])
 
 
-def test_lanes_do_not_wait_where_another_size_begins():
+def test_threads_do_not_wait_where_another_size_begins():
     """Two slices of two sizes are in the model at once: either waits there for the other."""
     both = threading.Barrier(2, timeout=30)
     meet = predictor_of(lambda t: both.wait() * 0 + t[:, :1], Inference(**LOGITS), "whole", roi_size=32)

@@ -58,8 +58,8 @@ def test_leaving_early_closes_the_source_and_ends_the_thread():
     assert closed == [True] and threading.active_count() == running
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 5])
-def test_lanes_map_in_order(threads):
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_map_in_order(threads):
     def late(n):
         time.sleep(0.002 * (n % 3))  # later ones are done before earlier ones
         return n * n
@@ -68,8 +68,8 @@ def test_lanes_map_in_order(threads):
     assert list(map_in_threads(late, [], threads)) == []
 
 
-@pytest.mark.parametrize("lanes", [2, 4])
-def test_lanes_work_at_once_each_begun_once_and_take_few_items(threads):
+@pytest.mark.parametrize("threads", [2, 4])
+def test_threads_work_at_once_each_begun_once_and_take_few_items(threads):
     together, begun, taken = threading.Barrier(threads), [], []
 
     def items():
@@ -88,8 +88,8 @@ def test_lanes_work_at_once_each_begun_once_and_take_few_items(threads):
     assert len(threads) == threads and sorted(begun) == sorted(threads) and threading.get_ident() not in threads
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_a_lanes_exception_comes_out_at_its_place(threads):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_threads_exception_comes_out_at_its_place(threads):
     running = threading.active_count()
     stream = map_in_threads(lambda n: 10 // (3 - n), range(9), threads)
     assert [next(stream) for _ in range(3)] == [3, 5, 10]

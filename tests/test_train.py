@@ -120,7 +120,7 @@ def killed_in(monkeypatch, owner, name, call):
     ("owner", "name", "call"),
     [
         pytest.param(train, "_check_finite", 3, id="middle of epoch 2"),
-        pytest.param(train, "judge", 2, id="epoch 2 trained, not judged"),
+        pytest.param(train, "validate", 2, id="epoch 2 trained, not judged"),
         pytest.param(TrainingState, "finish_epoch", 2, id="epoch 2 judged, not saved"),
         pytest.param(torch, "save", 2, id="while epoch 2 is saved"),
         pytest.param(train, "train_one_epoch", 3, id="after epoch 2"),

@@ -15,7 +15,7 @@ _SHARE_OF_MEMORY = 0.5
 def choose_batch_size(run: Callable[[], object], device: torch.device) -> int:
     """Chooses from memory: on a GPU as many inputs as fill half of it, a power of two, 16 at most.
 
-    On a CPU one: its caches hold the features of one input, and the second makes both slower. See `choose_lanes`.
+    On a CPU one: its caches hold the features of one input, and the second makes both slower. See `choose_threads`.
 
     Args:
         run: passes one input through the model on that device.
@@ -58,12 +58,12 @@ def choose_threads(device: torch.device) -> int:
 
 
 def compute_in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """As `map_in_lanes`, for a function that computes with torch: each lane has its share of the caller's cores."""
+    """As `map_in_threads`, for a function that computes with torch: each thread has its share of the caller's cores."""
     cores = torch.get_num_threads()
     try:
         yield from map_in_threads(function, items, threads, partial(_compute_on, max(1, cores // threads)))
     finally:
-        torch.set_num_threads(cores)  # what a lane sets becomes that of threads which start later
+        torch.set_num_threads(cores)  # what a thread sets becomes that of threads which start later
 
 
 def _compute_on(cores: int) -> None:

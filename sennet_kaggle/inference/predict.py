@@ -249,7 +249,7 @@ def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: I
     """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged.
 
     Reading and preparing have a thread of their own; so has the model on a GPU, and on a CPU it has one per core (see
-    `choose_lanes`). No other thread computes with torch while they do: OpenMP keeps a team of threads for every
+    `choose_threads`). No other thread computes with torch while they do: OpenMP keeps a team of threads for every
     thread that computes, and once these are more than the cores they wait for one another.
     """
     intensities, background = measure_grey_values(volume, predictors, inference)

@@ -22,7 +22,7 @@ def prefetch(items: Iterable[Item], ahead: int) -> Iterator[Item]:
         ahead: how many finished items may wait to be taken, at least 1.
     """
     source = iter(items)
-    thread = ThreadPoolExecutor(1, thread_name_prefix="work_ahead")
+    thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
         pending = deque(thread.submit(next, source, _END) for _ in range(ahead))
         while (item := pending.popleft().result()) is not _END:
@@ -41,21 +41,21 @@ def map_in_threads(
     threads: int,
     at_start: Callable[[], object] | None = None,
 ) -> Iterator[Result]:
-    """As `map`, with as many calls at once as there are lanes, each of which is a thread; with one lane it is `map`.
+    """As `map`, with as many calls at once as there are worker threads; with one it is `map`.
 
     The results keep the order of the items, which the calling thread takes, and exceptions come out at their place.
-    At most one item more than lanes is under way or waits to be handed on. When the stream is left early, what is
+    At most one item more than threads is under way or waits to be handed on. When the stream is left early, what is
     under way is waited for.
 
     Args:
         function: leaves other threads free to run while it works.
-        lanes: at least 1.
+        threads: at least 1.
         at_start: called once in each thread before it works.
     """
     if threads == 1:
         yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="lane", initializer=at_start)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="worker_thread", initializer=at_start)
     try:
         pending = deque()
         for item in items:

@@ -11,17 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ..config import Inference
+from ..data.padding import fill_padding
+from ..data.transforms import resize_slice
+from ..errors import InputError
 from ..inference.axes import BLOCK_BYTES, BYTES_PER_VOXEL, scaled_length, scratch_folder
 from ..inference.batching import LARGEST_BATCH
-from .budget import count_views
-from ..config import Inference
-from ..errors import InputError
-from ..data.padding import fill_padding
 from ..inference.predict import measure_grey_values
-from ..inference.predictor import Request, Predictor
-from .fault_tolerant_volume import FaultTolerantVolume
-from ..data.transforms import resize_slice
+from ..inference.predictor import Predictor, Request
 from ..inference.windows import plan_windows
+from .budget import count_views
+from .fault_tolerant_volume import FaultTolerantVolume
 
 # Slices of each kidney that are looked at.
 _SAMPLED = 8
@@ -68,7 +68,7 @@ class ModelCost(NamedTuple):
     seconds_per_pixel: float
     """Of one view."""
     at_once: int
-    """Windows, or whole slices, that are shown at once, a batch in every lane; a last batch is filled up."""
+    """Windows, or whole slices, that are shown at once, a batch in every thread; a last batch is filled up."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Costs:
                 rounds = math.ceil(round(count * windows * occupied / cost.at_once, 6))
                 showing += views * rounds * cost.at_once * pixels * cost.seconds_per_pixel
         reading = reads * (look.read + len(planes) * look.prepare)
-        # A GPU computes while the CPU reads; the CPU's own lanes share their cores with the reading.
+        # A GPU computes while the CPU reads; the CPU's own threads share their cores with the reading.
         beside = predictors[0].device.type != "cpu"
         return max(reading, showing) if beside else reading + showing
 

@@ -13,16 +13,16 @@ from typing import Literal
 
 import pandas as pd
 
-from ..errors import InputError
-from .faults import Faults
-from ..files import PACKAGE_DIR, check_output_dir, make_dir, shipped_checkpoints, write_whole
-from ..scoring.metrics import dice_counts
 from ..data.phantom import Phantom, write_phantom
+from ..data.volume import Volume, find_volumes, open_volumes
+from ..errors import InputError
+from ..files import PACKAGE_DIR, check_output_dir, make_dir, shipped_checkpoints, write_whole
 from ..rendering import figure_to_png
 from ..reports.report import figure_of_slices, score_table, segmented_slice, spread
-from .fault_tolerant_volume import FaultTolerantVolume
+from ..scoring.metrics import dice_counts
 from ..submission.submission import read_submission, refuse, validate_submission
-from ..data.volume import Volume, find_volumes, open_volumes
+from .fault_tolerant_volume import FaultTolerantVolume
+from .faults import Faults
 
 # What it makes in its output folder; `kaggle` is a tree.
 _OUTPUTS = ("submission.csv", "submission.json", "sennet.ipynb", "scores.csv", "slices.png", "kaggle")
@@ -78,7 +78,9 @@ def rehearse(
             os.replace(kaggle_dir / "working" / path.name, path)
         if on_kaggle:  # a slice that could not be read there cannot be read here
             quiet = Faults(strict=False, say=lambda _: None)
-            volumes = [FaultTolerantVolume(volume.name, volume.image_paths, volume.label_paths, quiet) for volume in volumes]
+            volumes = [
+                FaultTolerantVolume(volume.name, volume.image_paths, volume.label_paths, quiet) for volume in volumes
+            ]
         refuse(submission_path, validate_submission(submission_path, volumes))
         return submission_path, *score(submission_path, volumes, output_dir)
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InputError
-from .faults import Faults
-from .journal import Entry, Journal, read_journal
 from ..submission.rle import EMPTY_RLE
 from ..submission.submission import read_submission, write_submission
+from .faults import Faults
+from .journal import Entry, Journal, read_journal
 
 # How old what stands in submission.csv may be while rows are being finished.
 _SECONDS_BETWEEN_SAVES = 60.0

@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 import torch
 from tqdm import tqdm
 
-from .budget import Budget, Pace, Plan, ladder
 from ..config import Inference
+from ..data.transforms import fetch_mask, resize_map
 from ..distributed import Shard
 from ..errors import InputError
-from .faults import Faults
-from .oom_fallback import is_alive
 from ..inference.predict import mean_threshold, predict_probabilities
 from ..inference.predictor import Predictor
 from ..submission.rle import rle_encode
-from .partial_submission import PartialSubmission
+from .budget import Budget, Pace, Plan, ladder
+from .cost_probe import Costs, probe_costs, unknown_costs
 from .fault_tolerant_volume import FaultTolerantVolume
-from ..data.transforms import fetch_mask, resize_map
-from .cost_probe import Costs, unknown_costs, probe_costs
+from .faults import Faults
+from .oom_fallback import is_alive
+from .partial_submission import PartialSubmission
 
 # Slices after which the pace is looked at again, or as many as become ready together.
 _LOOK_EVERY = 8

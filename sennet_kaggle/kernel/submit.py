@@ -11,25 +11,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from .budget import Budget
-from ..models.checkpoint import read_card
 from ..config import DEFAULT_INFERENCE, Inference
 from ..distributed import Shard
 from ..errors import InputError, show_messages
-from .faults import Faults, on_kaggle
 from ..files import write_whole
-from .oom_fallback import OutOfMemoryFallback
-from .workers import Worker, find_devices, start_workers, wait_for_workers
-from .inputs import find_checkpoints, find_competition
 from ..inference.predict import load_predictors, warn_of_unknown_scales
 from ..inference.predictor import Predictor
-from ..submission.provenance import Stopwatch, describe_checkpoint, describe_machine, format_provenance, hash_file, hash_package, to_json
+from ..models.checkpoint import read_card
+from ..submission.provenance import (
+    Stopwatch,
+    describe_checkpoint,
+    describe_machine,
+    format_provenance,
+    hash_file,
+    hash_package,
+    to_json,
+)
 from ..submission.rle import parse_runs
+from ..submission.submission import read_submission, validate_submission
+from .budget import Budget
+from .cost_probe import Costs, bound, machine_memory, peak_ram, probe_costs, unknown_costs
+from .fault_tolerant_volume import FaultTolerantVolume, open_fault_tolerant_volumes
+from .faults import Faults, on_kaggle
+from .inputs import find_checkpoints, find_competition
+from .oom_fallback import OutOfMemoryFallback
 from .partial_submission import PartialSubmission
 from .scheduler import Scheduler
-from .fault_tolerant_volume import FaultTolerantVolume, open_fault_tolerant_volumes
-from ..submission.submission import read_submission, validate_submission
-from .cost_probe import Costs, bound, machine_memory, unknown_costs, peak_ram, probe_costs
+from .workers import Worker, find_devices, start_workers, wait_for_workers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,7 +218,7 @@ class _Run:
         for rank, problem in enumerate(problems, 1):
             shares.append({"device": self.devices[rank], "rows": self.rows.take_over(rank)})
             if problem:
-                self.faults.note(f"helper {rank}", problem, "what it has not finished is done by the first process")
+                self.faults.note(f"worker {rank}", problem, "what it has not finished is done by the first process")
         self.provenance["processes"] = shares
         self.shard = Shard()
 
@@ -394,7 +402,7 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
         A PNG file's bytes.
     """
     from ..rendering import figure_to_png
-    from ..reports.report import figure_of_slices, segmented_slice# nor for matplotlib
+    from ..reports.report import figure_of_slices, segmented_slice  # nor for matplotlib
 
     rles = dict(read_submission(settings.submission_path))
     volumes = _open(settings)

@@ -88,7 +88,7 @@ def start_workers(work: Callable[..., None], arguments: Sequence[Sequence[Any]],
         for each in arguments:
             workers.append(Worker(work, each))
     except Exception as error:
-        faults.note("the other GPUs", error, f"{len(helpers)} of {len(arguments)} helpers work")
+        faults.note("the other GPUs", error, f"{len(workers)} of {len(arguments)} workers work")
     return workers
 
 
