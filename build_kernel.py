@@ -34,7 +34,7 @@ OWNER_VARIABLE = "KAGGLE_OWNER"
 COMPETITION = "blood-vessel-segmentation"
 CHECKPOINT_SOURCE = "sennet-kaggle-checkpoints"
 # What goes into the notebook: these modules and all that they import.
-BUNDLED = ("__init__", "kernel/submit", "data/dataset", "training/losses")
+BUNDLED = ("__init__", "kernel/submit", "kernel/result", "data/dataset", "training/losses")
 _OWN_IN_PUSH = (
     r"kernel-metadata\.json|kernel/sennet\.ipynb|kernel/checkpoints/(dataset-metadata\.json|[^/]+\.safetensors)"
 )
@@ -73,7 +73,7 @@ SETTINGS = f"""\
 import os
 
 from sennet_kaggle.config import Inference
-from sennet_kaggle.kernel.submit import KernelSettings
+from sennet_kaggle.kernel.settings import KernelSettings
 
 KAGGLE_DIR = Path(os.environ.get("SENNET_KAGGLE_DIR", "/kaggle"))  # another folder in the local dry run
 
@@ -108,7 +108,7 @@ run_kernel(settings)"""
 
 RESULT = """\
 from IPython.display import Image
-from sennet_kaggle.kernel.submit import count_vessels, picture_of_submission
+from sennet_kaggle.kernel.result import count_vessels, picture_of_submission
 
 for show in (count_vessels, lambda settings: Image(picture_of_submission(settings))):
     try:

@@ -44,9 +44,10 @@ def measure(folder: Path, axes: str) -> None:
     import torch
 
     from sennet_kaggle.config import Inference, Preprocessing
-    from sennet_kaggle.data.transforms import IntensityRange
+    from sennet_kaggle.data.intensity import IntensityRange
     from sennet_kaggle.data.volume import open_volume
-    from sennet_kaggle.inference.predict import create_predictor, predict_masks
+    from sennet_kaggle.inference.loading import create_predictor
+    from sennet_kaggle.inference.predict import predict_masks
     from sennet_kaggle.models import create_model
 
     torch.manual_seed(0)

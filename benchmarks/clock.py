@@ -27,7 +27,8 @@ import torch  # noqa: E402
 from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
 from sennet_kaggle.data.phantom import Phantom, write_phantom  # noqa: E402
 from sennet_kaggle.kernel import submit  # noqa: E402
-from sennet_kaggle.kernel.submit import KernelSettings, run_kernel  # noqa: E402
+from sennet_kaggle.kernel.settings import KernelSettings  # noqa: E402
+from sennet_kaggle.kernel.submit import run_kernel  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint  # noqa: E402
 

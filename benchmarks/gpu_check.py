@@ -30,23 +30,22 @@ sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
 from speed import bare_forward, repeated, rounds, run_prediction, shown_batches  # noqa: E402
 
 from sennet_kaggle.config import DEFAULT_INFERENCE, Inference, Preprocessing  # noqa: E402
+from sennet_kaggle.data.bits import fetch_mask  # noqa: E402
+from sennet_kaggle.data.intensity import measure_intensity  # noqa: E402
 from sennet_kaggle.data.phantom import Phantom, write_phantom  # noqa: E402
-from sennet_kaggle.data.transforms import fetch_mask, image_to_tensor, measure_intensity, resize_map  # noqa: E402
+from sennet_kaggle.data.resizing import resize_map  # noqa: E402
+from sennet_kaggle.data.transforms import image_to_tensor  # noqa: E402
 from sennet_kaggle.data.volume import Volume, open_volume, open_volumes  # noqa: E402
 from sennet_kaggle.errors import InputError, one_line  # noqa: E402
 from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
-from sennet_kaggle.inference.predict import (  # noqa: E402
-    create_predictor,
-    load_predictors,
-    pick_device,
-    predict_probabilities,
-    predict_rows,
-)
+from sennet_kaggle.inference.loading import create_predictor, load_predictors, pick_device  # noqa: E402
+from sennet_kaggle.inference.predict import predict_probabilities, predict_rows  # noqa: E402
 from sennet_kaggle.inference.predictor import Predictor  # noqa: E402
 from sennet_kaggle.kernel.dry_run import lay_out_kaggle  # noqa: E402
 from sennet_kaggle.kernel.faults import Faults  # noqa: E402
 from sennet_kaggle.kernel.oom_fallback import OutOfMemoryFallback, is_alive  # noqa: E402
-from sennet_kaggle.kernel.submit import KernelSettings, run_kernel  # noqa: E402
+from sennet_kaggle.kernel.settings import KernelSettings  # noqa: E402
+from sennet_kaggle.kernel.submit import run_kernel  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
 from sennet_kaggle.scoring.metrics import dice_counts, dice_from_counts  # noqa: E402
 from sennet_kaggle.submission.submission import read_submission  # noqa: E402

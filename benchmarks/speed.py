@@ -29,12 +29,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
+from sennet_kaggle.data.intensity import measure_intensity  # noqa: E402
 from sennet_kaggle.data.phantom import Phantom, write_phantom  # noqa: E402
-from sennet_kaggle.data.transforms import image_to_tensor, measure_intensity  # noqa: E402
+from sennet_kaggle.data.transforms import image_to_tensor  # noqa: E402
 from sennet_kaggle.data.volume import Volume, find_volumes, open_volumes  # noqa: E402
 from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
 from sennet_kaggle.inference.batching import compute_in_threads  # noqa: E402
-from sennet_kaggle.inference.predict import create_predictor, predict_masks, predict_rows  # noqa: E402
+from sennet_kaggle.inference.loading import create_predictor  # noqa: E402
+from sennet_kaggle.inference.predict import predict_masks, predict_rows  # noqa: E402
 from sennet_kaggle.inference.predictor import Predictor  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
 from sennet_kaggle.models.checkpoint import load_checkpoint  # noqa: E402

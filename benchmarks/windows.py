@@ -20,11 +20,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from sennet_kaggle.config import Inference  # noqa: E402
+from sennet_kaggle.data.intensity import measure_intensity  # noqa: E402
 from sennet_kaggle.data.phantom import Phantom, phantom_slices  # noqa: E402
-from sennet_kaggle.data.transforms import measure_intensity  # noqa: E402
 from sennet_kaggle.data.volume import open_volume  # noqa: E402
 from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
-from sennet_kaggle.inference.predict import create_predictor  # noqa: E402
+from sennet_kaggle.inference.loading import create_predictor  # noqa: E402
 from sennet_kaggle.models.checkpoint import load_checkpoint  # noqa: E402
 
 KIDNEY_DIR = Path(os.environ.get("SENNET_DATA_DIR", REPOSITORY.parent / "shared" / "data")) / "train/kidney_1_dense"

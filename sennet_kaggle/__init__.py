@@ -14,7 +14,7 @@ _MODULES = {
     "Inference": "config",
     "create_model": "models",
     "dice_coefficient": "scoring.metrics",
-    "load_predictors": "inference.predict",
+    "load_predictors": "inference.loading",
     "open_volume": "data.volume",
     "rle_decode": "submission.rle",
     "rle_encode": "submission.rle",

@@ -2,7 +2,7 @@
 from .api import segment as segment
 from .config import Inference as Inference
 from .data.volume import open_volume as open_volume
-from .inference.predict import load_predictors as load_predictors
+from .inference.loading import load_predictors as load_predictors
 from .models import create_model as create_model
 from .scoring.metrics import dice_coefficient as dice_coefficient
 from .scoring.surface_dice import surface_dice as surface_dice

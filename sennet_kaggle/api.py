@@ -11,7 +11,8 @@ from .config import DEFAULT_INFERENCE, Inference
 from .data.volume import Volume
 from .errors import InputError
 from .files import shipped_checkpoints
-from .inference.predict import load_predictors, predict_masks
+from .inference.loading import load_predictors
+from .inference.predict import predict_masks
 from .inference.predictor import Predictor
 from .models.checkpoint import read_card
 

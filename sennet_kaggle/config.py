@@ -1,18 +1,16 @@
 """Settings as frozen dataclasses; the command line and the checkpoint's card are made from them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from .checks import LARGEST, check_distinct, check_finite, check_seeds, check_values
 from .errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds that are tried where one is to be chosen."""
-LARGEST = (2 - 2**-23) * 2.0**127
-"""The largest number of float32, in which models are trained and run."""
 _LONGEST_SIDE = 2**15 - 1
 """OpenCV cuts no larger window."""
 _FARTHEST = 10_000
@@ -266,117 +264,5 @@ class Training:
         check_finite(self)
 
 
-# What the report saw and did: 8-bit slices at 512 x 512, an 80/20 split by slice, no augmentation.
-_REPORT = Training(
-    preprocessing=Preprocessing(intensity="eight_bit"),
-    held_out_fraction=0.2,
-    evaluate_every=1,
-    augment=False,
-)
-_REPORT_UNET = replace(_REPORT, optimizer="adam", learning_rate=1e-4, weight_decay=0.0, batch_size=16)
-_REPORT_SEGFORMER = replace(
-    _REPORT,
-    model="segformer",
-    learning_rate=6e-6,
-    batch_size=8,
-    epochs=60,
-    schedule="multi_step",
-    milestones=(20, 40),
-    gamma=0.1,
-)
-
-EXPERIMENTS = {
-    "unet-bce": replace(_REPORT_UNET, loss="bce", epochs=12, schedule="constant"),
-    "unet-dice-bce": replace(_REPORT_UNET, loss="dice_bce", epochs=8, schedule="step", gamma=0.95),
-    "segformer-bce": replace(_REPORT_SEGFORMER, loss="bce"),
-    "segformer-weighted-bce": replace(_REPORT_SEGFORMER, loss="weighted_bce", loss_arguments={"pos_weight": 50.0}),
-    "segformer-ce-dice": replace(_REPORT_SEGFORMER, loss="ce_dice"),
-    "segformer-ignore-background": replace(_REPORT_SEGFORMER, loss="ignore_background_bce"),
-    "unet-native": Training(
-        model_arguments={"widths": [16, 32, 64, 128, 192], "bottleneck": 256, "unshuffle": 2, "prior": 0.01},
-        preprocessing=Preprocessing(region="windows", roi_size=2048, mean=(0.4,), std=(0.3,)),
-        loss="dice_bce_surface",
-        window_size=320,
-        light=0.3,
-        noise=0.1,
-        ema_decay=0.98,
-        epochs=24,
-        epoch_slices=150,
-        batch_size=2,
-        learning_rate=3e-3,
-        evaluate_every=24,
-        threshold=0.6,
-    ),
-}
-"""Named training runs, the report's six and the shipped checkpoint's; any field can be overridden."""
-
-SHIPPED = "unet-native"
-"""The experiment whose checkpoints are shipped."""
 DEFAULT_INFERENCE = Inference(tta="flips")
 """How models are run wherever nothing else is asked for: in use, in the notebook, when they are judged or drawn."""
-FOLDS = (("0414", "0981", "1806"), ("0049", "0753", "1331", "1414"), ("0678", "1128", "1225", "1226"))
-"""Slices of kidney_1_dense that each model of its cross-validation does not see; neighbours (1225, 1226) go together,
-and the first two folds each have a large open artery (0981, 1331)."""
-
-SAM_ZERO_SHOT = "sam-zero-shot"
-"""The report's seventh experiment: Segment Anything, which is not trained."""
-
-REPORTED_DICE = {"unet-bce": 0.45, "unet-dice-bce": 0.68}
-"""Dice on kidney_2 that the report gives."""
-REPORTED_SEGFORMER_SLICES = (0.643, 0.578, 0.438)
-"""Dice of three slices that the report shows for SegFormer, without saying with which loss."""
-
-
-def check_values(settings: Any) -> None:
-    """Compares a dataclass's values with its annotations; the command line does so itself, overrides and cards do not.
-
-    Raises:
-        InputError: a value that is none of its field's choices, or of another type.
-    """
-    for name, hint in get_type_hints(type(settings)).items():
-        value = getattr(settings, name)
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            raise InputError(f"{name} must be one of {', '.join(get_args(hint))}, got {value!r}"[:200])
-        if not _fits(value, hint):
-            kind = str(hint) if get_args(hint) else hint.__name__
-            raise InputError(f"{name} must be {kind.replace(', ...', '')}, found {repr(value)[:100]}")
-
-
-def check_finite(settings: Any) -> None:
-    """Raises InputError where a number of a dataclass, or of a tuple in it, is infinite in float32 or not a number."""
-    for name, value in vars(settings).items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not all(abs(number) <= LARGEST for number in numbers if isinstance(number, int | float)):
-            raise InputError(f"{name} must hold finite numbers only, of float32, got {value}")
-
-
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises InputError for seeds that not every source of chance takes."""
-    for seed in seeds:
-        if not 0 <= seed < 2**32:
-            raise InputError(f"seed must lie in 0..{2**32 - 1}, got {seed}")
-
-
-def check_distinct(name: str, values: Sequence[Any]) -> None:
-    """Raises InputError where something is named twice."""
-    twice = [value for value in values if values.count(value) > 1]
-    if twice:
-        raise InputError(f"{name} must be distinct, found {twice[0]} twice: name it once")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any or origin is Literal:
-        return hint is Any or value in arguments
-    if origin is UnionType:
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is tuple:
-        any_length = arguments[-1] is Ellipsis
-        return (
-            isinstance(value, tuple)
-            and (any_length or len(value) == len(arguments))
-            and all(_fits(item, arguments[0]) for item in value)
-        )
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
-    return type(value) is hint or (hint is float and type(value) is int)

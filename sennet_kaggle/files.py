@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -23,7 +22,6 @@ PACKAGE_DIR = Path(__file__).resolve().parent
 _INSTALLED_DIR, _REPOSITORY_DIR = PACKAGE_DIR / "checkpoints", PACKAGE_DIR.parent / "kernel" / "checkpoints"
 SHIPPED_DIR = _INSTALLED_DIR if _INSTALLED_DIR.is_dir() else _REPOSITORY_DIR
 _NAME_BYTES = 255
-_LOCK = ".lock"
 _ZEROS = 2**24
 
 
@@ -114,54 +112,6 @@ def file_digest(path: Path | str) -> bytes:
 def _digest(path: str, *version: int) -> bytes:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").digest()
-
-
-@contextmanager
-def claim_dir(path: Path | str) -> Iterator[None]:
-    """Makes an output folder and keeps other processes from claiming it.
-
-    Where the block fails before anything of use is in it, the folder is removed again.
-
-    Raises:
-        InputError: as `make_dir`, or another process has claimed it.
-    """
-    path = Path(path)
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    is_new = path in missing or (path.is_dir() and not any(path.iterdir()))
-    with open(make_dir(path) / _LOCK, "a") as lock:
-        try:
-            _lock(lock)
-        except OSError as error:
-            raise InputError(
-                f"another process is writing to {path}: wait for it to end, or choose another output folder"
-            ) from error
-        try:
-            yield
-        except BaseException:
-            if is_new and all(_is_scaffolding(each) for each in path.rglob("*") if each.is_file()):
-                with contextlib.suppress(PermissionError):  # Windows keeps a lock that is open
-                    for each in sorted(path.rglob("*"), reverse=True):  # what is in a folder comes before it
-                        each.rmdir() if each.is_dir() else each.unlink()
-                    for folder in missing:
-                        if not any(folder.iterdir()):
-                            folder.rmdir()
-            raise
-
-
-def _lock(file: IO) -> None:
-    """Locks an open file until it is closed; raises OSError where another process has locked it."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which forked readers would go on holding
-
-
-def _is_scaffolding(path: Path) -> bool:
-    return path.name == _LOCK or "tfevents" in path.name
 
 
 def open_reserved(path: Path | str, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:

@@ -26,11 +26,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
+from sennet_kaggle.data.intensity import IntensityRange  # noqa: E402
 from sennet_kaggle.data.phantom import Phantom, write_phantom  # noqa: E402
-from sennet_kaggle.data.transforms import IntensityRange  # noqa: E402
-from sennet_kaggle.inference import predict  # noqa: E402
-from sennet_kaggle.kernel import cost_probe, partial_submission, scheduler, submit, workers  # noqa: E402
-from sennet_kaggle.kernel.submit import KernelSettings, count_vessels, picture_of_submission, run_kernel  # noqa: E402
+from sennet_kaggle.inference import loading, predict  # noqa: E402
+from sennet_kaggle.kernel import cost_probe, journal, partial_submission, scheduler, submit, workers  # noqa: E402
+from sennet_kaggle.kernel.result import count_vessels, picture_of_submission  # noqa: E402
+from sennet_kaggle.kernel.settings import KernelSettings  # noqa: E402
+from sennet_kaggle.kernel.submit import run_kernel  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint  # noqa: E402
 from sennet_kaggle.models.unet import UNet  # noqa: E402
@@ -126,7 +128,7 @@ def build_bench(root: Path) -> Bench:
     for seed, name in enumerate(("a", "b")):
         torch.manual_seed(seed)
         model = create_model("unet", **UNET)
-        predictor = predict.create_predictor(model, preprocessing, 0.5, bench.settings.inference)
+        predictor = loading.create_predictor(model, preprocessing, 0.5, bench.settings.inference)
         # Untrained models; at such a threshold a tenth of all pixels is vessel, and every change shows.
         threshold = np.quantile(predictor(slices, IntensityRange(0, 255)), 0.9).item()
         save_checkpoint(
@@ -637,10 +639,11 @@ def no_hash(bench, patch):
 
     patch.setattr(submit, "describe_checkpoint", fail)
     patch.setattr(submit, "hash_file", fail)
+    patch.setattr(journal, "hash_file", fail)
 
 
 def no_memory_to_be_told(bench, patch):
-    """As a GPU that dies in the trial: the next question about it raises the trial's error."""
+    """As a GPU that dies in the cost probe: the next question about it raises the probe's error."""
 
     def fail(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")

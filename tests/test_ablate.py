@@ -8,15 +8,16 @@ import pandas as pd
 import pytest
 from conftest import watched, write_tiff
 
-from sennet_kaggle.config import EXPERIMENTS, FOLDS, SHIPPED, Preprocessing, Training
+from sennet_kaggle.config import Preprocessing, Training
 from sennet_kaggle.data.volume import open_volume, open_volumes
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.inference.predict import load_predictors
+from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.studies import ablate as module
 from sennet_kaggle.studies.ablate import LEARNED, VARIANTS, Run, ablate, choose_threshold, plan, validate
 from sennet_kaggle.studies.ablate_axes import judge_models
+from sennet_kaggle.studies.experiments import EXPERIMENTS, FOLDS, SHIPPED
 from sennet_kaggle.training.train import fit
 
 TINY = {

@@ -19,7 +19,8 @@ from sennet_kaggle.data.phantom import Phantom, write_phantom
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.files import shipped_checkpoints
-from sennet_kaggle.inference.predict import load_predictors, predict_probabilities
+from sennet_kaggle.inference.loading import load_predictors
+from sennet_kaggle.inference.predict import predict_probabilities
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.submission.rle import rle_decode

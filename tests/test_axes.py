@@ -10,7 +10,8 @@ from sennet_kaggle.data import padding
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.inference.axes import add_along, mean_over_axes, planes_along, resample_along
-from sennet_kaggle.inference.predict import create_predictor, predict_probabilities
+from sennet_kaggle.inference.loading import create_predictor
+from sennet_kaggle.inference.predict import predict_probabilities
 from sennet_kaggle.models import create_model
 
 

@@ -13,7 +13,9 @@ import pytest
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.data import cache
 from sennet_kaggle.data.cache import open_cache
-from sennet_kaggle.data.transforms import hide_padding, mask_to_target, measure_intensity, resize_image, slice_to_image
+from sennet_kaggle.data.intensity import hide_padding, measure_intensity, slice_to_image
+from sennet_kaggle.data.resizing import resize_image
+from sennet_kaggle.data.transforms import mask_to_target
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
 

@@ -9,16 +9,17 @@ import pytest
 from conftest import watched
 
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.config import DEFAULT_INFERENCE, EXPERIMENTS, Preprocessing
+from sennet_kaggle.config import DEFAULT_INFERENCE, Preprocessing
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.inference.predict import load_predictors
+from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.reports import card as card_module
 from sennet_kaggle.reports.report import SegmentedSlice, spread
-from sennet_kaggle.studies.compare import REPORT_EXPERIMENTS, Result, compare, judge_on, per_run, plan, write_up
-from sennet_kaggle.studies.experiments import format_experiments
+from sennet_kaggle.studies.compare import REPORT_EXPERIMENTS, Result, compare, judge_on, per_run, write_up
+from sennet_kaggle.studies.experiments import EXPERIMENTS, format_experiments
+from sennet_kaggle.studies.plan import plan
 from sennet_kaggle.training.train import fit
 
 SMALL = {

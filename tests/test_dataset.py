@@ -11,14 +11,10 @@ from torch.utils.data import DataLoader
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.data import cache
 from sennet_kaggle.data.dataset import SliceDataset, split_slices
-from sennet_kaggle.data.transforms import (
-    image_to_tensor,
-    mask_to_target,
-    measure_intensity,
-    read_stack,
-    resize_image,
-    slice_to_image,
-)
+from sennet_kaggle.data.intensity import measure_intensity, slice_to_image
+from sennet_kaggle.data.neighbours import read_stack
+from sennet_kaggle.data.resizing import resize_image
+from sennet_kaggle.data.transforms import image_to_tensor, mask_to_target
 from sennet_kaggle.data.volume import Volume, open_volume
 from sennet_kaggle.errors import InputError
 

@@ -93,7 +93,7 @@ def test_room_for_the_probabilities_is_looked_for_before_the_work(folder, monkey
     monkeypatch.setattr(
         "sennet_kaggle.inference.probability.shutil.disk_usage", lambda _: type("Usage", (), {"free": 4 * 90 * 80 - 1})
     )
-    monkeypatch.setattr("sennet_kaggle.inference.predict.load_predictors", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr("sennet_kaggle.inference.loading.load_predictors", lambda *_: pytest.fail("the work has begun"))
     assert main(f"{PREDICT} --save-probability kept".split()) == 2
     assert "save_probability needs 0.029 MB and kept has 0.029 MB free" in capsys.readouterr().err
     assert not (folder / "kept").exists()

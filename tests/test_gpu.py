@@ -11,13 +11,18 @@ from stand_in_gpu import GPU, stand_in_gpu
 from torch import nn
 
 from sennet_kaggle.config import Inference, Preprocessing
-from sennet_kaggle.data.transforms import IntensityRange, fetch_mask, image_to_tensor, resize_map
+from sennet_kaggle.data.bits import fetch_mask
+from sennet_kaggle.data.intensity import IntensityRange
+from sennet_kaggle.data.resizing import resize_map
+from sennet_kaggle.data.transforms import image_to_tensor
 from sennet_kaggle.data.volume import open_volume
-from sennet_kaggle.inference.predict import create_predictor, pick_device, predict_masks, predict_probabilities
+from sennet_kaggle.inference.loading import create_predictor, pick_device
+from sennet_kaggle.inference.predict import predict_masks, predict_probabilities
 from sennet_kaggle.inference.windows import cut_windows, plan_windows
 from sennet_kaggle.kernel.faults import Faults
 from sennet_kaggle.kernel.oom_fallback import OutOfMemoryFallback
-from sennet_kaggle.kernel.submit import KernelSettings, run_kernel
+from sennet_kaggle.kernel.settings import KernelSettings
+from sennet_kaggle.kernel.submit import run_kernel
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 

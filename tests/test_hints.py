@@ -7,9 +7,9 @@ import pytest
 from conftest import REPOSITORY
 
 import sennet_kaggle
-from sennet_kaggle.__main__ import app, main
 from sennet_kaggle.cli.hints import hints, option_names, suggest
-from sennet_kaggle.config import EXPERIMENTS
+from sennet_kaggle.cli.main import COMMANDS, main
+from sennet_kaggle.studies.experiments import EXPERIMENTS
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from sennet_kaggle.config import EXPERIMENTS
     ],
 )
 def test_a_hint(arguments, expected):
-    assert list(hints(arguments.split(), app.functions, EXPERIMENTS)) == [f"hint: {expected}"]
+    assert list(hints(arguments.split(), COMMANDS, EXPERIMENTS)) == [f"hint: {expected}"]
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,16 @@ def test_a_hint(arguments, expected):
     ["", "xyzzy", "predict --data_dir d --no-skip-background --tta d4", "train --help", "train xyzzy", "predict -h --"],
 )
 def test_no_hint(arguments):
-    assert list(hints(arguments.split(), app.functions, EXPERIMENTS)) == []
+    assert list(hints(arguments.split(), COMMANDS, EXPERIMENTS)) == []
 
 
 def test_options_are_those_of_the_command_line():
     """The fields of nested settings, too: as the help lists them."""
     for command, options in (("predict", {"checkpoint", "tta"}), ("train", {"cache-dir", "epochs", "roi-size"})):
-        assert options <= {*option_names(app.functions[command])}
+        assert options <= {*option_names(COMMANDS[command])}
     program = [sys.executable, "-m", "sennet_kaggle", "train", "unet-native", "--help"]
     text = subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    assert [name for name in option_names(app.functions["train"]) if f"--{name}" not in text] == []
+    assert [name for name in option_names(COMMANDS["train"]) if f"--{name}" not in text] == []
 
 
 def test_a_slip_is_nothing_to_a_name_of_another_word():

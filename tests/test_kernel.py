@@ -8,10 +8,13 @@ import pytest
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.data.volume import find_volumes
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.inference.predict import load_predictors, predict_probabilities
+from sennet_kaggle.inference.loading import load_predictors
+from sennet_kaggle.inference.predict import predict_probabilities
 from sennet_kaggle.kernel import submit
 from sennet_kaggle.kernel.inputs import find_checkpoints, find_competition
-from sennet_kaggle.kernel.submit import KernelSettings, count_vessels, picture_of_submission, run_kernel
+from sennet_kaggle.kernel.result import count_vessels, picture_of_submission
+from sennet_kaggle.kernel.settings import KernelSettings
+from sennet_kaggle.kernel.submit import run_kernel
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 

@@ -8,10 +8,10 @@ import pytest
 from conftest import REPOSITORY
 
 PACKAGE_DIR = REPOSITORY / "sennet_kaggle"
-FOUNDATION = {"errors", "config", "files", "distributed", "rendering"}
+FOUNDATION = {"__init__", "errors", "checks", "config", "files", "locking", "distributed", "rendering"}
 ROOMS = ["data", "models", "submission", "inference", "scoring", "reports", "training", "studies", "kernel", "cli"]
-ENTRANCES = {"__init__", "__main__", "api"}
-MOST_LINES, MOST_ARROWS = 300, 60
+ENTRANCES = {"__main__", "api"}
+MOST_LINES, MOST_ARROWS = 330, 60
 
 
 def room_of(path: str) -> str:

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from sennet_kaggle.config import Inference, Preprocessing
-from sennet_kaggle.data.transforms import IntensityRange
+from sennet_kaggle.data.intensity import IntensityRange
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.files import shipped_checkpoints
-from sennet_kaggle.inference.predict import create_predictor, load_predictors, predict_masks
+from sennet_kaggle.inference.loading import create_predictor, load_predictors
+from sennet_kaggle.inference.predict import predict_masks
 from sennet_kaggle.models import create_model
 from sennet_kaggle.scoring.metrics import dice_counts, dice_from_counts
 

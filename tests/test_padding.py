@@ -8,12 +8,14 @@ import pytest
 
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.data.background import measure_background
+from sennet_kaggle.data.intensity import hide_padding, measure_intensity
+from sennet_kaggle.data.neighbours import read_stack, stack_neighbours
 from sennet_kaggle.data.padding import crop_padding, fill_padding, find_padding, is_blank, sample_slices, warn_of_spikes
 from sennet_kaggle.data.phantom import Phantom, phantom_slices
-from sennet_kaggle.data.transforms import hide_padding, measure_intensity, read_stack, stack_neighbours
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.files import shipped_checkpoints
-from sennet_kaggle.inference.predict import ensemble_score, load_predictors
+from sennet_kaggle.inference.loading import load_predictors
+from sennet_kaggle.inference.predict import ensemble_score
 from sennet_kaggle.scoring.metrics import dice_coefficient
 
 HEIGHT, WIDTH = 96, 130

@@ -18,19 +18,9 @@ from sennet_kaggle.data.phantom import Phantom, write_phantom
 from sennet_kaggle.data.volume import Volume, open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.reports import page as page_module
-from sennet_kaggle.reports.page import (
-    _CURVES,
-    FALSE_ALARM,
-    HIT,
-    KIND_STEP,
-    MISS,
-    PREDICTION,
-    CoarseMask,
-    decimate,
-    kinds_at,
-    surface,
-    write_page,
-)
+from sennet_kaggle.reports.mesh import CoarseMask, decimate, surface
+from sennet_kaggle.reports.page import _CURVES, write_page
+from sennet_kaggle.reports.pictures import FALSE_ALARM, HIT, KIND_STEP, MISS, PREDICTION, kinds_at
 from sennet_kaggle.reports.report import SegmentedSlice
 from sennet_kaggle.scoring.metrics import dice_coefficient
 from sennet_kaggle.scoring.sweep import METRICS

@@ -8,17 +8,8 @@ import pytest
 import tifffile
 
 from sennet_kaggle.data import phantom as phantom_module
-from sennet_kaggle.data.phantom import (
-    MIN_RADIUS,
-    Phantom,
-    VesselTree,
-    draw_tubes,
-    grow_tree,
-    make_organ,
-    organ_depth,
-    phantom_slices,
-    write_phantom,
-)
+from sennet_kaggle.data.phantom import MIN_RADIUS, Phantom, draw_tubes, make_organ, phantom_slices, write_phantom
+from sennet_kaggle.data.vessel_tree import VesselTree, grow_tree, organ_depth
 from sennet_kaggle.errors import InputError
 
 

@@ -70,7 +70,7 @@ def test_a_training_folder_is_claimed_once(tmp_path):
         LOCKING
         + """
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.files import claim_dir
+from sennet_kaggle.locking import claim_dir
 with claim_dir("run"):
     try:
         with claim_dir("run"):

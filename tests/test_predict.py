@@ -9,17 +9,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sennet_kaggle.config import Inference, Preprocessing
-from sennet_kaggle.data.transforms import IntensityRange, measure_intensity, resize_probability, slice_to_image
+from sennet_kaggle.data.intensity import IntensityRange, measure_intensity, slice_to_image
+from sennet_kaggle.data.resizing import resize_probability
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.inference.predict import (
-    create_predictor,
-    load_predictors,
-    pick_device,
-    predict_masks,
-    predict_probabilities,
-    predict_rows,
-)
+from sennet_kaggle.inference.loading import create_predictor, load_predictors, pick_device
+from sennet_kaggle.inference.predict import predict_masks, predict_probabilities, predict_rows
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.submission.rle import rle_encode

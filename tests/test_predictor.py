@@ -12,10 +12,10 @@ from torch import nn
 
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.data.background import measure_background
+from sennet_kaggle.data.intensity import IntensityRange
 from sennet_kaggle.data.phantom import Phantom, phantom_slices
-from sennet_kaggle.data.transforms import IntensityRange
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.inference.predict import create_predictor
+from sennet_kaggle.inference.loading import create_predictor
 from sennet_kaggle.inference.predictor import to_probability
 from sennet_kaggle.models import create_model
 

@@ -7,7 +7,8 @@ from sennet_kaggle.__main__ import main
 from sennet_kaggle.config import DEFAULT_INFERENCE, Preprocessing
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.inference.predict import load_predictors, predict_masks, predict_rows
+from sennet_kaggle.inference.loading import load_predictors
+from sennet_kaggle.inference.predict import predict_masks, predict_rows
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.reports import run as module

@@ -5,7 +5,7 @@ import pytest
 from conftest import write_tiff
 
 from sennet_kaggle.config import Preprocessing
-from sennet_kaggle.data.transforms import measure_intensity, slice_to_image
+from sennet_kaggle.data.intensity import measure_intensity, slice_to_image
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.reports.stats import format_stats, measure_stats

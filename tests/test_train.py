@@ -16,16 +16,19 @@ from conftest import REPOSITORY, write_tiff
 from torch import multiprocessing
 
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.config import DEFAULT_INFERENCE, EXPERIMENTS, Inference, Preprocessing, Training
+from sennet_kaggle.config import DEFAULT_INFERENCE, Inference, Preprocessing, Training
 from sennet_kaggle.data.volume import open_volume, open_volumes
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.inference.predict import create_predictor, load_predictors, predict_masks, predict_probabilities
+from sennet_kaggle.inference.loading import create_predictor, load_predictors
+from sennet_kaggle.inference.predict import predict_masks, predict_probabilities
 from sennet_kaggle.inference.probability import save_probability
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import load_checkpoint, read_card
 from sennet_kaggle.scoring.metrics import dice_counts, dice_from_counts
+from sennet_kaggle.studies.experiments import EXPERIMENTS
 from sennet_kaggle.training import train
-from sennet_kaggle.training.train import fit, passes, plan_batches
+from sennet_kaggle.training.batches import passes, plan_batches
+from sennet_kaggle.training.train import fit
 from sennet_kaggle.training.training_data import split
 from sennet_kaggle.training.training_state import TrainingState, create_schedule
 
@@ -510,7 +513,7 @@ def test_what_fails_before_the_first_epoch_leaves_nothing(kidneys, tmp_path, reg
 
 def test_one_process_at_a_time_writes_to_a_folder(kidneys, tmp_path):
     """The second is refused while the first is there, and not after it was killed."""
-    hold = "import sys; from sennet_kaggle.files import claim_dir\n"
+    hold = "import sys; from sennet_kaggle.locking import claim_dir\n"
     hold += "with claim_dir(sys.argv[1]): print('in', flush=True); input()"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     first = subprocess.Popen(

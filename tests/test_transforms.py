@@ -5,23 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from sennet_kaggle.config import IMAGENET_STD, Preprocessing
-from sennet_kaggle.data.transforms import (
-    IntensityRange,
-    fetch_mask,
-    grey_levels,
-    image_to_tensor,
-    mask_to_target,
-    measure_intensity,
-    pack_bits,
-    read_stack,
-    resize_image,
-    resize_map,
-    resize_probability,
-    resize_slice,
-    slice_to_image,
-    stack_neighbours,
-    unpack_bits,
-)
+from sennet_kaggle.data.bits import fetch_mask, pack_bits, unpack_bits
+from sennet_kaggle.data.intensity import IntensityRange, grey_levels, measure_intensity, slice_to_image
+from sennet_kaggle.data.neighbours import read_stack, stack_neighbours
+from sennet_kaggle.data.resizing import resize_image, resize_map, resize_probability, resize_slice
+from sennet_kaggle.data.transforms import image_to_tensor, mask_to_target
 from sennet_kaggle.data.volume import open_volume
 
 REPORT = Preprocessing(intensity="eight_bit")

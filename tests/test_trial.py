@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sennet_kaggle.config import Inference, Preprocessing
-from sennet_kaggle.inference.predict import create_predictor
+from sennet_kaggle.inference.loading import create_predictor
 from sennet_kaggle.kernel import cost_probe as trial_module
 from sennet_kaggle.kernel.cost_probe import (
     Costs,

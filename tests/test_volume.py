@@ -7,16 +7,9 @@ import pytest
 import tifffile
 from conftest import write_tiff
 
+from sennet_kaggle.data.names import consecutive_runs, natural_key
 from sennet_kaggle.data.tiff import read_grey, read_mask
-from sennet_kaggle.data.volume import (
-    Volume,
-    consecutive_runs,
-    natural_key,
-    open_labels,
-    open_volume,
-    open_volumes,
-    warn_of_gaps,
-)
+from sennet_kaggle.data.volume import Volume, open_labels, open_volume, open_volumes, warn_of_gaps
 from sennet_kaggle.errors import InputError
 
 GREY = np.random.default_rng(0).integers(0, 2**16, (37, 53), dtype=np.uint16)

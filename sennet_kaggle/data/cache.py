@@ -20,7 +20,10 @@ from tqdm import tqdm
 from ..config import Preprocessing
 from ..errors import InputError
 from ..files import file_digest, make_dir, open_reserved, replacing
-from .transforms import IntensityRange, mask_to_target, measure_intensity, read_stack, resize_image, slice_to_image
+from .intensity import IntensityRange, measure_intensity, slice_to_image
+from .neighbours import read_stack
+from .resizing import resize_image
+from .transforms import mask_to_target
 from .volume import Volume
 
 # Part of the key: raise it whenever a pair would come out otherwise than before.

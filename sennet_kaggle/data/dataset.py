@@ -11,8 +11,10 @@ from ..config import Preprocessing
 from ..errors import InputError
 from .augment import augment_pair, cut_window, draw_window, vary_light
 from .cache import CachedSlices, open_cache, read_pair
+from .intensity import measure_intensity, slice_to_image
+from .neighbours import read_stack
 from .padding import find_padding
-from .transforms import image_to_tensor, mask_to_target, measure_intensity, read_stack, slice_to_image
+from .transforms import image_to_tensor, mask_to_target
 from .volume import Volume, warn_of_gaps
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.padding import fill_padding
-from ..data.transforms import resize_probability, resize_slice
+from ..data.resizing import resize_probability, resize_slice
 from ..distributed import Shard
 from ..errors import InputError
 from ..files import format_size, open_reserved

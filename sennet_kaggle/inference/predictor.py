@@ -14,16 +14,10 @@ from torch import nn
 
 from ..config import Inference, Preprocessing
 from ..data.background import is_occupied, occupied_blocks
-from ..data.transforms import (
-    IntensityRange,
-    grey_levels,
-    hide_padding,
-    image_to_tensor,
-    read_stack,
-    resize_map,
-    slice_to_image,
-    stack_neighbours,
-)
+from ..data.intensity import IntensityRange, grey_levels, hide_padding, slice_to_image
+from ..data.neighbours import read_stack, stack_neighbours
+from ..data.resizing import resize_map
+from ..data.transforms import image_to_tensor
 from ..errors import InputError
 from .batching import choose_batch_size, compute_in_threads, make_batch
 from .windows import Blend, Window, cut_windows, importance_map, plan_windows

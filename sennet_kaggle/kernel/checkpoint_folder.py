@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..config import Inference
 from ..errors import InputError
-from ..inference.predict import load_predictors
+from ..inference.loading import load_predictors
 from ..submission.provenance import hash_file
 
 METADATA_NAME = "dataset-metadata.json"

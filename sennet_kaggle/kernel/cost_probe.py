@@ -13,7 +13,7 @@ import torch
 
 from ..config import Inference
 from ..data.padding import fill_padding
-from ..data.transforms import resize_slice
+from ..data.resizing import resize_slice
 from ..errors import InputError
 from ..inference.axes import BLOCK_BYTES, BYTES_PER_VOXEL, scaled_length, scratch_folder
 from ..inference.batching import LARGEST_BATCH

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.resizing import resize_slice
 from ..data.tiff import read_form, read_grey
-from ..data.transforms import resize_slice
 from ..data.volume import Volume, find_folders, find_slices
 from ..errors import InputError
 from .faults import Faults

@@ -5,6 +5,10 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..submission.provenance import (
+    hash_file,
+)
+
 Entry = list[Any]
 """What kind of entry it is, and its fields."""
 
@@ -64,3 +68,20 @@ def _line(content: str | Entry) -> bytes:
 
 def _checksum(encoded: bytes) -> bytes:
     return b"%08x " % zlib.crc32(encoded)
+
+
+def identify_file(path: Path) -> str | tuple[int, ...]:
+    """The hash of a checkpoint, or what else there is to know it by."""
+    try:
+        return hash_file(path)
+    except OSError:
+        return stamp_file(path)
+
+
+def stamp_file(path: Path) -> tuple[int, ...]:
+    """By which a file is known to be the same; of one that is not there, nothing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns

@@ -1,8 +1,15 @@
 """A model that outlives its batches: too little memory halves them, then the CPU takes over; a NaN is tried again."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from torch import nn
 
+from ..config import Inference
+from ..inference.loading import load_predictors
+from ..inference.predictor import Predictor
 from .faults import Faults
 
 # How torch, CUDA's libraries and the system say that memory has run out. A library that cannot be set up, or finds no
@@ -101,3 +108,14 @@ def is_alive(device: torch.device) -> bool:
         return bool((torch.ones(1, device=device) + 1).item() == 2)
     except RuntimeError:
         return False
+
+
+def load_with_fallback(paths: Sequence[Path], inference: Inference, faults: Faults) -> list[Predictor]:
+    """Loads checkpoints as `load_predictors` does; models of logits then outlive a lack of memory."""
+    predictors = load_predictors(paths, inference)
+    return [
+        predictor
+        if hasattr(predictor.model, "segment")
+        else replace(predictor, model=OutOfMemoryFallback(predictor.model, faults))
+        for predictor in predictors
+    ]

@@ -9,7 +9,8 @@ import torch
 from tqdm import tqdm
 
 from ..config import Inference
-from ..data.transforms import fetch_mask, resize_map
+from ..data.bits import fetch_mask
+from ..data.resizing import resize_map
 from ..distributed import Shard
 from ..errors import InputError
 from ..inference.predict import mean_threshold, predict_probabilities
@@ -19,11 +20,10 @@ from .budget import Budget, Pace, Plan, ladder
 from .cost_probe import Costs, probe_costs, unknown_costs
 from .fault_tolerant_volume import FaultTolerantVolume
 from .faults import Faults
+from .lap import Lap
 from .oom_fallback import is_alive
 from .partial_submission import PartialSubmission
 
-# Slices after which the pace is looked at again, or as many as become ready together.
-_LOOK_EVERY = 8
 # Of a kidney's share of the time; what is left writes the masks of three axes out.
 _LAST_PLANE_AT = 0.9
 # Slices that fail one after the other before the CPU takes over.
@@ -165,7 +165,7 @@ class _Kidney:
         in_turn = self.run.budget and inference.axes == "z"
         if self.longest == 1:  # after a failure no batch is filled up with copies
             inference = replace(inference, batch_size=1, sw_batch_size=1)
-        clock = _Lap(self.run.costs.slices_at_once(self.volume, members, inference))
+        clock = Lap(self.run.costs.slices_at_once(self.volume, members, inference))
 
         def go_on() -> bool:
             self.run.go_on()
@@ -284,33 +284,3 @@ class _Kidney:
         ids = self.volume.slice_ids
         problem = f"no time left for {len(self.pending)} slices, {ids[self.pending[0]]} to {ids[self.pending[-1]]}"
         self.run.faults.note(self.volume.name, problem, "their masks are left empty")
-
-
-class _Lap:
-    """Times slices that become ready in bursts, from the first of a burst to the first of a later one.
-
-    Args:
-        burst: how many become ready together.
-    """
-
-    def __init__(self, burst: int):
-        self._burst, self._every = burst, burst * -(-_LOOK_EVERY // burst)
-        self._seen, self._is_new, self.has_told = 0, False, False
-        self._marks: list[float] = []
-
-    @property
-    def is_burst_over(self) -> bool:
-        """Whether the next slice has to be waited for."""
-        return self._seen % self._burst == 0
-
-    def tick(self) -> tuple[int, float] | None:
-        """Counts a slice; at the end of some bursts returns (slices, seconds) of the run's later half, else None."""
-        self._seen += 1
-        if (self._seen - 1) % self._every == 0:
-            self._marks.append(time.monotonic())
-            self._is_new = True
-        laps = len(self._marks) // 2
-        if not (laps and self._is_new and self.is_burst_over):
-            return None
-        self._is_new, self.has_told = False, True
-        return laps * self._every, self._marks[-1] - self._marks[-1 - laps]

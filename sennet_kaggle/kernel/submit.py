@@ -3,19 +3,17 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
-from ..config import DEFAULT_INFERENCE, Inference
 from ..distributed import Shard
 from ..errors import InputError, show_messages
 from ..files import write_whole
-from ..inference.predict import load_predictors, warn_of_unknown_scales
+from ..inference.predict import warn_of_unknown_scales
 from ..inference.predictor import Predictor
 from ..models.checkpoint import read_card
 from ..submission.provenance import (
@@ -27,43 +25,24 @@ from ..submission.provenance import (
     hash_package,
     to_json,
 )
-from ..submission.rle import parse_runs
-from ..submission.submission import read_submission, validate_submission
+from ..submission.submission import validate_submission
 from .budget import Budget
 from .cost_probe import Costs, bound, machine_memory, peak_ram, probe_costs, unknown_costs
-from .fault_tolerant_volume import FaultTolerantVolume, open_fault_tolerant_volumes
+from .fault_tolerant_volume import open_fault_tolerant_volumes
 from .faults import Faults, on_kaggle
 from .inputs import find_checkpoints, find_competition
-from .oom_fallback import OutOfMemoryFallback
+from .journal import identify_file, stamp_file
+from .oom_fallback import load_with_fallback
 from .partial_submission import PartialSubmission
 from .scheduler import Scheduler
+from .settings import KernelSettings
 from .workers import Worker, find_devices, start_workers, wait_for_workers
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 # Kaggle ends a notebook after 9 hours; the cells before and after the run need some of the rest.
 _KAGGLE_HOURS = 8.5
-
-
-@dataclass(frozen=True)
-class KernelSettings:
-    """What the notebook's settings cell says."""
-
-    input_dir: Path = Path("/kaggle/input")
-    submission_path: Path = Path("/kaggle/working/submission.csv")
-    competition: str = "blood-vessel-segmentation"
-    """Slug of the competition."""
-    checkpoint_source: str = "sennet-kaggle-checkpoints"
-    """Slug of the dataset or model that holds the *.safetensors files at any depth; all of them are used, averaged.
-    owner/slug where inputs of several owners have that slug."""
-    inference: Inference = DEFAULT_INFERENCE
-    strict: bool | None = None
-    """Whether a fault, such as a damaged slice, ends the run; else it costs what it touches and is listed at the
-    end. None: yes at home, no on Kaggle."""
-    time_budget_hours: float | None = None
-    """When less is left than all that the settings ask for would take, passes are dropped. None: 8.5 on Kaggle, no
-    limit at home."""
 
 
 def run_kernel(settings: KernelSettings) -> None:
@@ -268,8 +247,8 @@ class _Run:
 
     def resume(self, checkpoint_paths: Sequence[Path]) -> None:
         """Takes over what earlier processes finished that had the same models, settings and slices."""
-        models = [(path.name, _identify(path)) for path in checkpoint_paths]
-        inputs = [(str(path), *_stamp(path)) for volume in self.volumes for path in volume.image_paths]
+        models = [(path.name, identify_file(path)) for path in checkpoint_paths]
+        inputs = [(str(path), *stamp_file(path)) for volume in self.volumes for path in volume.image_paths]
         inference = asdict(replace(self.settings.inference, device="auto"))  # any device will do to go on
         self.rows.resume(json.dumps([self.provenance["package_sha256"], models, inference, inputs]))
         if self.rows.finished:
@@ -345,88 +324,3 @@ class _Run:
             print(f"dropped for lack of time: {words}")
         print(self.faults)
         print(f"{path}: {len(self.rows.rles)} rows, one per test slice")
-
-
-def _identify(path: Path) -> str | tuple[int, ...]:
-    """The hash of a checkpoint, or what else there is to know it by."""
-    try:
-        return hash_file(path)
-    except OSError:
-        return _stamp(path)
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """By which a file is known to be the same; of one that is not there, nothing."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return ()
-    return stat.st_size, stat.st_mtime_ns
-
-
-def load_with_fallback(paths: Sequence[Path], inference: Inference, faults: Faults) -> list[Predictor]:
-    """Loads checkpoints as `load_predictors` does; models of logits then outlive a lack of memory."""
-    predictors = load_predictors(paths, inference)
-    return [
-        predictor
-        if hasattr(predictor.model, "segment")
-        else replace(predictor, model=OutOfMemoryFallback(predictor.model, faults))
-        for predictor in predictors
-    ]
-
-
-def count_vessels(settings: KernelSettings) -> "pd.DataFrame":
-    """Counts what the submission says.
-
-    Returns:
-        A row per kidney: its slices, those with vessels, vessel pixels, and their share of all pixels in percent.
-    """
-    import pandas as pd  # the submission does not wait for it
-
-    rles = dict(read_submission(settings.submission_path))
-    rows = []
-    for volume in _open(settings):
-        pixels = [_count_pixels(rles[slice_id]) for slice_id in volume.slice_ids]
-        area = sum(int(np.prod(volume.slice_size(z))) for z in range(len(volume)))
-        rows.append((volume.name, len(volume), np.count_nonzero(pixels), sum(pixels), 100 * sum(pixels) / area))
-    return pd.DataFrame(rows, columns=["kidney", "slices", "with_vessels", "vessel_px", "vessel_percent"])
-
-
-def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
-    """Draws masks of the submission over their slices, from every kidney those with the most runs.
-
-    Args:
-        rows: how many slices, shared out among the kidneys.
-
-    Returns:
-        A PNG file's bytes.
-    """
-    from ..rendering import figure_to_png
-    from ..reports.report import figure_of_slices, segmented_slice  # nor for matplotlib
-
-    rles = dict(read_submission(settings.submission_path))
-    volumes = _open(settings)
-    per_kidney = -(-rows // len(volumes))
-    slices = []
-    for volume in volumes:
-        # A long text is a mask with many vessels, and need not be decoded to be found.
-        fitting = [z for z in range(len(volume)) if volume.slice_size(z) == volume.size]
-        busiest = sorted(fitting, key=lambda z: -len(rles[volume.slice_ids[z]]))
-        for z in sorted(busiest[:per_kidney]):
-            with suppress(InputError):  # a kidney without any sound slice, of which the run has spoken
-                slices.append(segmented_slice(volume, z, rles))
-    if not slices:
-        raise InputError("no slice can be read: there is nothing to draw")
-    return figure_to_png(figure_of_slices(slices[:rows]))
-
-
-def _open(settings: KernelSettings) -> list[FaultTolerantVolume]:
-    """The kidneys once more, without saying again what the run has said of them."""
-    return open_fault_tolerant_volumes(
-        find_competition(settings.input_dir, settings.competition), Faults(strict=False, say=lambda _: None)
-    )
-
-
-def _count_pixels(rle: str) -> int:
-    starts, ends = parse_runs(rle)
-    return int((ends - starts).sum())

@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ..config import Preprocessing, check_values
+from ..checks import check_values
+from ..config import Preprocessing
 from ..errors import InputError, one_line
 from ..files import replacing
 from . import create_model

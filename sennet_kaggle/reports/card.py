@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from ..config import DEFAULT_INFERENCE
+from ..data.bits import fetch_mask
 from ..data.dataset import labelled_slices
-from ..data.transforms import fetch_mask
 from ..data.volume import Volume, open_volume
 from ..errors import InputError
 from ..files import SHIPPED_DIR, check_output_dir, make_dir, write_whole
-from ..inference.predict import load_predictors, mean_threshold, predict_probabilities
+from ..inference.loading import load_predictors
+from ..inference.predict import mean_threshold, predict_probabilities
 from ..inference.predictor import Predictor
 from ..models.checkpoint import Card, read_card
 from ..models.identity import what_was_seen

@@ -1,17 +1,14 @@
 """A run as one HTML page: slices with their errors, Dice along the organ, curves, the vessel tree in 3D."""
 
 import base64
-import gzip
 import html
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -21,41 +18,13 @@ from ..data.volume import Volume
 from ..errors import InputError
 from ..files import check_output, write_whole
 from ..scoring.metrics import dice_counts, dice_from_counts
+from .mesh import MAX_TRIANGLES, CoarseMask, decimate, encode_mesh, pack_text, surface
+from .pictures import LONG_SIDES_AND_QUALITIES, Budget, Window, base64_size, draw_pictures
 from .report import SegmentedSlice, segmented_slice
 
-HIT, MISS, FALSE_ALARM, PREDICTION = range(1, 5)  # the overlay's kinds; 0 is neither; page.js has the same
-KIND_STEP = 60  # grey levels between two kinds in the overlay's picture
-# Sizes and WebP qualities of the grey pictures, the best first.
-LONG_SIDES_AND_QUALITIES = (
-    *((1024, 75), (1024, 60), (896, 55), (832, 52), (768, 50), (704, 48), (640, 45), (576, 42), (512, 40)),
-    *((448, 38), (384, 35), (320, 32), (256, 30), (192, 25), (128, 20), (64, 10)),
-)
-MESH_SIDE = 224  # voxels along the longest side of the 3D view's volume
-MAX_TRIANGLES = 150_000  # of a kidney's meshes together
 _MIN_TREE_SLICES, _MIN_TRIANGLES = 3, 100
 _SAMPLES = 24  # slices looked at before the first is written
 _CURVES = ("dice_pooled", "dice_mean", "dice_without_largest", "surface_dice", "surface_dice_2d_1px")
-
-
-class Pictures(NamedTuple):
-    """What the page shows of one slice, as WebP files."""
-
-    image: bytes
-    overlay: bytes
-
-
-class Window(NamedTuple):
-    """Grey values shown as black and as white."""
-
-    low: float
-    high: float
-
-
-class Mesh(NamedTuple):
-    """A surface in voxel coordinates of the scan."""
-
-    vertices: np.ndarray  # (V, 3) float32, z y x
-    faces: np.ndarray  # (F, 3) int32, indices of vertices
 
 
 def write_page(
@@ -92,7 +61,7 @@ def write_page(
     _check(volumes, rles, history, sweep)
     check_output(output_path, (path for volume in volumes for path in volume.paths))
     slices = sum(map(len, volumes))
-    fixed = {"css": _asset("page.css"), "js": _asset("page.js"), "viewer": _pack(_viewer_source())}
+    fixed = {"css": _asset("page.css"), "js": _asset("page.js"), "viewer": pack_text(_viewer_source())}
     # Beside each picture stand its tags and its row of counts, about 250 bytes.
     room = max_bytes - sum(map(len, fixed.values())) - 20_000 - 250 * slices
     for_trees = room // 8
@@ -111,133 +80,6 @@ def write_page(
     if len(page) > max_bytes:
         raise InputError(f"the page has {len(page)} bytes but max_bytes is {max_bytes}: allow more, or fewer slices")
     write_whole(output_path, page)
-
-
-@dataclass
-class Budget:
-    """Bytes of the page left for pictures, and the size they are made at."""
-
-    bytes_left: int
-    slices_left: int
-    rung: int
-    """Where to start in LONG_SIDES_AND_QUALITIES."""
-
-    def draw(self, segmented: SegmentedSlice, window: Window) -> Pictures:
-        """Draws a slice as large as the rest of the page allows.
-
-        Raises:
-            InputError: the smallest picture is too large.
-        """
-        # A crowded slice may take somewhat more than its share, the last one no more than what is left.
-        share = min(1.25 * self.bytes_left / self.slices_left, self.bytes_left)
-        for rung in range(self.rung, len(LONG_SIDES_AND_QUALITIES)):
-            pictures = draw_pictures(segmented, window, *LONG_SIDES_AND_QUALITIES[rung])
-            if _base64_size(pictures) <= share:
-                self.bytes_left -= _base64_size(pictures)
-                self.slices_left -= 1
-                return pictures
-        raise InputError(
-            f"max_bytes is too small for {self.slices_left} slices more, {max(self.bytes_left, 0)} bytes left: "
-            "allow more, or fewer slices"
-        )
-
-
-@dataclass
-class CoarseMask:
-    """Collects a mask slice by slice; a coarse voxel is set where any voxel in it is.
-
-    Args:
-        shape: D, H, W of the mask.
-    """
-
-    shape: tuple[int, int, int]
-    factor: int = field(init=False)
-    mask: np.ndarray = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self.factor = math.ceil(max(self.shape) / MESH_SIDE)
-        self.mask = np.zeros([math.ceil(size / self.factor) for size in self.shape], np.bool_)
-
-    def add(self, z: int, mask: np.ndarray) -> None:
-        """Adds slice z: (H, W) bool."""
-        factor, (_, height, width) = self.factor, self.mask.shape
-        padded = np.zeros((height * factor, width * factor), np.bool_)
-        padded[: mask.shape[0], : mask.shape[1]] = mask
-        rows = padded.reshape(height, factor, width * factor).any(axis=1)
-        self.mask[z // factor] |= rows.reshape(height, width, factor).any(axis=2)
-
-
-def draw_pictures(segmented: SegmentedSlice, window: Window, long_side: int, quality: int) -> Pictures:
-    """Scales a slice and what was predicted for it, and compresses both.
-
-    Args:
-        segmented: the slice.
-        window: grey values that become black and white.
-        long_side: pixels of the pictures' longer side at most; a smaller slice is not enlarged.
-        quality: 1..100, of the grey picture; the overlay's is lossless.
-
-    Returns:
-        `image` in grey; `overlay` of the same size, KIND_STEP times the kind of each pixel.
-    """
-    height, width = segmented.image.shape
-    scale = min(1, long_side / max(height, width))
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    image = cv2.resize(segmented.image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    grey = ((image - window.low) * (255 / max(window.high - window.low, 1))).clip(0, 255).astype(np.uint8)
-    return Pictures(_webp(grey, quality), _webp(kinds_at(segmented, size) * np.uint8(KIND_STEP), 101))
-
-
-def kinds_at(segmented: SegmentedSlice, size: tuple[int, int]) -> np.ndarray:
-    """Scales the kinds of a slice's pixels down, so that thin vessels stay in sight.
-
-    Args:
-        segmented: the slice.
-        size: (w, h) of the result.
-
-    Returns:
-        (h, w) uint8: the kind that covers most of a pixel, 0 where less than a quarter is covered.
-    """
-    mask_pred, mask_gt = segmented.mask_pred, segmented.mask_gt
-    kinds = {PREDICTION: mask_pred}
-    if mask_gt is not None:
-        kinds = {HIT: mask_gt & mask_pred, MISS: mask_gt & ~mask_pred, FALSE_ALARM: mask_pred & ~mask_gt}
-    coverage = np.stack(
-        [cv2.resize(mask.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) for mask in kinds.values()]
-    )
-    most = np.array(list(kinds), np.uint8)[coverage.argmax(axis=0)]
-    return np.where(coverage.sum(axis=0, dtype=np.uint16) >= 64, most, np.uint8(0))
-
-
-def surface(coarse: CoarseMask) -> Mesh | None:
-    """The surface of a mask by marching cubes (Lewiner et al. 2003).
-
-    Returns:
-        The mesh in voxels of the scan; None for an empty mask.
-    """
-    from scipy.ndimage import gaussian_filter
-    from skimage.measure import marching_cubes
-
-    if not coarse.mask.any():
-        return None
-    # A frame of background closes vessels at the border; a slight blur takes the stairs off.
-    padded = np.pad(coarse.mask, 2).astype(np.float32)
-    vertices, faces, _, _ = marching_cubes(gaussian_filter(padded, 0.6, truncate=3), 0.25)
-    return Mesh((vertices - 1.5) * np.float32(coarse.factor) - np.float32(0.5), faces.astype(np.int32))
-
-
-def decimate(mesh: Mesh, max_triangles: int) -> Mesh:
-    """Merges vertices where that changes the surface least (Garland and Heckbert 1997).
-
-    Args:
-        mesh: the mesh; returned as it is when it is small enough.
-        max_triangles: how many there may be about; the library stops close to it.
-    """
-    from fast_simplification import simplify
-
-    if len(mesh.faces) <= max_triangles:
-        return mesh
-    vertices, faces = simplify(mesh.vertices, mesh.faces, target_count=max_triangles)
-    return Mesh(vertices.astype(np.float32), faces.astype(np.int32))
 
 
 def _add_kidney(
@@ -307,29 +149,13 @@ def _add_meshes(k: int, coarse: Mapping[str, CoarseMask], max_bytes: int) -> tup
         mesh, triangles = surface(mask), MAX_TRIANGLES // len(coarse)
         while mesh and triangles >= _MIN_TRIANGLES:
             mesh = decimate(mesh, triangles)
-            facts, vertices, faces = _encode_mesh(mesh)
+            facts, vertices, faces = encode_mesh(mesh)
             if len(vertices) + len(faces) <= max_bytes // len(coarse):
                 meshes.append({"name": name, **facts})
                 blocks += [_script(f"vertices-{k}-{name}", vertices), _script(f"faces-{k}-{name}", faces)]
                 break
             triangles = min(triangles, len(mesh.faces)) // 2
     return meshes, blocks
-
-
-def _encode_mesh(mesh: Mesh) -> tuple[dict[str, Any], str, str]:
-    """Packs a mesh: vertices as fractions of their bounding box in 16 bits, faces as differences in 32 bits."""
-    # Neighbours in the file become neighbours in space, and so the differences small.
-    order = np.lexsort(np.floor(mesh.vertices / 8).T[::-1])
-    rank = np.empty(len(order), np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    vertices, faces = mesh.vertices[order], rank[mesh.faces]
-    faces = faces[np.argsort(faces.min(axis=1), kind="stable")]
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    fractions = np.round((vertices - low) / np.maximum(high - low, 1e-6) * 65535).astype("<u2")
-    steps = np.diff(faces.astype("<i4"), axis=0, prepend=np.zeros((1, 3), "<i4"))
-    facts = {"low": low.tolist(), "high": high.tolist(), "triangles": len(faces)}
-    # Column by column: like stands beside like, which packs better.
-    return facts, _pack(fractions.T.tobytes()), _pack(steps.T.tobytes())
 
 
 def _why_no_tree(volume: Volume) -> str:
@@ -370,7 +196,7 @@ def _first_rung(volumes: Sequence[Volume], rles: Mapping[str, str], share: float
         segmented = _segmented(volume, z, rles)
         for rung in range(first, len(totals)):
             pictures = draw_pictures(segmented, windows[volume.name], *LONG_SIDES_AND_QUALITIES[rung])
-            totals[rung] += _base64_size(pictures)
+            totals[rung] += base64_size(pictures)
         while first < len(totals) - 1 and totals[first] > 0.95 * share * len(sampled):
             first += 1
     return first
@@ -451,19 +277,3 @@ def _block(element_id: str, payload: bytes) -> str:
 def _script(element_id: str, text: str) -> str:
     """A script element that no browser runs: text that is only looked at when page.js asks for it."""
     return f'<script type="text/plain" id="{element_id}">{text}</script>'
-
-
-def _pack(payload: bytes) -> str:
-    return base64.b64encode(gzip.compress(payload, 9, mtime=0)).decode()
-
-
-def _base64_size(pictures: Pictures) -> int:
-    return sum(4 * math.ceil(len(picture) / 3) for picture in pictures)
-
-
-def _webp(picture: np.ndarray, quality: int) -> bytes:
-    """Compresses (H, W) uint8; a quality above 100 is lossless."""
-    encoded, buffer = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, quality])
-    if not encoded:
-        raise InputError(f"a slice of {picture.shape[0]}x{picture.shape[1]} cannot be written as WebP")
-    return buffer.tobytes()

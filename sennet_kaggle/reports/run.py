@@ -10,7 +10,8 @@ from ..config import DEFAULT_INFERENCE
 from ..data.volume import Volume, find_volumes
 from ..errors import InputError, one_line, warn
 from ..files import check_output
-from ..inference.predict import load_predictors, predict_rows
+from ..inference.loading import load_predictors
+from ..inference.predict import predict_rows
 from ..models.checkpoint import read_card
 from ..models.identity import tell_learned, what_was_seen
 from ..scoring.sweep import METRICS, find_plateau

@@ -9,8 +9,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..config import Preprocessing
+from ..data.intensity import IntensityRange, measure_intensity, slice_to_image
 from ..data.padding import find_padding
-from ..data.transforms import IntensityRange, measure_intensity, slice_to_image
 from ..data.volume import Volume
 from ..errors import InputError
 from ..rendering import format_table

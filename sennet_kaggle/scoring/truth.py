@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.names import consecutive_runs, natural_key
 from ..data.tiff import read_mask
-from ..data.volume import consecutive_runs, find_volumes, kidney_dir_of, natural_key, open_labels, slice_stems
+from ..data.volume import find_volumes, kidney_dir_of, open_labels, slice_stems
 from ..errors import InputError, warn
 from ..submission.rle import check_size, rle_decode
 from ..submission.submission import read_unique_rows

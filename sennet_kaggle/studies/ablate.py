@@ -12,23 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..config import (
-    DEFAULT_INFERENCE,
-    EXPERIMENTS,
-    FOLDS,
-    SHIPPED,
-    THRESHOLDS,
-    Inference,
-    Training,
-    check_distinct,
-    check_seeds,
-)
+from ..checks import check_distinct, check_seeds
+from ..config import DEFAULT_INFERENCE, THRESHOLDS, Inference, Training
 from ..data.dataset import labelled_slices
-from ..data.transforms import IntensityRange, measure_intensity
+from ..data.intensity import IntensityRange, measure_intensity
 from ..data.volume import Volume
 from ..errors import InputError
 from ..files import check_output_dir, replacing, shipped_checkpoints, write_whole
-from ..inference.predict import load_predictors
+from ..inference.loading import load_predictors
 from ..inference.predictor import Predictor
 from ..models.checkpoint import read_card
 from ..models.identity import what_was_seen
@@ -39,7 +30,9 @@ from ..scoring.sweep import find_plateau
 from ..submission.provenance import name_checkpoint
 from ..training.train import fit
 from .ablate_axes import judge_axes
-from .compare import changed, check_variants, machine, open_test
+from .compare import machine
+from .experiments import EXPERIMENTS, FOLDS, SHIPPED
+from .plan import changed, check_variants, open_test
 
 LEARNED, TEST = "kidney_1_dense", "kidney_2"
 STRETCHED, CONTRAST = "kidney_1_dense, stretched", 1.25

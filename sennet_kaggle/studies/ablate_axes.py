@@ -12,7 +12,8 @@ from ..data.dataset import labelled_slices
 from ..data.phantom import Phantom, write_phantom
 from ..data.volume import Volume, open_volume
 from ..files import shipped_checkpoints
-from ..inference.predict import load_predictors, predict_masks
+from ..inference.loading import load_predictors
+from ..inference.predict import predict_masks
 from ..models.checkpoint import read_card
 from ..models.identity import what_was_seen
 from ..rendering import markdown_table

@@ -16,11 +16,12 @@ from tqdm import tqdm
 
 from ..config import Preprocessing
 from ..data.dataset import SliceDataset
-from ..data.transforms import measure_intensity, resize_image, slice_to_image
+from ..data.intensity import measure_intensity, slice_to_image
+from ..data.resizing import resize_image
 from ..data.volume import open_volumes
 from ..errors import InputError
 from ..files import check_output_dir, make_dir, write_whole
-from ..inference.predict import pick_device
+from ..inference.loading import pick_device
 from ..models import create_model
 from ..models.sam import SamVessels
 from ..rendering import figure_to_png

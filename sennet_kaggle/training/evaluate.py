@@ -13,7 +13,8 @@ from torch import nn
 from ..config import DEFAULT_INFERENCE, THRESHOLDS, Training
 from ..data.dataset import SliceDataset
 from ..files import write_whole
-from ..inference.predict import create_predictor, load_predictors, predict_probabilities
+from ..inference.loading import create_predictor, load_predictors
+from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
 from ..rendering import figure_to_png
 from ..reports.report import SegmentedSlice, figure_of_curves, figure_of_slices

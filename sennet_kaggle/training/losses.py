@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from ..config import LARGEST
+from ..checks import LARGEST
 from ..distributed import sum_over_processes
 from ..errors import InputError
 

@@ -11,7 +11,7 @@ from torch import nn
 from ..config import Inference, Preprocessing
 from ..errors import InputError, one_line, warn
 from ..files import check_output
-from ..inference.predict import create_predictor
+from ..inference.loading import create_predictor
 from ..models import MODELS, create_model, load_pretrained
 from ..models.checkpoint import Card, check_card, read_card, save_checkpoint
 from ..models.weights import COUNTER, read_own_card

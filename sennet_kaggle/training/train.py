@@ -3,56 +3,38 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, is_tensorboard_available, set_seed
+from accelerate.utils import is_tensorboard_available, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..config import DEFAULT_INFERENCE, Training
 from ..data.dataset import SliceDataset
-from ..distributed import PATIENCE, WholeBatchNorm, explaining_lost_peers, sum_over_processes
+from ..distributed import WholeBatchNorm, explaining_lost_peers, sum_over_processes
 from ..errors import InputError, warn
-from ..files import check_output_dir, claim_dir
+from ..files import check_output_dir
+from ..locking import claim_dir
 from ..models.checkpoint import Card, save_checkpoint
-from ..models.identity import check_split, digest_slices, what_was_seen
+from ..models.identity import digest_slices
+from .accelerator import create_accelerator, memory_format
+from .batches import passes, plan_batches
 from .evaluate import JUDGEMENT, PICTURE_NAMES, draw, evaluate
 from .losses import Criterion, create_criterion
-from .training_data import TrainingData, digest_data, make_sets, open_data
-from .training_model import check_model, check_shared, create_initial_model, model_arguments, source_card
+from .run_checks import CHECKPOINT_NAME, check_run, find_earlier
+from .training_data import make_sets
+from .training_model import check_shared, create_initial_model, model_arguments, source_card
 from .training_state import (
     HISTORY_NAME,
-    STATE_NAME,
     TrainingState,
-    check_checkpoint,
-    check_settings,
     is_finished,
-    read_state,
     remove_leftovers,
     write_history,
 )
-
-CHECKPOINT_NAME = "checkpoint.safetensors"
-OUTPUT_NAMES = (CHECKPOINT_NAME, HISTORY_NAME, STATE_NAME, *PICTURE_NAMES)
-_MIXED_PRECISION = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}
-
-
-class Pass(NamedTuple):
-    """One process's part of a forward pass."""
-
-    own: list[int]
-    """Indices of its slices."""
-    share: float
-    """The part of the batch that the pass of all processes makes."""
-    counts: bool
-    """Whether the slices are this process's own; otherwise it only takes part."""
 
 
 def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_dir: Path | str | None = None) -> Path:
@@ -101,58 +83,6 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
     return output_dir / CHECKPOINT_NAME
 
 
-def check_run(training: Training, data_dir: Path | str, output_dir: Path) -> TrainingData:
-    """Finds what is wrong with a run before it starts; nothing is made.
-
-    Raises:
-        InputError: settings that contradict each other or the model, data that are not there, held-out slices whose
-            images are learned from, or a folder that cannot be written to.
-    """
-    check_settings(training)
-    check_model(training)
-    data = open_data(training, data_dir)
-    batches = plan_batches(training, len(data.learned), 1)
-    parts = [len(part) for batch in batches for part in np.array_split(batch, min(training.accumulate, len(batch)))]
-    if min(parts) == 1:  # where BatchNorm may have nothing to average over
-        check_model(training, 1)
-    check_split(data.places(data.learned), data.places(data.held_out))
-    source = source_card(training)
-    if source is not None:
-        _warn_of_source(training.init_from or training.weights_path, source, data, data_dir)
-    check_output_dir(output_dir, OUTPUT_NAMES, [*filter(None, (training.weights_path, training.init_from))])
-    return data
-
-
-def find_earlier(
-    training: Training, data: TrainingData, output_dir: Path
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Compares a run with what an earlier one left in its folder; nothing is made.
-
-    Returns:
-        What tells the run's data from others, see `digest_data`, and the state to go on from, if there is one.
-
-    Raises:
-        InputError: as `read_state` and `check_checkpoint`.
-    """
-    digest = digest_data(training, data)
-    earlier = read_state(output_dir, training, digest)
-    if earlier:
-        check_checkpoint(output_dir / CHECKPOINT_NAME, training, earlier)
-    return digest, earlier
-
-
-def _warn_of_source(path: str, source: Card, data: TrainingData, data_dir: Path | str) -> None:
-    """Says what the checkpoint that a run starts from has seen of the held-out slices, or may have seen."""
-    seen = what_was_seen([source], data.places(data.held_out), data_dir)
-    if seen.learned:
-        warn(
-            f"{next(iter(seen.learned))} is held out, but {path} has learned from it: the held-out "
-            f"Dice says nothing of slices that the model has not seen"
-        )
-    if not source.says_what_it_learned:
-        warn(f"{path} does not say what it learned from, so no slice can be called unseen by this run")
-
-
 def _train(
     training: Training,
     output_dir: Path,
@@ -193,12 +123,6 @@ def _train(
     accelerator.end_training()
     if accelerator.is_main_process:
         draw(output_dir, output_dir / CHECKPOINT_NAME, output_dir / HISTORY_NAME, held_out or train_set)
-
-
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Channels last, but on CPUs without AVX-512: oneDNN's weight gradients take 3 to 5 times as long in it there."""
-    fast = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return torch.channels_last if fast else torch.contiguous_format
 
 
 def train_one_epoch(
@@ -274,50 +198,6 @@ def train_one_epoch(
         "loss": losses / sum(map(len, batches)),
         "dice_soft": 2 * overlap / sizes,
     }
-
-
-def plan_batches(training: Training, slices: int, epoch: int) -> list[np.ndarray]:
-    """The indices of each optimizer step of an epoch, drawn by (seed, epoch) alone, in rounds over all slices.
-
-    A later round counts on from the number of slices, so that a slice drawn again is varied anew.
-
-    Args:
-        training: seed, batch_size and epoch_slices.
-        slices: how many there are.
-        epoch: from 1.
-    """
-    rng = np.random.default_rng((training.seed, epoch))
-    wanted = training.epoch_slices or slices
-    rounds = [start + rng.permutation(slices) for start in range(0, wanted, slices)]
-    order = np.concatenate(rounds)[:wanted]
-    return np.split(order, range(training.batch_size, wanted, training.batch_size))
-
-
-def passes(batch: np.ndarray, accumulate: int, accelerator: Accelerator) -> Iterator[Pass]:
-    """Splits one optimizer step into forward passes, and each of those among the processes.
-
-    Every process takes part in every pass, for the others wait for it: where there is no slice left for it, it takes
-    one that does not count.
-    """
-    for part in np.array_split(batch, min(accumulate, len(batch))):
-        own = part[accelerator.process_index :: accelerator.num_processes]
-        yield Pass((own if len(own) else part[:1]).tolist(), len(part) / len(batch), len(own) > 0)
-
-
-def create_accelerator(training: Training, output_dir: Path) -> Accelerator:
-    """Finds the devices and processes that this run has."""
-    has_gpu = torch.cuda.is_available()
-    precision = training.precision
-    if precision == "auto":
-        precision = "float16" if has_gpu else "float32"
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    return Accelerator(
-        cpu=not has_gpu,  # else it takes several CPU processes for one each
-        mixed_precision=_MIXED_PRECISION[precision],
-        log_with="tensorboard" if is_tensorboard_available() else None,
-        project_dir=str(output_dir),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],  # the first one judges while the others wait
-    )
 
 
 def validate(

@@ -1,0 +1,65 @@
+"""Checks of settings that more than one module makes: types, finite numbers, seeds, nothing named twice."""
+
+from collections.abc import Sequence
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .errors import InputError
+
+LARGEST = (2 - 2**-23) * 2.0**127
+"""The largest number of float32, in which models are trained and run."""
+
+
+def check_values(settings: Any) -> None:
+    """Compares a dataclass's values with its annotations; the command line does so itself, overrides and cards do not.
+
+    Raises:
+        InputError: a value that is none of its field's choices, or of another type.
+    """
+    for name, hint in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise InputError(f"{name} must be one of {', '.join(get_args(hint))}, got {value!r}"[:200])
+        if not _fits(value, hint):
+            kind = str(hint) if get_args(hint) else hint.__name__
+            raise InputError(f"{name} must be {kind.replace(', ...', '')}, found {repr(value)[:100]}")
+
+
+def check_finite(settings: Any) -> None:
+    """Raises InputError where a number of a dataclass, or of a tuple in it, is infinite in float32 or not a number."""
+    for name, value in vars(settings).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(abs(number) <= LARGEST for number in numbers if isinstance(number, int | float)):
+            raise InputError(f"{name} must hold finite numbers only, of float32, got {value}")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises InputError for seeds that not every source of chance takes."""
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed must lie in 0..{2**32 - 1}, got {seed}")
+
+
+def check_distinct(name: str, values: Sequence[Any]) -> None:
+    """Raises InputError where something is named twice."""
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise InputError(f"{name} must be distinct, found {twice[0]} twice: name it once")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any or origin is Literal:
+        return hint is Any or value in arguments
+    if origin is UnionType:
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        any_length = arguments[-1] is Ellipsis
+        return (
+            isinstance(value, tuple)
+            and (any_length or len(value) == len(arguments))
+            and all(_fits(item, arguments[0]) for item in value)
+        )
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
+    return type(value) is hint or (hint is float and type(value) is int)

@@ -1,0 +1,126 @@
+"""Commands that train or run several models, and write down how they compare."""
+
+from pathlib import Path
+from typing import Any
+
+# Heavy libraries are imported by the commands that need them, so that --help answers at once.
+
+
+def compare(
+    data_dir: Path,
+    output_dir: Path,
+    experiment: tuple[str, ...] = (),
+    test_volume: str = "kidney_2",
+    seed: tuple[int, ...] = (0,),
+    override: dict[str, Any] = {},  # noqa: B006 (only read)
+    weights_path: Path | None = None,
+) -> None:
+    """Train the report's experiments, judge each on a kidney it has not seen, and write the comparison.
+
+    Args:
+        data_dir: A folder in the competition's layout.
+        output_dir: Gets comparison.md, results.csv, curves.png, predictions.png and a folder per run; stopped runs go
+            on.
+        experiment: Which to compare; all of the report's but sam-zero-shot when not given.
+        test_volume: The kidney of train/ to judge on.
+        seed: Each experiment is trained once with each.
+        override: Changed settings by pattern of names, as JSON, such as '{"segformer-*": {"epochs": 6}}'.
+        weights_path: Weights of Segment Anything, for sam-zero-shot.
+    """
+    from ..studies.compare import REPORT_EXPERIMENTS
+    from ..studies.compare import compare as run_comparison
+
+    path = run_comparison(
+        data_dir,
+        output_dir,
+        experiments=experiment or REPORT_EXPERIMENTS,
+        test_volume=test_volume,
+        seeds=seed,
+        overrides=override,
+        sam_weights_path=weights_path,
+    )
+    print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
+
+
+def ablate(
+    data_dir: Path,
+    output_dir: Path,
+    seed: tuple[int, ...] = (0, 1, 2),
+    override: dict[str, Any] = {},  # noqa: B006 (only read)
+) -> None:
+    """Measure what each ingredient of the shipped model gives, on held-out slices and on a kidney it has not seen.
+
+    Args:
+        data_dir: A folder in the competition's layout, with kidney_1_dense and kidney_2.
+        output_dir: Gets ablation.md, results.csv and a folder per run; stopped runs go on.
+        seed: At least two; the shipped settings are trained with each.
+        override: Settings changed in every run, as JSON, such as '{"epochs": 6}'.
+    """
+    from ..studies.ablate import ablate as run_ablation
+
+    path = run_ablation(data_dir, output_dir, seed, override)
+    print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
+
+
+def card(
+    data_dir: Path,
+    output_dir: Path,
+    checkpoint: tuple[Path, ...] = (),
+    volume: str = "kidney_2",
+    record_images: bool = False,
+) -> None:
+    """Write a page about checkpoints: what they learned from, scores on a kidney they have not seen, time, size.
+
+    Args:
+        data_dir: A folder in the competition's layout.
+        output_dir: Gets checkpoint.md and checkpoint.png.
+        checkpoint: Checkpoints that are averaged; the shipped ones when none is named.
+        volume: A labelled kidney of train/ that none of them has learned from.
+        record_images: First add to checkpoints of earlier versions what tells the images that they learned from in
+            any other copy; these are looked for in DATA_DIR by their names.
+    """
+    from ..files import shipped_checkpoints
+    from ..models.identity import record_images as add_digests
+    from ..reports.card import write_card
+
+    paths = checkpoint or shipped_checkpoints()
+    if record_images:
+        for path in paths:
+            add_digests(path, data_dir)
+    path = write_card(paths, data_dir / "train" / volume, output_dir)
+    print(f"{path.read_text(encoding='utf-8')}\n{path}")
+
+
+def sam_zero_shot(
+    data_dir: Path,
+    output_dir: Path,
+    weights_path: Path | None = None,
+    volume: tuple[str, ...] = ("kidney_2",),
+    slices: tuple[str, ...] = (),
+    model_arguments: dict[str, Any] = {},  # noqa: B006 (only read)
+    device: str = "auto",
+) -> None:
+    """Let Segment Anything propose masks without any training, and see how vessels fare.
+
+    Args:
+        data_dir: A folder in the competition's layout.
+        output_dir: Gets zero-shot.csv and a picture per slice.
+        weights_path: Segment Anything's weights, such as sam_vit_b_01ec64.pth.
+        volume: Kidneys of train/; their labelled slices are judged.
+        slices: Slice ids to judge; all labelled ones when not given.
+        model_arguments: Further arguments of the model, as JSON, such as '{"variant": "vit_h"}'.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:N.
+    """
+    from ..rendering import format_table
+    from ..studies.zero_shot import run_zero_shot
+
+    table = run_zero_shot(
+        data_dir,
+        output_dir,
+        weights_path,
+        volume_names=volume,
+        slice_ids=slices,
+        model_arguments=model_arguments,
+        device=device,
+    )
+    print(format_table(table))
