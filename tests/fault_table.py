@@ -1,6 +1,6 @@
 """Every fault that the kernel is to survive, injected: python tests/fault_table.py writes docs/faults.md.
 
-tests/test_faults.py runs the same injections and compares each with its line there.
+tests/kernel/test_faults.py runs the same injections and compares each with its line there.
 """
 
 import io
@@ -44,8 +44,8 @@ BATCH_SIZE = 4
 HEADER = """\
 # What the kernel survives
 
-Written by `python tests/fault_table.py`; `tests/test_faults.py` injects the same faults and compares each with its
-line. The test set has kidney_5 (12 slices, 0000 to 0011) and kidney_6 (5 slices, 0005 to 0009). Two small models are
+Written by `python tests/fault_table.py`; `tests/kernel/test_faults.py` injects the same faults and compares each with
+its line. The test set has kidney_5 (12 slices, 0000 to 0011) and kidney_6 (5 slices, 0005 to 0009). Two small models are
 attached, each shown four slices at once; their range of grey values is fixed, for with a volume's percentiles a
 damaged slice among the sixteen that are sampled moves the range a little for all. "At home" is the run with `strict`,
 which stops; "on Kaggle" is the run without, whose submission is validated. A killed run is started again, and the

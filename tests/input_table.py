@@ -1,6 +1,6 @@
 """Every input of tests/input_cases, given to its command: python tests/input_table.py writes docs/inputs.md.
 
-tests/test_inputs.py does the same and compares each with its line there.
+tests/cli/test_inputs.py does the same and compares each with its line there.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ TABLE_PATH = REPOSITORY / "docs" / "inputs.md"
 HEADER = """\
 # What is read, what is refused, and what is said
 
-Written by `python tests/input_table.py`; `tests/test_inputs.py` runs the same commands and compares each with its line.
-What is refused ends with this one line and exit status 2, and leaves no file behind. Of what is read the line gives
+Written by `python tests/input_table.py`; `tests/cli/test_inputs.py` runs the same commands and compares each with its
+line. What is refused ends with this one line and exit status 2, and leaves no file behind. Of what is read the line gives
 the warnings, or, where there are none, nothing.
 """
 _SHOWN_COMMAND = 110

@@ -1,4 +1,4 @@
-"""Sums and BatchNorm over all processes; whole trainings in several are tested by tests/test_train.py."""
+"""Sums and BatchNorm over all processes; whole trainings in several are tested by tests/training/test_train.py."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
