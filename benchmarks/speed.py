@@ -1,10 +1,10 @@
-"""Speed and memory of a prediction, end to end, against the bare forward pass and against the report's own way.
+"""Speed and memory of a prediction, end to end, against the forward pass alone and against the baseline of the report.
 
     python benchmarks/speed.py [SECTION ...]
 
 Sections: models, precision, host, parts, scaling, memory, start (default: all, some minutes). Prints Markdown tables.
 Slices are the real ones of $SENNET_DATA_DIR (default ../shared/data) again and again, or a phantom's. Contenders take
-turns and the median of the rounds counts; all share a process but the report's way, which is in reports_way.py, and
+turns and the median of the rounds counts; all share a process but the baseline of the report (report_baseline.py) and
 memory, which is measured in a process per contender. Where other work shares the machine, threads wait for one another
 and the clock says little: run it with OMP_NUM_THREADS=1 and read the column "on the cores".
 """
@@ -62,7 +62,7 @@ if find_spec("openvino"):
     REDUCED.append(Inference(precision="bfloat16", backend="openvino", device="cpu"))
     if HAS_BFLOAT16:
         OPTIONS["ours, OpenVINO in bfloat16"] = REDUCED[-1]
-BARE = "bare forward on resident tensors"
+BARE = "forward pass alone, on resident tensors"
 ROUNDS = 3
 CPU_SECONDS: dict[str, float] = {}
 SCRATCH = tempfile.TemporaryDirectory(prefix="sennet-speed-")
@@ -81,22 +81,27 @@ def main() -> None:
 
 
 def models() -> None:
-    """Slices per second of each model each way, and as a ratio to the bare forward pass and to the report's way."""
-    print("| | ms per slice | on the cores | slices per s | of the bare forward | times the report's way |")
+    """Slices per second of each model each way, beside the forward pass alone and the report's baseline."""
+    print(
+        "| | ms per slice | on the cores | slices per s | of the forward pass alone "
+        "| times the baseline of the report |"
+    )
     print("|---|---|---|---|---|---|")
     for name, (_, _, _, count) in MODELS.items():
         predictor = build(name, Inference())
         shown = shown_batches(predictor, slices(count))
         contenders = {
-            BARE: partial(bare_forward, predictor, shown, 1),
+            BARE: partial(forward_alone, predictor, shown, 1),
             **{what: end_to_end(build(name, inference), count, inference) for what, inference in OPTIONS.items()},
         }
         if predictor.threads > 1:
-            contenders["bare forward, an input per core"] = partial(bare_forward, predictor, shown, predictor.threads)
+            contenders["forward pass alone, an input per core"] = partial(
+                forward_alone, predictor, shown, predictor.threads
+            )
         if predictor.preprocessing.region == "whole":
-            contenders["the report's way"] = ReportsWay(name, count)
+            contenders["the baseline of the report"] = ReportBaseline(name, count)
         times, cpu = rounds(contenders), CPU_SECONDS
-        bare, report = times[BARE], times.get("the report's way")
+        bare, report = times[BARE], times.get("the baseline of the report")
         for what, seconds in times.items():
             ratio = f"{report / seconds:.2f}" if report else ""
             print(
@@ -270,7 +275,7 @@ def shown_batches(predictor: Predictor, volume: Volume) -> list[torch.Tensor]:
     return shown
 
 
-def bare_forward(predictor: Predictor, batches: list[torch.Tensor], threads: int) -> None:
+def forward_alone(predictor: Predictor, batches: list[torch.Tensor], threads: int) -> None:
     """The model alone, on so many batches at once."""
     device = predictor.device.type
 
@@ -284,15 +289,15 @@ def bare_forward(predictor: Predictor, batches: list[torch.Tensor], threads: int
         torch.cuda.synchronize()
 
 
-class ReportsWay:
-    """Runs the report's way once per call, in its own process."""
+class ReportBaseline:
+    """Runs the baseline of the report once per call, in its own process."""
 
     seconds_elsewhere = 0.0
     """CPU time that the last call took there."""
 
     def __init__(self, name: str, count: int):
         model_name, arguments, _, _ = MODELS[name]
-        program = Path(__file__).with_name("reports_way.py")
+        program = Path(__file__).with_name("report_baseline.py")
         command = [sys.executable, program, model_name, json.dumps(arguments), *slices(count).image_paths]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

@@ -1,4 +1,4 @@
-"""Inference at native resolution against the bare forward pass on the same windows.
+"""Inference at native resolution against the forward pass alone on the same windows.
 
     python benchmarks/windows.py
 

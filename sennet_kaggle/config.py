@@ -175,11 +175,11 @@ class Training:
     train_volumes: tuple[str, ...] = ("kidney_1_dense",)
     """Kidneys under DATA_DIR/train to learn from."""
     held_out_volumes: tuple[str, ...] = ()
-    """Kidneys under DATA_DIR/train that are judged and not learned from."""
+    """Kidneys under DATA_DIR/train that the model is validated on and does not learn from."""
     held_out_slices: tuple[str, ...] = ()
-    """Slice ids that are judged and not learned from."""
+    """Slice ids that the model is validated on and does not learn from."""
     held_out_fraction: float = 0.0
-    """Part of the labelled slices, drawn with the seed, that are judged and not learned from."""
+    """Part of the labelled slices, drawn with the seed, that the model is validated on and does not learn from."""
     pseudo_label_dir: str | None = None
     """What predict --save-probability kept of kidneys with sparse labels; vessels seen there are added to these."""
     pseudo_label_threshold: float = 0.5
@@ -215,7 +215,7 @@ class Training:
     threshold: float = 0.5
     """Probability above which a pixel is vessel, where no held-out slices choose it."""
     ema_decay: float = 0.0
-    """Share of the averaged weights that each optimizer step keeps, below 1; those are judged and saved. 0 has none."""
+    """Part of the averaged weights that each optimizer step keeps, below 1; those are validated and saved. 0: none."""
     augment: bool = True
     """Random flips, turns, zoom and light."""
     zoom: tuple[float, float] = (0.5, 1.5)
@@ -265,4 +265,4 @@ class Training:
 
 
 DEFAULT_INFERENCE = Inference(tta="flips")
-"""How models are run wherever nothing else is asked for: in use, in the notebook, when they are judged or drawn."""
+"""How models are run wherever nothing else is asked for: in use, in the notebook, when they are validated or drawn."""

@@ -1,4 +1,4 @@
-"""Several processes that torchrun started: sums over a training batch, shares of a prediction."""
+"""Several processes that torchrun started: sums over a training batch, shards of a prediction."""
 
 import inspect
 import os
@@ -59,7 +59,7 @@ class Shard(NamedTuple):
     def check_one_machine(self, what: str) -> None:
         """Raises InputError where the processes are on several machines and do not share memory maps."""
         if self.world != int(os.environ.get("LOCAL_WORLD_SIZE", self.world)):
-            raise InputError(f"{what} is shared out on one machine only, found several: choose axes z")
+            raise InputError(f"{what} is distributed over one machine only, found several: choose axes z")
 
 
 @contextmanager

@@ -45,13 +45,13 @@ HEADER = """\
 # What the kernel survives
 
 Written by `python tests/fault_table.py`; `tests/kernel/test_faults.py` injects the same faults and compares each with
-its line. The test set has kidney_5 (12 slices, 0000 to 0011) and kidney_6 (5 slices, 0005 to 0009). Two small models are
-attached, each shown four slices at once; their range of grey values is fixed, for with a volume's percentiles a
-damaged slice among the sixteen that are sampled moves the range a little for all. "At home" is the run with `strict`,
+its line. The test set has kidney_5 (12 slices, 0000 to 0011) and kidney_6 (5 slices, 0005 to 0009). Two small models
+are attached, each shown four slices at once; their range of grey values is fixed, for with a volume's percentiles a
+damaged slice among the sixteen that are sampled moves the range a little for all. "Locally" is the run with `strict`,
 which stops; "on Kaggle" is the run without, whose submission is validated. A killed run is started again, and the
 line is about both.
 
-| injected | at home | on Kaggle | rows | masks unlike those of an undisturbed run |
+| injected | locally | on Kaggle | rows | masks unlike those of an undisturbed run |
 |---|---|---|---|---|
 """
 
@@ -179,7 +179,7 @@ def run_killed(bench: Bench) -> None:
 
 
 def play(scenario: Scenario, undisturbed: Bench, root: Path) -> Outcome:
-    """Injects a fault into copies of the undisturbed tree, at home and on Kaggle."""
+    """Injects a fault into copies of the undisturbed tree, locally and on Kaggle."""
     torch.set_num_threads(1)
     at_home, disturbed = "", copy_bench(undisturbed, root / "kaggle")
     if not scenario.kills:
@@ -465,7 +465,7 @@ def second_without_models(bench, patch):
     _in_one_of_two(patch, submit, "load_with_fallback", False, _fail)
 
 
-def second_without_trial(bench, patch):
+def second_without_cost_probe(bench, patch):
     two_processes(bench, patch)
     _in_one_of_two(patch, submit, "probe_costs", False, _fail)
 
@@ -502,7 +502,7 @@ def third_cannot_start(bench, patch):
 
 
 def killed_between_two(bench, patch):
-    """The first of two processes, once the second has done its share; then started on a machine of one GPU."""
+    """The first of two processes, once the second has done its shard; then started on a machine of one GPU."""
     first = os.getpid()
 
     def find(device):
@@ -728,15 +728,15 @@ SCENARIOS = {
     "scratch-missing": Scenario("a scratch folder that does not exist, for three axes", no_scratch_folder),
     "no-hash": Scenario("a checkpoint that cannot be read a second time, for its hash", no_hash),
     "no-memory-info": Scenario("an error where the memory is measured", no_memory_to_be_told),
-    "no-processes": Scenario("an error where the work is shared out on GPUs", no_processes),
+    "no-processes": Scenario("an error where the work is distributed over GPUs", no_processes),
     "no-check": Scenario("an error where the finished submission is checked", no_check),
     "two": Scenario("nothing, in two processes", two_processes, survives_at_home=True),
     "two-fault": Scenario(
-        "two processes: a truncated slice in the second's share", fault_in_the_second, ("kidney_5_0010",)
+        "two processes: a truncated slice in the second's shard", fault_in_the_second, ("kidney_5_0010",)
     ),
     "two-first": Scenario("two processes: the first can load no model", first_without_models, unlike=None),
     "two-second": Scenario("two processes: the second can load no model", second_without_models),
-    "two-trial": Scenario("two processes: an error in the second's trial", second_without_trial),
+    "two-probe": Scenario("two processes: an error in the second's cost probe", second_without_cost_probe),
     "two-killed": Scenario("two processes: the second is killed at its fourth slice", second_killed),
     "two-room": Scenario("two processes: no room for the second's journal", second_without_room),
     "three": Scenario("three processes, the third of which cannot be started", third_cannot_start),

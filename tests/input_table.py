@@ -35,8 +35,8 @@ HEADER = """\
 # What is read, what is refused, and what is said
 
 Written by `python tests/input_table.py`; `tests/cli/test_inputs.py` runs the same commands and compares each with its
-line. What is refused ends with this one line and exit status 2, and leaves no file behind. Of what is read the line gives
-the warnings, or, where there are none, nothing.
+line. What is refused ends with this one line and exit status 2, and leaves no file behind. Of what is read the line
+gives the warnings, or, where there are none, nothing.
 """
 _SHOWN_COMMAND = 110
 _KINDS = [

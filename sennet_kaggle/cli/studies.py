@@ -15,14 +15,14 @@ def compare(
     override: dict[str, Any] = {},  # noqa: B006 (only read)
     weights_path: Path | None = None,
 ) -> None:
-    """Train the report's experiments, judge each on a kidney it has not seen, and write the comparison.
+    """Train the report's experiments, validate each on a kidney it has not seen, and write the comparison.
 
     Args:
         data_dir: A folder in the competition's layout.
         output_dir: Gets comparison.md, results.csv, curves.png, predictions.png and a folder per run; stopped runs go
             on.
         experiment: Which to compare; all of the report's but sam-zero-shot when not given.
-        test_volume: The kidney of train/ to judge on.
+        test_volume: The kidney of train/ to validate on.
         seed: Each experiment is trained once with each.
         override: Changed settings by pattern of names, as JSON, such as '{"segformer-*": {"epochs": 6}}'.
         weights_path: Weights of Segment Anything, for sam-zero-shot.
@@ -106,8 +106,8 @@ def sam_zero_shot(
         data_dir: A folder in the competition's layout.
         output_dir: Gets zero-shot.csv and a picture per slice.
         weights_path: Segment Anything's weights, such as sam_vit_b_01ec64.pth.
-        volume: Kidneys of train/; their labelled slices are judged.
-        slices: Slice ids to judge; all labelled ones when not given.
+        volume: Kidneys of train/; their labelled slices are scored.
+        slices: Slice ids to score; all labelled ones when not given.
         model_arguments: Further arguments of the model, as JSON, such as '{"variant": "vit_h"}'.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
     """

@@ -44,10 +44,10 @@ def predict(
         check_room(save_probability, volumes)
     predictors = load_predictors(checkpoints, inference)
     keeping = nullcontext() if save_probability is None else making_dir(save_probability)
-    with keeping, join_processes() as share:
-        learned = warn_of_learned_volumes(checkpoints, volumes, data_dir) if share.rank == 0 else {}
-        rows = predict_rows(volumes, predictors, inference, save_probability, share)
-        rows = share.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
+    with keeping, join_processes() as shard:
+        learned = warn_of_learned_volumes(checkpoints, volumes, data_dir) if shard.rank == 0 else {}
+        rows = predict_rows(volumes, predictors, inference, save_probability, shard)
+        rows = shard.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
         if rows is not None:
             print(f"{output}: {write_submission(output, rows)} rows")
             stamps = {volume.name: stamp_images(volume) for volume in volumes}

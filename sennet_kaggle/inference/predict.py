@@ -54,7 +54,7 @@ def predict_probabilities(
         zs: only these slices, in ascending order; they come out as they would among all. Along z, only they and
             the neighbours that the models see with them are read.
         go_on: with axes zyx, whether there is time for another plane (see `mean_over_axes`).
-        shard: with axes zyx, this process's share of the work on all slices.
+        shard: with axes zyx, this process's part of the work on all slices.
 
     Yields:
         (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the

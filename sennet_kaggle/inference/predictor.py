@@ -174,7 +174,7 @@ class Predictor:
             masks = (torch.from_numpy(self.model.segment(image)) for image in requests)
             yield from (mask.to(self.device).float() for mask in masks)
             return
-        # The batches of all forms are one stream, so that no lane waits where another form begins.
+        # The batches of all forms are one stream, so that no thread waits where another form begins.
         runs = groupby(requests, key=attrgetter("size", "extent"))
         batches = chain.from_iterable(self._batches(form, run, inference) for form, run in runs)
         answers = compute_in_threads(partial(self._score_batch, inference=inference), batches, self.threads)

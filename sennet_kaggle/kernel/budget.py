@@ -82,7 +82,7 @@ def ladder(inference: Inference, members: int) -> list[Plan]:
 
 
 class Pace:
-    """Seconds that plans take, expected from a trial and corrected by the run itself.
+    """Seconds that plans take, expected from the cost probe and corrected by the run itself.
 
     Args:
         expected: seconds for a plan and a number of slices.

@@ -25,7 +25,7 @@ from .fault_tolerant_volume import FaultTolerantVolume
 
 # Slices of each kidney that are looked at.
 _SAMPLED = 8
-# Beside what the trial took: the allocator's ups and downs, further views, pictures of the result.
+# Beside what the probe took: the allocator's ups and downs, further views, pictures of the result.
 _SPARE_RAM, _SPARE_SHARE = 512 * 2**20, 1.5
 _RAM_PER_ROW = 48 * 2**10
 _GPU_SHARE = 1.3
@@ -82,7 +82,7 @@ class Costs:
     ram: int
     """The most that the process held, bytes."""
     ram_growth: int
-    """How much of it came with the trial."""
+    """How much of it came with the probe."""
     gpu: int
 
     def seconds(

@@ -34,7 +34,7 @@ class Faults:
     """Collects faults; the one place that decides whether a run survives them.
 
     Args:
-        strict: stop at the first, which is what one wants at home.
+        strict: stop at the first, which is what one wants locally.
         say: called with each as it happens.
     """
 

@@ -37,7 +37,7 @@ class Scheduler:
     Args:
         predictors: the ensemble; the last members are the first that are dropped for lack of time.
         inference: how they are run while there is time.
-        trial: what a pass costs.
+        costs: what a pass costs.
         budget: the clock.
         rows: gets the masks.
         faults: hears what goes wrong.
@@ -54,7 +54,7 @@ class Scheduler:
     reload_on_cpu: Callable[[], Sequence[Predictor]]
     go_on: Callable[[], None] = lambda: None
     correction: float = field(default=1.0, init=False)
-    """Of the trial, by the pace of the kidneys so far."""
+    """Of the cost probe, by the pace of the kidneys so far."""
     failures: int = field(default=0, init=False)
     """Slices that have failed one after the other."""
     moved: bool = field(default=False, init=False)
@@ -65,7 +65,7 @@ class Scheduler:
 
         Args:
             volumes: the kidneys.
-            share: which part of the slices of each.
+            shard: which part of the slices of each.
         """
         had_moved = self.moved
         self._segment_once(volumes, shard)
@@ -73,7 +73,7 @@ class Scheduler:
             self._segment_once(volumes, shard)
 
     def pending(self, volume: FaultTolerantVolume, shard: Shard) -> list[int]:
-        """The slices of a share that have no row."""
+        """The slices of a shard that have no row."""
         return [z for z in shard.part(len(volume)) if volume.slice_ids[z] not in self.rows.done]
 
     def move_to_cpu(self, volume: FaultTolerantVolume, error: Exception, problem: str) -> None:
@@ -92,7 +92,7 @@ class Scheduler:
         try:
             self.costs = probe_costs([volume], self.predictors, self.inference)
         except Exception as failed:
-            self.faults.note("the trial", failed, "goes on without having measured")
+            self.faults.note("the cost probe", failed, "goes on without having measured")
             self.costs = unknown_costs(self.predictors, self.inference)
 
     def _segment_once(self, volumes: Sequence[FaultTolerantVolume], shard: Shard) -> None:

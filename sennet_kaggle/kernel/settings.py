@@ -24,7 +24,7 @@ class KernelSettings:
     inference: Inference = DEFAULT_INFERENCE
     strict: bool | None = None
     """Whether a fault, such as a damaged slice, ends the run; else it costs what it touches and is listed at the
-    end. None: yes at home, no on Kaggle."""
+    end. None: yes locally, no on Kaggle."""
     time_budget_hours: float | None = None
     """When less is left than all that the settings ask for would take, passes are dropped. None: 8.5 on Kaggle, no
-    limit at home."""
+    limit locally."""

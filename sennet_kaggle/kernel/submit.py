@@ -61,7 +61,7 @@ def run_kernel(settings: KernelSettings) -> None:
         run = _Run(settings, Faults(strict))
         try:
             with run.attempt("the other GPUs", "this process does all the work"):
-                run.share_out()
+                run.start_others()
             run.work()
         finally:
             run.end_workers()
@@ -80,7 +80,7 @@ def _none_left_by_failure(path: Path) -> Iterator[None]:
 
 
 def _help(go_on: Callable[[], None], settings: KernelSettings, shard: Shard, started: float) -> None:
-    """What another process does of a run: it leaves a journal with the rows of its share, and all that it survived."""
+    """What another process does of a run: it leaves a journal with the rows of its shard, and all that it survived."""
     show_messages(lambda _: None)  # the first process says the same
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         run = _Run(settings, Faults(strict=False, say=lambda _: None), shard, started, go_on)
@@ -152,7 +152,7 @@ class _Run:
             self.faults.note(what, error, remedy)
 
     def work(self) -> None:
-        """Does this process's share and gathers those of the others; what they have not done is done here.
+        """Does this process's shard and gathers those of the others; what they have not done is done here.
 
         Raises:
             InputError, or another error: no model can be loaded, and no other process has done anything, either.
@@ -174,7 +174,7 @@ class _Run:
                 raise failed
             self.faults.note("the first process", failed, "what the others have finished is kept")
 
-    def share_out(self) -> None:
+    def start_others(self) -> None:
         """Starts a process for every GPU but the first."""
         devices = find_devices(self.inference.device)
         if len(devices) == 1:
@@ -187,18 +187,18 @@ class _Run:
         if self.workers:
             self.devices, self.shard = devices, Shard(0, len(devices))
             self.inference = replace(self.inference, device=devices[0])
-            print(f"the slices are shared out on {', '.join(devices)}", flush=True)
+            print(f"the slices are distributed over {', '.join(devices)}", flush=True)
 
     def gather(self) -> None:
         """Waits for the other processes, and takes over what they have done."""
-        shares = [{"device": self.devices[0], "rows": len(self.rows.done)}]
+        parts = [{"device": self.devices[0], "rows": len(self.rows.done)}]
         with self.watch.stage("wait"):
             problems = wait_for_workers(self.workers, self.budget.last_call)
         for rank, problem in enumerate(problems, 1):
-            shares.append({"device": self.devices[rank], "rows": self.rows.take_over(rank)})
+            parts.append({"device": self.devices[rank], "rows": self.rows.take_over(rank)})
             if problem:
                 self.faults.note(f"worker {rank}", problem, "what it has not finished is done by the first process")
-        self.provenance["processes"] = shares
+        self.provenance["processes"] = parts
         self.shard = Shard()
 
     def end_workers(self) -> None:
@@ -261,7 +261,7 @@ class _Run:
             return
         costs = unknown_costs(self.predictors, self.inference)
         with self.watch.stage("try_out"):
-            with self.attempt("the trial", "goes on without having measured"):
+            with self.attempt("the cost probe", "goes on without having measured"):
                 costs = probe_costs(pending, self.predictors, self.inference)
             with self.attempt("the look at the memory", "goes on without it"):
                 self.check_memory(costs)
@@ -273,13 +273,13 @@ class _Run:
         self.scheduler = Scheduler(self.predictors, self.inference, costs, *parts)
 
     def segment(self) -> None:
-        """Segments the slices of the share that have no row yet."""
+        """Segments the slices of the shard that have no row yet."""
         if self.scheduler is None:
             return
         with self.watch.stage("segment"), self.attempt("the run", "what was finished until then is kept"):
             if self.inference.axes == "z":
                 self.scheduler.segment(self.volumes, self.shard)
-            else:  # the axes of a kidney are not shared out here
+            else:  # the axes of a kidney are not distributed here
                 self.scheduler.segment(self.volumes[self.shard.rank :: self.shard.world])
 
     def check_memory(self, costs: Costs) -> None:

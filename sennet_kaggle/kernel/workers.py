@@ -1,4 +1,4 @@
-"""Processes that do a share of the work on the machine's other GPUs; what they leave undone is done here."""
+"""Processes that do a part of the work on the machine's other GPUs; what they leave undone is done here."""
 
 import multiprocessing
 import sys
@@ -16,13 +16,13 @@ _PATIENCE_SECONDS = 900.0
 
 
 def find_devices(device: str) -> list[str]:
-    """The devices that a device setting leaves to share the work out on: every GPU for "auto", else that one."""
+    """The devices that a device setting leaves to distribute the work over: every GPU for "auto", else that one."""
     gpus = torch.cuda.device_count() if device == "auto" else 0
     return [f"cuda:{index}" for index in range(gpus)] if gpus > 1 else [device]
 
 
 class Worker:
-    """A process that does a share of the work.
+    """A process that does a part of the work.
 
     Args:
         work: called there with a function and the arguments; it calls the function whenever it has got further.
@@ -98,7 +98,7 @@ def wait_for_workers(
     """Waits until they have ended, well or not; those that are late or hang are ended.
 
     Args:
-        helpers: the processes.
+        workers: the processes.
         deadline: in `time.monotonic()`.
         patience: seconds that one may go without getting further.
 

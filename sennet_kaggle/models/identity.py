@@ -97,11 +97,11 @@ def same_images(digests: Mapping[str, str], others: Mapping[str, str]) -> dict[s
 
 
 def check_split(learned: Places, held_out: Places) -> None:
-    """Refuses a split that would judge a model on images that it learns from.
+    """Refuses a split that would validate a model on images that it learns from.
 
     Args:
         learned: slices to learn from.
-        held_out: slices to judge it on.
+        held_out: slices to validate it on.
 
     Raises:
         InputError: a held-out slice is the same image as one that is learned from, or one cannot be read.

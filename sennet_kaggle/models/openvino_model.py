@@ -17,7 +17,7 @@ class OpenVinoModel(nn.Module):
     Args:
         model: in evaluation mode, on the CPU.
         precision: of `Inference`; auto is float32.
-        lanes: threads that will call it; the cores are shared out among so many.
+        threads: that will call it; the cores are divided among so many.
 
     Raises:
         InputError: OpenVINO is not installed.

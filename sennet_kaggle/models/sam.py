@@ -23,7 +23,7 @@ _PROMPT_EMBED_DIM = 256
 
 
 class SamVessels(nn.Module):
-    """segment_anything's automatic mask generator as a segmenter of vessels.
+    """segment_anything's automatic mask generator, made to segment vessels.
 
     It proposes a mask for each point of a grid and knows nothing of vessels: without an upper limit of
     area the organ itself is among the masks, and the union is everything.

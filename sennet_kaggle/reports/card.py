@@ -32,7 +32,7 @@ _MOST_COLUMNS = 12
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Validation:
     """What checkpoints that answer together made of a kidney."""
 
     dice: dict[str, float]
@@ -72,10 +72,10 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
     members = {f"`{path.name}` alone": [one] for path, one in zip(paths, predictors, strict=True)}
     groups = members | {"**together**": predictors} if len(paths) > 1 else members
     zs = [z for _, z in places.values()]
-    judged = {name: validate(volume, zs, group) for name, group in groups.items()}
-    together = list(judged.values())[-1]
+    scored = {name: validate(volume, zs, group) for name, group in groups.items()}
+    together = list(scored.values())[-1]
     shown = list(places) if len(places) <= _MOST_COLUMNS else [each.slice_id for each in together.drawn]
-    rows = [[name, *_cells(each, shown)] for name, each in judged.items()]
+    rows = [[name, *_cells(each, shown)] for name, each in scored.items()]
     header = ["", *shown, "mean", "pooled", "without largest", "2D Surface Dice at 1 px"]
     how = DEFAULT_INFERENCE.describe(f"{mean_threshold(predictors):g}", [card.model for card in cards.values()])
     shipped = all(path.resolve().parent == SHIPPED_DIR for path in paths)
@@ -92,7 +92,7 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
     return output_dir / "checkpoint.md"
 
 
-def validate(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor]) -> Judgement:
+def validate(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor]) -> Validation:
     """Scores models that answer together, as `predict` runs them; a slice is let go before the next one comes."""
     threshold, scorer, dice, drawn = mean_threshold(predictors), KidneyScorer(), {}, []
     shown, probabilities = spread(zs), predict_probabilities(volume, predictors, DEFAULT_INFERENCE, zs)
@@ -102,7 +102,7 @@ def validate(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor])
         dice[slice_id] = dice_coefficient(mask_gt, mask)
         if z in shown:
             drawn.append(SegmentedSlice(slice_id, volume[z], mask, mask_gt))
-    return Judgement(dice, scorer.compute(), drawn)
+    return Validation(dice, scorer.compute(), drawn)
 
 
 def _facts(cards: Mapping[Path, Card], predictors: Sequence[Predictor]) -> list[list[Any]]:
@@ -121,10 +121,10 @@ def _facts(cards: Mapping[Path, Card], predictors: Sequence[Predictor]) -> list[
     return [[name, *values] for name, values in facts.items()]
 
 
-def _cells(judged: Judgement, shown: Sequence[str]) -> list[str]:
-    scores = judged.scores
+def _cells(scored: Validation, shown: Sequence[str]) -> list[str]:
+    scores = scored.scores
     measures = (scores.dice_mean, scores.dice_pooled, scores.dice_without_largest, scores.surface_dice_2d_1px)
-    return [f"{value:.3f}" for value in (*(judged.dice[slice_id] for slice_id in shown), *measures)]
+    return [f"{value:.3f}" for value in (*(scored.dice[slice_id] for slice_id in shown), *measures)]
 
 
 def _time(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor]) -> str:

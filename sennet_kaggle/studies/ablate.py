@@ -1,4 +1,4 @@
-"""What each ingredient of the shipped model gives: one thing changed at a time, judged on slices not learned from."""
+"""What each ingredient of the shipped model gives: one thing changed at a time, validated on unseen slices."""
 
 import dataclasses
 import shlex
@@ -29,7 +29,7 @@ from ..scoring.score import KidneyScorer, Scores
 from ..scoring.sweep import find_plateau
 from ..submission.provenance import name_checkpoint
 from ..training.train import fit
-from .ablate_axes import judge_axes
+from .ablate_axes import validate_axes
 from .compare import machine
 from .experiments import EXPERIMENTS, FOLDS, SHIPPED
 from .plan import changed, check_variants, open_test
@@ -94,7 +94,7 @@ def ablate(
     As it is, it is trained for each fold of the cross-validation with the first seed, and for the first fold with
     all of them: that shows how much of a difference is chance. What is changed is trained for the first fold with
     the first seed. A variant's threshold is the middle of the plateau of the mean Dice on the slices of
-    kidney_1_dense that its models have not seen; kidney_2 is judged with that, and chooses nothing.
+    kidney_1_dense that its models have not seen; kidney_2 is scored with that, and chooses nothing.
 
     Args:
         data_dir: a folder in the competition's layout.
@@ -119,16 +119,16 @@ def ablate(
     }
     check_variants(variants, [*run_dirs.values()], data_dir, places, [_ids(run.fold) for run in runs])
     check_changes(runs)
-    shipped_checkpoints()  # `judge_axes` compares with them, after the trainings
+    shipped_checkpoints()  # `validate_axes` compares with them, after the trainings
     checkpoints = {}
     for run, training in runs.items():
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
         checkpoints[run] = fit(training, data_dir, run_dirs[run], output_dir / "cache")
-    print("judging", flush=True)
+    print("validating", flush=True)
     table = pd.DataFrame([row for name in VARIANTS for row in validate(name, checkpoints, kidneys, seeds)])
     with replacing(output_dir / "results.csv") as temporary_path:
         table.to_csv(temporary_path, index=False, lineterminator="\n")
-    axes = judge_axes(output_dir / "axes")
+    axes = validate_axes(output_dir / "axes")
     seen = what_was_seen([read_card(path) for path in checkpoints.values()], places, data_dir)
     text = write_up(table, axes, next(iter(runs.values())), seeds, seen.claim("no run"))
     named = "".join(
@@ -194,7 +194,7 @@ def validate(
     members = {group[0]: load_predictors([checkpoints[run] for run in group], variant.inference) for group in groups}
 
     def answers(run: Run, kidney: str) -> Answers:
-        return answer(members[run], kidneys, kidney, run.fold, variant.inference)
+        return predict_run(members[run], kidneys, kidney, run.fold, variant.inference)
 
     threshold = choose_threshold(chain.from_iterable(answers(run, LEARNED) for run in members))
     rows = [
@@ -208,7 +208,7 @@ def validate(
     return rows
 
 
-def answer(
+def predict_run(
     predictors: Sequence[Predictor], kidneys: Mapping[str, Volume], kidney: str, fold: int, inference: Inference
 ) -> Answers:
     """What models that answer together say of a kidney.
@@ -257,9 +257,9 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int
     ]
     command = shlex.join(["python", "-m", "sennet_kaggle", *sys.argv[1:]])
     return (
-        f"Fold 0: learned from {_SLICES - len(FOLDS[0])} slices of {LEARNED}, judged on {', '.join(FOLDS[0])}, which "
-        f"chose the threshold, and on the slices of {TEST}, {claim}, and which chose nothing. {base.epochs} epochs of "
-        f"{base.epoch_slices} windows; mean ± standard deviation where there are several seeds. Stretched: the same "
+        f"Fold 0: learned from {_SLICES - len(FOLDS[0])} slices of {LEARNED}, validated on {', '.join(FOLDS[0])}, "
+        f"which chose the threshold, and on the slices of {TEST}, {claim}, and which chose nothing. {base.epochs} epochs "
+        f"of {base.epoch_slices} windows; mean ± standard deviation where there are several seeds. Stretched: the same "
         f"held-out slices with {CONTRAST:g} times the contrast, as another kidney might have. How the models were "
         f"run, where the row does not say otherwise: {DEFAULT_INFERENCE.describe('as in the table')}.\n\n"
         + markdown_table(header, rows)

@@ -51,7 +51,7 @@ SCALE = 63.08 / 50
 """As if its voxels were those of kidney_6 and the model's those of kidney_1_dense."""
 
 
-def judge_axes(output_dir: Path) -> str:
+def validate_axes(output_dir: Path) -> str:
     """Trains a 2D and a 2.5D model on one synthetic kidney, and uses them and the shipped ones on another.
 
     Args:
@@ -73,13 +73,13 @@ def judge_axes(output_dir: Path) -> str:
         training = dataclasses.replace(_TRAINING, preprocessing=preprocessing)
         models[f"trained on phantoms, {name}"] = (fit(training, output_dir, output_dir / name),)
     volume = open_volume(output_dir / "train" / "test")
-    rows = judge_models({"as shipped": tuple(shipped_checkpoints())}, volume, (1.0, SCALE))
+    rows = validate_models({"as shipped": tuple(shipped_checkpoints())}, volume, (1.0, SCALE))
     paths = (*shipped_checkpoints(), *(path for group in models.values() for path in group))
     seen = what_was_seen([read_card(path) for path in paths], labelled_slices([volume]), output_dir)
-    return write_axes(rows + judge_models(models, volume, (1.0,)), seen.claim())
+    return write_axes(rows + validate_models(models, volume, (1.0,)), seen.claim())
 
 
-def judge_models(models: Mapping[str, tuple[Path, ...]], volume: Volume, scales: Sequence[float]) -> list[list[str]]:
+def validate_models(models: Mapping[str, tuple[Path, ...]], volume: Volume, scales: Sequence[float]) -> list[list[str]]:
     """Scores models on a labelled kidney along one axis and three, with and without flips.
 
     Args:
@@ -104,7 +104,7 @@ def judge_models(models: Mapping[str, tuple[Path, ...]], volume: Volume, scales:
 
 
 def write_axes(rows: list[list[str]], claim: str) -> str:
-    """The rows of `judge_models` with what they are; `claim` says what the models have seen of the kidney."""
+    """The rows of `validate_models` with what they are; `claim` says what the models have seen of the kidney."""
     shape = " x ".join(map(str, TEST.shape))
     return (
         f"Neighbours, axes and scale, on a synthetic kidney of {shape} voxels, {claim}, with less contrast and another "

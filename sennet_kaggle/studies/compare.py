@@ -1,4 +1,4 @@
-"""The report's comparison: trains experiments on one kidney, judges them on another, and writes it up."""
+"""The report's comparison: trains experiments on one kidney, validates them on another, and writes it up."""
 
 import os
 import platform
@@ -50,7 +50,7 @@ class Result:
     threshold: float
     card: Card
     checkpoint: str
-    """Name and hash of the checkpoint that was judged."""
+    """Name and hash of the checkpoint that was validated."""
     counts: dict[str, tuple[int, int, int]]
     """Pixels of label, prediction and both, by slice id."""
     drawn: list[SegmentedSlice]
@@ -67,7 +67,7 @@ def compare(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     sam_weights_path: Path | str | None = None,
 ) -> Path:
-    """Trains experiments (or goes on with those that were stopped) and judges each on a kidney it has not seen.
+    """Trains experiments (or goes on with those that were stopped) and validates each on a kidney it has not seen.
 
     Args:
         data_dir: a folder in the competition's layout.
@@ -98,7 +98,7 @@ def compare(
     for (name, training), run_dir in zip(plans, run_dirs, strict=True):
         print(f"{name}, seed {training.seed}", flush=True)
         checkpoint_path = fit(training, data_dir, run_dir, output_dir / "cache")
-        results.setdefault(name, []).append(judge_on(volume, checkpoint_path, run_dir, training))
+        results.setdefault(name, []).append(validate_on(volume, checkpoint_path, run_dir, training))
     zero_shot = None
     if SAM_ZERO_SHOT in experiments:
         zero_shot = run_zero_shot(data_dir, output_dir / SAM_ZERO_SHOT, sam_weights_path, volume_names=(test_volume,))
@@ -112,7 +112,7 @@ def compare(
     return output_dir / "comparison.md"
 
 
-def judge_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: Training) -> Result:
+def validate_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: Training) -> Result:
     """Segments the labelled slices of a kidney with a checkpoint, at the checkpoint's own threshold.
 
     A slice is let go before the next one comes, but for those that are drawn.

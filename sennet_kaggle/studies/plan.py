@@ -63,7 +63,7 @@ def plan(
 
 
 def open_test(data_dir: Path | str, name: str) -> Volume:
-    """Opens the kidney that is judged on.
+    """Opens the kidney that is the test.
 
     Raises:
         InputError: it is missing, has no label, or one of another size than its slice.
@@ -80,7 +80,7 @@ def check_variants(
     run_dirs: Sequence[Path],
     data_dir: Path | str,
     test: Places,
-    judged_ids: Sequence[Sequence[str]] = (),
+    test_ids: Sequence[Sequence[str]] = (),
 ) -> None:
     """Finds what is wrong with trainings before the first one starts.
 
@@ -89,7 +89,7 @@ def check_variants(
         run_dirs: the output folder of each.
         data_dir: a folder in the competition's layout.
         test: slices that none may learn from or choose on, under whatever name.
-        judged_ids: of each variant, further slices that it must not learn from.
+        test_ids: of each variant, further slices that it must not learn from.
 
     Raises:
         InputError: as `fit`, where it can be known before a training, or the test has been learned from.
@@ -101,13 +101,13 @@ def check_variants(
             find_earlier(training, data[-1], run_dir)
             if training.weights_path or training.init_from:
                 create_initial_model(training)
-    for (name, training), each, ids in zip_longest(variants, data, judged_ids, fillvalue=()):
+    for (name, training), each, ids in zip_longest(variants, data, test_ids, fillvalue=()):
         with _named(name):
             _check_unseen(training, labelled_slices(each.plain), data_dir, test)
             source = source_card(training)
             learned = {*ids} & {*(source.trained_on if source else ()), *each.learned}
             if learned:
-                raise InputError(f"{min(learned)} is judged, but it has been learned from: choose another checkpoint")
+                raise InputError(f"{min(learned)} is the test, but it has been learned from: choose another checkpoint")
 
 
 @contextmanager

@@ -31,5 +31,5 @@ def create_accelerator(training: Training, output_dir: Path) -> Accelerator:
         mixed_precision=_MIXED_PRECISION[precision],
         log_with="tensorboard" if is_tensorboard_available() else None,
         project_dir=str(output_dir),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],  # the first one judges while the others wait
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],  # the first one validates while the others wait
     )

@@ -20,7 +20,7 @@ from ..rendering import figure_to_png
 from ..reports.report import SegmentedSlice, figure_of_curves, figure_of_slices
 from ..scoring.metrics import dice_counts, dice_from_counts
 
-JUDGEMENT = ("held_out_dice_soft", "held_out_dice", "threshold")
+VALIDATION = ("held_out_dice_soft", "held_out_dice", "threshold")
 _DRAWN_SLICES = 4
 # The curves, and what the checkpoint makes of some slices.
 PICTURE_NAMES = ("curves.png", "predictions.png")
@@ -51,7 +51,7 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
     scores = [dice_from_counts(*row) for row in counts.tolist()]
     best = int(np.argmax(scores))
     soft = 2 * overlap / sizes if sizes else 1.0
-    return dict(zip(JUDGEMENT, (soft, scores[best], THRESHOLDS[best]), strict=True))
+    return dict(zip(VALIDATION, (soft, scores[best], THRESHOLDS[best]), strict=True))
 
 
 def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: SliceDataset) -> None:

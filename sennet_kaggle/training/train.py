@@ -1,4 +1,4 @@
-"""The training loop: labelled slices → a checkpoint, judged on held-out slices the way it will be used."""
+"""The training loop: labelled slices → a checkpoint, validated on held-out slices the way it will be used."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ from ..models.checkpoint import Card, save_checkpoint
 from ..models.identity import digest_slices
 from .accelerator import create_accelerator, memory_format
 from .batches import passes, plan_batches
-from .evaluate import JUDGEMENT, PICTURE_NAMES, draw, evaluate
+from .evaluate import PICTURE_NAMES, VALIDATION, draw, evaluate
 from .losses import Criterion, create_criterion
 from .run_checks import CHECKPOINT_NAME, check_run, find_earlier
 from .training_data import make_sets
@@ -211,7 +211,7 @@ def validate(
     training, epoch = state.training, row["epoch"]
     last = epoch == training.epochs
     look = held_out is not None and (last or epoch % training.evaluate_every == 0)
-    row |= evaluate(state.validated_model, held_out, training) if look else dict.fromkeys(JUDGEMENT)
+    row |= evaluate(state.validated_model, held_out, training) if look else dict.fromkeys(VALIDATION)
     best = last if held_out is None else look and row["held_out_dice"] > state.best_dice
     if best:
         state.best_dice = row["held_out_dice"] if look else state.best_dice

@@ -66,7 +66,7 @@ class TrainingState:
 
     @property
     def validated_model(self) -> nn.Module:
-        """The weights that are judged and saved."""
+        """The weights that are validated and saved."""
         return self.model if self.averaged is None else self.averaged.module
 
     def finish_step(self) -> None:

@@ -255,8 +255,8 @@ def test_too_little_memory_changes_no_mask(gpu, per_input, shown):
     expected = greedy_predictor(Greedy(), on("cpu"))(slices, EIGHT_BIT, inference)
     model, faults = Greedy(per_input, weights=8), Faults(strict=False, say=lambda _: None)
     predictor = greedy_predictor(model, inference)
-    guarded = replace(predictor, model=OutOfMemoryFallback(predictor.model, faults))
-    scores = list(guarded.score(slices, EIGHT_BIT, inference))
+    fallback = replace(predictor, model=OutOfMemoryFallback(predictor.model, faults))
+    scores = list(fallback.score(slices, EIGHT_BIT, inference))
     np.testing.assert_allclose([score.cpu() for score in scores], expected, atol=1e-6)
     assert {score.device for score in scores} == {GPU}
     assert model.shown == shown and faults.noted

@@ -196,7 +196,7 @@ def test_batches_cross_slices_and_change_nothing():
 
 @pytest.mark.parametrize("region", ["whole", "windows"])
 def test_threads_change_nothing(region):
-    """As many batches at once as there are lanes, each in one thread of its own on its share of the cores."""
+    """As many batches at once as there are threads, each in one thread of its own on its share of the cores."""
     slices, threads, most, busy = random_slices(12, (100, 100)), set(), [], []
     lock, inference = threading.Lock(), Inference(sw_batch_size=1, **LOGITS)
     cores = torch.get_num_threads()

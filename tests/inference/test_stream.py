@@ -78,7 +78,7 @@ def test_threads_work_at_once_each_begun_once_and_take_few_items(threads):
             yield n
 
     def meet(n):
-        together.wait(timeout=20)  # passes only if all lanes work at the same time
+        together.wait(timeout=20)  # passes only if all threads work at the same time
         return n, threading.get_ident()
 
     stream, threads = map_in_threads(meet, items(), threads, lambda: begun.append(threading.get_ident())), set()

@@ -1,4 +1,4 @@
-"""A prediction shared out over processes: the same bytes as one process, and a clear end when one dies."""
+"""A prediction distributed over processes: the same bytes as one process, and a clear end when one dies."""
 
 import os
 import resource
@@ -116,5 +116,5 @@ def test_probabilities_are_kept_by_one_process_alone(monkeypatch):
 def test_axes_are_shared_out_on_one_machine(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     Shard(0, 2).check_one_machine("axes zyx")
-    with pytest.raises(InputError, match="axes zyx is shared out on one machine only.*choose axes z"):
+    with pytest.raises(InputError, match="axes zyx is distributed over one machine only.*choose axes z"):
         Shard(0, 4).check_one_machine("axes zyx")

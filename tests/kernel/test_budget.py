@@ -107,7 +107,7 @@ def test_a_share_leaves_time_for_the_end(clock):
 @pytest.mark.parametrize(
     ("seconds", "tta", "dropped"),
     [
-        # All of it is 337 planes along three axes, 4 or 8 views, 2 models, and 2 slices for the trial.
+        # All of it is 337 planes along three axes, 4 or 8 views, 2 models, and 2 slices for the cost probe.
         pytest.param(3600, "flips", [], id="enough"),
         pytest.param(3600, "d4", ["tta flips, axes zyx, 2"], id="tta in part"),
         pytest.param(1000, "d4", ["tta none, axes zyx, 2"], id="tta"),

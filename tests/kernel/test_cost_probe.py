@@ -8,7 +8,7 @@ from torch import nn
 
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.inference.loading import create_predictor
-from sennet_kaggle.kernel import cost_probe as trial_module
+from sennet_kaggle.kernel import cost_probe as cost_probe_module
 from sennet_kaggle.kernel.cost_probe import (
     Costs,
     Memory,
@@ -138,7 +138,7 @@ def test_scratch_is_for_three_axes_only(volume):
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch, place):
     paths = [tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"]
-    monkeypatch.setattr(trial_module, "_LIMIT_PATHS", paths)
+    monkeypatch.setattr(cost_probe_module, "_LIMIT_PATHS", paths)
     machine = machine_memory([predictor("whole")], Inference()).ram
     paths[place].write_text("1000000000\n")
     assert machine_memory([predictor("whole")], Inference()).ram == 10**9 < machine

@@ -48,20 +48,20 @@ BATCH = torch.arange(28.0).view(7, 1, 2, 2)
 )
 def test_halves_until_it_fits_and_remembers(error):
     model = Small(2, error)
-    guarded = OutOfMemoryFallback(model, Faults(strict=False, say=lambda _: None))
-    torch.testing.assert_close(guarded(BATCH), 2 * BATCH)
+    fallback = OutOfMemoryFallback(model, Faults(strict=False, say=lambda _: None))
+    torch.testing.assert_close(fallback(BATCH), 2 * BATCH)
     assert model.shown == [7, 3, 1, 1, 1, 1, 1, 1, 1]
     model.shown.clear()
-    torch.testing.assert_close(guarded(BATCH[:2]), 2 * BATCH[:2])
+    torch.testing.assert_close(fallback(BATCH[:2]), 2 * BATCH[:2])
     assert model.shown == [1, 1]
-    assert [fault.remedy for fault in guarded.faults.noted] == ["goes on with 3 at once", "goes on with 1 at once"]
+    assert [fault.remedy for fault in fallback.faults.noted] == ["goes on with 3 at once", "goes on with 1 at once"]
 
 
 def test_one_input_that_does_not_fit_is_not_tried_for_ever():
-    guarded = OutOfMemoryFallback(Small(0, MemoryError()), Faults(strict=False, say=lambda _: None))
+    fallback = OutOfMemoryFallback(Small(0, MemoryError()), Faults(strict=False, say=lambda _: None))
     for _ in range(2):
         with pytest.raises(MemoryError):
-            guarded(BATCH)
+            fallback(BATCH)
 
 
 def test_another_error_is_not_swallowed():
@@ -84,9 +84,9 @@ def test_a_nan_of_half_precision_is_cured_and_one_of_the_model_stays():
             logits[1] = torch.nan
             return logits
 
-    guarded = OutOfMemoryFallback(Overflowing(), Faults(strict=False, say=lambda _: None))
+    fallback = OutOfMemoryFallback(Overflowing(), Faults(strict=False, say=lambda _: None))
     with torch.autocast("cpu", torch.bfloat16):
-        logits = guarded(BATCH)
+        logits = fallback(BATCH)
     assert logits.isnan().flatten(1).any(1).tolist() == [False, True, False, False, False, False, False]
 
 

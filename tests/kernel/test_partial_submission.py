@@ -3,7 +3,7 @@
 import pytest
 
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.kernel import partial_submission as rows_module
+from sennet_kaggle.kernel import partial_submission as partial_submission_module
 from sennet_kaggle.kernel.faults import Faults
 from sennet_kaggle.kernel.journal import read_journal
 from sennet_kaggle.kernel.partial_submission import PartialSubmission
@@ -90,7 +90,7 @@ def test_a_damaged_byte_costs_at_most_its_line(path, at):
 
 
 def test_it_is_saved_while_it_grows(path, monkeypatch):
-    monkeypatch.setattr(rows_module, "_SECONDS_BETWEEN_SAVES", -1.0)
+    monkeypatch.setattr(partial_submission_module, "_SECONDS_BETWEEN_SAVES", -1.0)
     begin(path, finished=IDS[:1])
     assert dict(read_submission(path))[IDS[0]] == "1 2 9 3"
 

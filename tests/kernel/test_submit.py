@@ -188,10 +188,10 @@ def test_several_devices_share_the_slices_and_a_lost_one_costs_no_row(settings, 
     assert settings.submission_path.read_bytes() == alone, output
     assert ("worker 1: ended with exit code -9" in output) == bool(fault)
     assert ("no faults" in output.splitlines()[-2]) == (not fault)
-    shares = json.loads(settings.submission_path.with_suffix(".json").read_text())["processes"]
-    assert [each["device"] for each in shares] == ["cpu", "cpu:0"]
-    assert sum(each["rows"] for each in shares) == (2 if fault else 5)  # kidneys of 2 and 3 slices
-    assert shares[1]["rows"] == (0 if fault else 3)
+    parts = json.loads(settings.submission_path.with_suffix(".json").read_text())["processes"]
+    assert [each["device"] for each in parts] == ["cpu", "cpu:0"]
+    assert sum(each["rows"] for each in parts) == (2 if fault else 5)  # kidneys of 2 and 3 slices
+    assert parts[1]["rows"] == (0 if fault else 3)
     left = sorted(path.name for path in settings.submission_path.parent.iterdir())
     assert left == ["input", "submission.csv", "submission.json"]
 

@@ -65,7 +65,7 @@ def test_display_is_stretched_and_bounded():
     assert np.isfinite(to_display(np.full((4, 4), 7, np.uint8))).all()
 
 
-def test_curves_show_every_run_and_skip_epochs_that_were_not_judged():
+def test_curves_show_every_run_and_skip_epochs_that_were_not_validated():
     history = pd.DataFrame(
         {"epoch": [1, 2, 3], "loss": [0.9, 0.5, 0.3], "dice_soft": [0.1, 0.2, 0.3], "held_out_dice": [None, 0.4, 0.5]}
     )

@@ -16,7 +16,7 @@ from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.studies import ablate as module
 from sennet_kaggle.studies.ablate import LEARNED, VARIANTS, Run, ablate, choose_threshold, plan, validate
-from sennet_kaggle.studies.ablate_axes import judge_models
+from sennet_kaggle.studies.ablate_axes import validate_models
 from sennet_kaggle.studies.experiments import EXPERIMENTS, FOLDS, SHIPPED
 from sennet_kaggle.training.train import fit
 
@@ -109,7 +109,7 @@ def test_ablation(kidneys, tmp_path, monkeypatch):
     """From folders to tables; kidney_2's labels change its own scores and no threshold."""
     chosen = ("as shipped", "without variation", "used without flips", "two seeds averaged")
     monkeypatch.setattr(module, "VARIANTS", {name: VARIANTS[name] for name in chosen})
-    monkeypatch.setattr(module, "judge_axes", lambda output_dir: f"axes in {output_dir.name}\n")
+    monkeypatch.setattr(module, "validate_axes", lambda output_dir: f"axes in {output_dir.name}\n")
     path = ablate(kidneys, tmp_path / "out", (0, 1), TINY)
     text, table = path.read_text(), pd.read_csv(tmp_path / "out" / "results.csv")
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
@@ -131,7 +131,7 @@ def test_ablation(kidneys, tmp_path, monkeypatch):
     assert (other[is_test]["dice_mean"] != table[is_test]["dice_mean"]).all()
 
 
-def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
+def test_slices_that_were_learned_from_are_not_validated(kidneys, tmp_path):
     runs = plan((0, 1), TINY)
     run = Run("as shipped", 1, 0)
     checkpoint = fit(runs[run], kidneys, tmp_path / "out")
@@ -139,7 +139,7 @@ def test_slices_that_were_learned_from_are_not_judged(kidneys, tmp_path):
     inference = VARIANTS["as shipped"].inference
     predictors = load_predictors([checkpoint], inference)
     answers = {
-        kidney: {each: rest for each, *rest in module.answer(predictors, volumes, kidney, 1, inference)}
+        kidney: {each: rest for each, *rest in module.predict_run(predictors, volumes, kidney, 1, inference)}
         for kidney in ("kidney_1_dense", "kidney_1_dense, stretched", "kidney_2")
     }
     held_out = {f"kidney_1_dense_{stem}" for stem in FOLDS[1]}
@@ -192,7 +192,7 @@ def test_axes_of_a_small_kidney(kidneys, tmp_path, write_kidney):
     training = dataclasses.replace(plan((0, 1), TINY)[Run("as shipped", 0, 0)], epochs=2)
     checkpoint = fit(training, kidneys, tmp_path / "out")
     write_kidney(tmp_path / "phantom", depth=5, size=(40, 31))
-    rows = judge_models({"tiny": (checkpoint,)}, open_volume(tmp_path / "phantom"), (1.0, 1.26))
+    rows = validate_models({"tiny": (checkpoint,)}, open_volume(tmp_path / "phantom"), (1.0, 1.26))
     assert [row[:3] for row in rows] == [
         ["tiny", scale, how]
         for scale in ("1.00", "1.26")

@@ -17,7 +17,7 @@ from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.reports import card as card_module
 from sennet_kaggle.reports.report import SegmentedSlice, spread
-from sennet_kaggle.studies.compare import REPORT_EXPERIMENTS, Result, compare, judge_on, per_run, write_up
+from sennet_kaggle.studies.compare import REPORT_EXPERIMENTS, Result, compare, per_run, validate_on, write_up
 from sennet_kaggle.studies.experiments import EXPERIMENTS, format_experiments
 from sennet_kaggle.studies.plan import plan
 from sennet_kaggle.training.train import fit
@@ -219,7 +219,7 @@ def test_few_slices_are_held_however_many_there_are(tmp_path, write_kidney):
     for depth in (20, 44):  # 16 are sampled at once
         write_kidney(tmp_path / f"k{depth}", depth=depth, size=(20, 20))
         volume = watched(open_volume(tmp_path / f"k{depth}"))
-        result = judge_on(volume, tmp_path / "c.safetensors", tmp_path, EXPERIMENTS["unet-bce"])
+        result = validate_on(volume, tmp_path / "c.safetensors", tmp_path, EXPERIMENTS["unet-bce"])
         assert [*result.counts] == volume.slice_ids
         assert [one.slice_id for one in result.drawn] == spread(volume.slice_ids)
         assert (result.drawn[0].slice_id, result.drawn[-1].slice_id) == (volume.slice_ids[0], volume.slice_ids[-1])

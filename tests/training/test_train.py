@@ -123,8 +123,8 @@ def killed_in(monkeypatch, owner, name, call):
     ("owner", "name", "call"),
     [
         pytest.param(train, "_check_finite", 3, id="middle of epoch 2"),
-        pytest.param(train, "validate", 2, id="epoch 2 trained, not judged"),
-        pytest.param(TrainingState, "finish_epoch", 2, id="epoch 2 judged, not saved"),
+        pytest.param(train, "validate", 2, id="epoch 2 trained, not validated"),
+        pytest.param(TrainingState, "finish_epoch", 2, id="epoch 2 validated, not saved"),
         pytest.param(torch, "save", 2, id="while epoch 2 is saved"),
         pytest.param(train, "train_one_epoch", 3, id="after epoch 2"),
         pytest.param(train, "draw", 1, id="before the pictures"),
@@ -205,7 +205,7 @@ def test_two_processes_train_as_one(kidneys, tmp_path, monkeypatch):
         assert (tensor - expected).norm() <= 0.05 * expected.norm(), name
 
 
-def test_waiting_while_the_first_process_judges(tmp_path):
+def test_waiting_while_the_first_process_validates(tmp_path):
     """The time that the others wait is ours, not the half hour that is torch's default."""
     accelerator = train.create_accelerator(TINY, tmp_path)
     assert accelerator.init_handler.timeout >= datetime.timedelta(days=1)
@@ -322,7 +322,7 @@ def test_unknown_targets_change_nothing(kidneys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("preprocessing", [Preprocessing(roi_size=32), Preprocessing(region="windows", roi_size=32)])
-def test_what_is_judged_is_what_predict_writes(kidneys, tmp_path, preprocessing):
+def test_what_is_validated_is_what_predict_writes(kidneys, tmp_path, preprocessing):
     """Held-out slices are scored by what `predict` gives by default, flips and arithmetic included."""
     training = dataclasses.replace(TINY, preprocessing=preprocessing, precision="bfloat16")
     path = fit(training, kidneys, tmp_path / "out")
@@ -341,7 +341,7 @@ def test_what_is_judged_is_what_predict_writes(kidneys, tmp_path, preprocessing)
     assert scores["none"] != pytest.approx(last["held_out_dice_soft"], rel=1e-6)
 
 
-def test_averaged_weights_are_judged_and_kept(kidneys, tmp_path):
+def test_averaged_weights_are_validated_and_kept(kidneys, tmp_path):
     """Two steps an epoch, one epoch: the first step's weights are taken over, the second's share is 1 - 0.9."""
     training = dataclasses.replace(TINY, epochs=1, ema_decay=0.9, schedule="constant", learning_rate=0.1)
     snapshots = []

@@ -1,6 +1,6 @@
-"""The report's way, in a process of its own: ours changes how a process keeps memory and how many threads OpenCV has.
+"""The baseline of the report, in a process of its own, since ours changes how memory is kept and OpenCV's threads.
 
-    python benchmarks/reports_way.py MODEL ARGUMENTS_AS_JSON SLICE ...
+    python benchmarks/report_baseline.py MODEL ARGUMENTS_AS_JSON SLICE ...
 
 cv2's default read, HuggingFace's processor, batch 1, float32, two-class logits brought to the slice's size by torch,
 argmax, the usual run-length encoding, one slice after another. Segments all slices for each line that comes in, and
