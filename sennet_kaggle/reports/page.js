@@ -1,6 +1,6 @@
 "use strict";
 // The report page. What it shows stands in the page itself: facts as JSON, pictures and meshes as base64 text in
-// script elements that no browser runs, decoded when they are asked for. Written by sennet_kaggle/page.py.
+// script elements that no browser runs, decoded when they are asked for. Written by sennet_kaggle/reports/page.py.
 (() => {
   const FACTS = JSON.parse(byId("facts").textContent);
   const KIND_STEP = 60;
