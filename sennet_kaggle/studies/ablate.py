@@ -260,8 +260,8 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int
         f"Fold 0: learned from {_SLICES - len(FOLDS[0])} slices of {LEARNED}, validated on {', '.join(FOLDS[0])}, "
         f"which chose the threshold, and on the slices of {TEST}, {claim}, and which chose nothing. {base.epochs} "
         f"epochs of {base.epoch_slices} windows; mean ± standard deviation where there are several seeds. Stretched: "
-        f"the same held-out slices with {CONTRAST:g} times the contrast, as another kidney might have. How the models were "
-        f"run, where the row does not say otherwise: {DEFAULT_INFERENCE.describe('as in the table')}.\n\n"
+        f"the same held-out slices with {CONTRAST:g} times the contrast, as another kidney might have. How the models "
+        f"were run, where the row does not say otherwise: {DEFAULT_INFERENCE.describe('as in the table')}.\n\n"
         + markdown_table(header, rows)
         + f"\nCross-validation, as shipped, seed {seeds[0]}:\n\n"
         + markdown_table(["fold", "held out", *_MEASURES.values()], fold_rows)
