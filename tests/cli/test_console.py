@@ -203,7 +203,8 @@ def test_a_module_of_our_own_that_is_missing_is_a_bug():
 def test_training_goes_on_without_tensorboard(tmp_path, write_kidney, monkeypatch, capsys):
     write_kidney(tmp_path / "data" / "train" / "kidney_1")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sennet_kaggle.training.train.is_tensorboard_available", lambda: False)
+    for module in ("train", "accelerator"):
+        monkeypatch.setattr(f"sennet_kaggle.training.{module}.is_tensorboard_available", lambda: False)
     settings = ["--model-arguments", '{"widths": [4], "bottleneck": 4}', "--roi-size", "32", "--epochs", "1"]
     assert main([*TRAIN.split(), *settings, "--workers", "0"]) == 0
     assert "warning: no TensorBoard events are written: pip install tensorboard" in capsys.readouterr().err
