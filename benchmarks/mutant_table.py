@@ -8,7 +8,12 @@ MODULES = {
     "kernel/oom_fallback": ("tests/kernel/test_oom_fallback.py", "tests/kernel/test_faults.py"),
     "kernel/fault_tolerant_volume": ("tests/kernel/test_fault_tolerant_volume.py", "tests/kernel/test_faults.py"),
     "kernel/faults": ("tests/kernel/test_faults.py",),
-    "kernel/journal": ("tests/kernel/test_partial_submission.py",),
+    "kernel/journal": (
+        "tests/kernel/test_partial_submission.py",
+        "tests/kernel/test_submit.py",
+        "tests/kernel/test_faults.py",
+    ),
+    "kernel/lap": ("tests/kernel/test_budget.py",),
     "kernel/partial_submission": (
         "tests/kernel/test_partial_submission.py",
         "tests/kernel/test_faults.py",
@@ -20,6 +25,7 @@ MODULES = {
         "tests/kernel/test_faults.py",
     ),
     "kernel/scheduler": ("tests/kernel/test_budget.py", "tests/kernel/test_faults.py", "tests/kernel/test_submit.py"),
+    "kernel/result": ("tests/kernel/test_submit.py", "tests/kernel/test_faults.py"),
     "kernel/workers": ("tests/kernel/test_workers.py", "tests/kernel/test_submit.py"),
     "kernel/submit": (
         "tests/kernel/test_submit.py",
