@@ -307,7 +307,7 @@ class ReportBaseline:
 
 
 def rounds(contenders: dict[str, Callable[[], object]], count: int = ROUNDS) -> dict[str, float]:
-    """Median seconds, turn about; one more round before, not counted. Those on the cores go to CPU_SECONDS."""
+    """Median seconds, alternating; one more round before, not counted. Those on the cores go to CPU_SECONDS."""
     seconds = {what: [] for what in contenders}
     for round_ in range(count + 1):
         for what, run in contenders.items():

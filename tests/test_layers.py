@@ -11,7 +11,7 @@ PACKAGE_DIR = REPOSITORY / "sennet_kaggle"
 FOUNDATION = {"__init__", "errors", "checks", "config", "files", "locking", "distributed", "rendering"}
 ROOMS = ["data", "models", "submission", "inference", "scoring", "reports", "training", "studies", "kernel", "cli"]
 ENTRANCES = {"__main__", "api"}
-MOST_LINES, MOST_ARROWS = 330, 60
+MOST_LINES, MOST_ARROWS = 326, 60
 
 
 def room_of(path: str) -> str:

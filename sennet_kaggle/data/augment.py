@@ -1,4 +1,4 @@
-"""Random variation of training slices: where the model looks, and in what light."""
+"""Augmentation of training slices: windows, flips, turns and zoom, brightness and contrast."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Test kidneys that can always be read: what is damaged is stood in for by its nearest sound neighbour."""
+"""Test kidneys that can always be read: a damaged slice is replaced by the nearest readable one."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -104,7 +104,7 @@ def open_fault_tolerant_volumes(data_dir: Path, faults: Faults) -> list[FaultTol
 
     Args:
         data_dir: a folder that holds `test/`.
-        faults: hears of a kidney without slices and of two slices of one name.
+        faults: gets a note of a kidney without slices and of two slices of one name.
 
     Returns:
         The kidneys that have slices, in ascending order of name; no slice has been read.

@@ -38,7 +38,7 @@ class OutOfMemoryFallback(nn.Module):
 
     Args:
         model: maps a batch of tensors to logits.
-        faults: hears of each step down; a strict run ends with it.
+        faults: gets a note of each step down; a strict run ends with it.
     """
 
     def __init__(self, model: nn.Module, faults: Faults):

@@ -25,7 +25,7 @@ class PartialSubmission:
         path: submission.csv; written at once, whole, with an empty mask for every slice, unless one with these slices
             is there, which stays until it is known whether this run goes on from it (see `resume`).
         slice_ids: of every test slice, in order.
-        faults: hears of a disk that is full; those noted are told to the journal.
+        faults: gets a note of a full disk; those noted are told to the journal.
         dropped: what there was no time for, in words, a list that grows; told likewise.
         rank: the number of this process; only the first, 0, writes the submission.
 

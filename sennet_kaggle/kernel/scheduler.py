@@ -40,7 +40,7 @@ class Scheduler:
         costs: what a pass costs.
         budget: the clock.
         rows: gets the masks.
-        faults: hears what goes wrong.
+        faults: gets a note of whatever goes wrong.
         reload_on_cpu: loads the ensemble anew, should a GPU have failed for good.
         go_on: called whenever a slice or a plane is done.
     """

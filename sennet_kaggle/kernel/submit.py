@@ -79,7 +79,7 @@ def _none_left_by_failure(path: Path) -> Iterator[None]:
         raise
 
 
-def _help(go_on: Callable[[], None], settings: KernelSettings, shard: Shard, started: float) -> None:
+def _segment_shard(go_on: Callable[[], None], settings: KernelSettings, shard: Shard, started: float) -> None:
     """What another process does of a run: it leaves a journal with the rows of its shard, and all that it survived."""
     show_messages(lambda _: None)  # the first process says the same
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
@@ -99,7 +99,7 @@ class _Run:
 
     Args:
         settings: of the notebook.
-        faults: hears what goes wrong.
+        faults: gets a note of whatever goes wrong.
         shard: of all slices, where other processes do the rest.
         started: when the first process began, in `time.monotonic()`; None: this is the first, and begins now.
         go_on: called whenever the run has got further.
@@ -183,7 +183,7 @@ class _Run:
         for rank, device in enumerate(devices[1:], 1):
             settings = replace(self.settings, inference=replace(self.inference, device=device))
             works.append((settings, Shard(rank, len(devices)), self.budget.started))
-        self.workers = start_workers(_help, works, self.faults)
+        self.workers = start_workers(_segment_shard, works, self.faults)
         if self.workers:
             self.devices, self.shard = devices, Shard(0, len(devices))
             self.inference = replace(self.inference, device=devices[0])
