@@ -9,6 +9,7 @@ meaning there, so that the command itself can be tried.
 """
 
 import argparse
+import gc
 import io
 import os
 import sys
@@ -120,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def lines_of(check: Callable[[Bench], Iterator[Line]], bench: Bench) -> Iterator[Line]:
     """What a check says; an error in it is a failure, and the other checks go on."""
+    gc.collect()  # else the models of the check before may still be on the GPU
     try:
         yield from check(bench)
     except Exception as error:
