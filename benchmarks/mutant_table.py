@@ -5,7 +5,7 @@ from typing import NamedTuple
 # Test files of each module, the quickest first. Not test_build_kernel.py: it compares hashes, so it kills every mutant.
 MODULES = {
     "budget": ("tests/test_budget.py",),
-    "guard": ("tests/test_guard.py", "tests/test_faults.py"),
+    "guard": ("tests/test_guard.py", "tests/test_gpu.py", "tests/test_faults.py"),
     "steady": ("tests/test_steady.py", "tests/test_faults.py"),
     "faults": ("tests/test_faults.py",),
     "journal": ("tests/test_rows.py",),
