@@ -163,6 +163,13 @@ def test_a_run_goes_on_from_the_journals_of_all_processes(path):
     assert [child.name for child in path.parent.iterdir()] == ["submission.csv"]
 
 
+def test_a_journal_counts_without_its_submission(path):
+    begin(path, finished=IDS[:2])
+    path.write_text("damaged")
+    again = begin(path)
+    assert again.finished == set(IDS[:2]) and again.rles[IDS[0]] == "1 2 9 3"
+
+
 def test_faults_of_a_run_that_was_killed_are_remembered_once(path):
     first = of_process(path, 0)
     first.faults.note("k", "no memory", "halved")
