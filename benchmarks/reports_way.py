@@ -1,4 +1,4 @@
-"""The report's way, in a process of its own: ours changes how a process keeps memory and how many threads OpenCV has.
+"""The baseline of the report, in its own process: ours changes how a process keeps memory and OpenCV's threads.
 
     python benchmarks/reports_way.py MODEL ARGUMENTS_AS_JSON SLICE ...
 

@@ -1,10 +1,10 @@
-"""Speed and memory of a prediction, end to end, against the bare forward pass and against the report's own way.
+"""Speed and memory of a prediction, end to end, against the forward pass alone and the baseline of the report.
 
     python benchmarks/speed.py [SECTION ...]
 
 Sections: models, precision, host, parts, scaling, memory, start (default: all, some minutes). Prints Markdown tables.
 Slices are the real ones of $SENNET_DATA_DIR (default ../shared/data) again and again, or a phantom's. Contenders take
-turns and the median of the rounds counts; all share a process but the report's way, which is in reports_way.py, and
+turns and the median of the rounds counts; all share a process but the baseline of the report (reports_way.py) and
 memory, which is measured in a process per contender. Where other work shares the machine, threads wait for one another
 and the clock says little: run it with OMP_NUM_THREADS=1 and read the column "on the cores".
 """
@@ -60,7 +60,7 @@ if find_spec("openvino"):
     REDUCED.append(Inference(precision="bfloat16", backend="openvino", device="cpu"))
     if HAS_BFLOAT16:
         OPTIONS["ours, OpenVINO in bfloat16"] = REDUCED[-1]
-BARE = "bare forward on resident tensors"
+BARE = "forward pass alone"
 ROUNDS = 3
 CPU_SECONDS: dict[str, float] = {}
 SCRATCH = tempfile.TemporaryDirectory(prefix="sennet-speed-")
@@ -79,8 +79,8 @@ def main() -> None:
 
 
 def models() -> None:
-    """Slices per second of each model each way, and as a ratio to the bare forward pass and to the report's way."""
-    print("| | ms per slice | on the cores | slices per s | of the bare forward | times the report's way |")
+    """Slices per second of each model each way, and relative to the forward pass alone and to the baseline."""
+    print("| | ms per slice | on the cores | slices per s | against the forward pass alone | against the baseline |")
     print("|---|---|---|---|---|---|")
     for name, (_, _, _, count) in MODELS.items():
         predictor = build(name, Inference())
@@ -90,11 +90,11 @@ def models() -> None:
             **{what: end_to_end(build(name, inference), count, inference) for what, inference in OPTIONS.items()},
         }
         if predictor.lanes > 1:
-            contenders["bare forward, an input per core"] = partial(bare_forward, predictor, shown, predictor.lanes)
+            contenders[f"{BARE}, one input per core"] = partial(bare_forward, predictor, shown, predictor.lanes)
         if predictor.preprocessing.region == "whole":
-            contenders["the report's way"] = ReportsWay(name, count)
+            contenders["the baseline of the report"] = ReportsWay(name, count)
         times, cpu = rounds(contenders), CPU_SECONDS
-        bare, report = times[BARE], times.get("the report's way")
+        bare, report = times[BARE], times.get("the baseline of the report")
         for what, seconds in times.items():
             ratio = f"{report / seconds:.2f}" if report else ""
             print(
@@ -283,7 +283,7 @@ def bare_forward(predictor: Predictor, batches: list[torch.Tensor], lanes: int) 
 
 
 class ReportsWay:
-    """Runs the report's way once per call, in its own process."""
+    """Runs the baseline of the report once per call, in its own process."""
 
     seconds_elsewhere = 0.0
     """CPU time that the last call took there."""
@@ -300,7 +300,7 @@ class ReportsWay:
 
 
 def rounds(contenders: dict[str, Callable[[], object]], count: int = ROUNDS) -> dict[str, float]:
-    """Median seconds, turn about; one more round before, not counted. Those on the cores go to CPU_SECONDS."""
+    """Median seconds, taken in turns, after a round that is not counted. Those on the cores go to CPU_SECONDS."""
     seconds = {what: [] for what in contenders}
     for round_ in range(count + 1):
         for what, run in contenders.items():

@@ -1,9 +1,9 @@
-"""Inference at native resolution against the bare forward pass on the same windows.
+"""Inference at native resolution against the forward pass alone on the same windows.
 
     python benchmarks/windows.py
 
 The shipped U-Net with windows of 512 pixels over a slice of kidney_1_dense in $SENNET_DATA_DIR (default
-../shared/data), or over a phantom's. Prints CPU seconds on one thread, the best of three rounds, turn about.
+../shared/data), or over a phantom's. Prints CPU seconds on one thread, the best of three rounds, taken in turns.
 """
 
 import os

@@ -44,11 +44,11 @@ HEADER = """\
 Written by `python tests/fault_table.py`; `tests/test_faults.py` injects the same faults and compares each with its
 line. The test set has kidney_5 (12 slices, 0000 to 0011) and kidney_6 (5 slices, 0005 to 0009). Two small models are
 attached, each shown four slices at once; their range of grey values is fixed, for with a volume's percentiles a
-damaged slice among the sixteen that are sampled moves the range a little for all. "At home" is the run with `strict`,
+damaged slice among the sixteen that are sampled moves the range a little for all. "Locally" is the run with `strict`,
 which stops; "on Kaggle" is the run without, whose submission is validated. A killed run is started again, and the
 line is about both.
 
-| injected | at home | on Kaggle | rows | masks unlike those of an undisturbed run |
+| injected | locally | on Kaggle | rows | masks unlike those of an undisturbed run |
 |---|---|---|---|---|
 """
 
@@ -176,7 +176,7 @@ def run_killed(bench: Bench) -> None:
 
 
 def play(scenario: Scenario, undisturbed: Bench, root: Path) -> Outcome:
-    """Injects a fault into copies of the undisturbed tree, at home and on Kaggle."""
+    """Injects a fault into copies of the undisturbed tree, locally and on Kaggle."""
     torch.set_num_threads(1)
     at_home, disturbed = "", copy_bench(undisturbed, root / "kaggle")
     if not scenario.kills:

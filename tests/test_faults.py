@@ -1,4 +1,4 @@
-"""The kernel under every fault of docs/faults.md: at home it stops, on Kaggle the submission is complete and valid."""
+"""The kernel under every fault of docs/faults.md: locally it stops, on Kaggle the submission is complete and valid."""
 
 import pytest
 from fault_table import SCENARIOS, TABLE_PATH, Bench, build_bench, copy_bench, line, play, read_rows, run
