@@ -23,7 +23,11 @@ COMMAND = [sys.executable, "-m", "sennet_kaggle"]
 def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **environment}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*COMMAND, *arguments], cwd=cwd, env=environment, **pipes)
+    heeded = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and its children inherit that
+    try:
+        return subprocess.Popen([*COMMAND, *arguments], cwd=cwd, env=environment, **pipes)
+    finally:
+        signal.signal(signal.SIGHUP, heeded)
 
 
 def stop_once(process: subprocess.Popen, said: bytes, number: signal.Signals) -> str:
