@@ -16,6 +16,7 @@ from input_cases import PREDICT, TRAIN
 from sennet_kaggle.__main__ import main
 from sennet_kaggle.console import Stopped, run_command
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.notebook import execute_notebook
 
 COMMAND = [sys.executable, "-m", "sennet_kaggle"]
 
@@ -250,3 +251,17 @@ def test_what_a_notebook_prints_can_be_shown_by_every_console(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "caf\\xe9 \\u2026\n")
+
+
+def test_a_progress_bar_is_one_output_of_the_saved_notebook(tmp_path):
+    lines = [
+        "import sys",
+        "for at in range(5):",
+        "    print(f'\\r{at} of 4', end='', file=sys.stderr, flush=True)",
+        "    print(at)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", tmp_path)
+    (cell,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert {output.name: output.text for output in cell.outputs} == {"stdout": "0\n1\n2\n3\n4\n", "stderr": "4 of 4"}
