@@ -11,6 +11,7 @@ give the same bytes.
 import argparse
 import ast
 import hashlib
+import html
 import json
 import os
 import re
@@ -42,79 +43,126 @@ _OWN_IN_PUSH = (
 MAX_BYTES = 900_000
 
 INTRODUCTION = """\
-# Blood vessels in HiP-CT kidney scans
+# Introduction
 
-This notebook segments every slice of every test kidney and writes `submission.csv`. It needs no internet: it carries
-its own source, one cell per module in import order, and reads the trained checkpoints from an attached dataset.
+**Blood vessels in HiP-CT kidney scans.** This notebook segments every slice of every test kidney and writes
+`submission.csv`. It needs no internet: it carries its own source and reads the trained checkpoints from an attached
+dataset.
 
-1. **Modules**: each cell writes one file of the package `sennet_kaggle`.
-2. **Check**: every file's sha256 against the manifest of the build.
-3. **Settings**: where the inputs are, and how the model is run.
-4. **Run**: test slices → masks → `submission.csv`.
-5. **Result**: counts per kidney, and masks over their slices.
+- **Settings**: where the inputs are, and how the models are run. All that is meant to be changed is there.
+- **Source**: the modules of the package `sennet_kaggle`, one folded cell each, written to disk and compared with the
+  build.
+- **Run**: test slices → masks → `submission.csv`.
+- **Result**: counts per kidney, and masks outlined on their slices.
 
-Built by `build_kernel.py`; edit the package, not this notebook."""
+Built by `build_kernel.py`; edit the package, not the cells under Source."""
 
-CHECK = """\
+SETTINGS = f"""\
+import os
+from pathlib import Path
+
+KAGGLE_DIR = Path(os.environ.get("SENNET_KAGGLE_DIR", "/kaggle"))  # another folder in the local dry run
+
+KERNEL = dict(
+    input_dir=KAGGLE_DIR / "input",
+    submission_path=KAGGLE_DIR / "working" / "submission.csv",
+    competition="{COMPETITION}",
+    checkpoint_source="{CHECKPOINT_SOURCE}",  # owner/slug where two owners have that slug
+    strict=None,  # True: a fault ends the run; False: it costs what it touches; None: False on Kaggle
+    time_budget_hours=None,  # 8.5 on Kaggle, no limit locally
+)
+INFERENCE = dict(
+    threshold=None,  # the checkpoints' own
+    axes="z",  # "zyx": also along the other two axes, three times the work
+    tta="flips",  # 4 views of each window; "d4": 8; "none": itself
+    average="probability",  # or "logit"
+    overlap=0.25,  # windows only, as the next two
+    importance="gaussian",
+    sw_batch_size=None,  # windows at once; None: chosen from memory
+    batch_size=None,  # whole slices at once
+    scale=1.0,  # voxel size over that of training; of one kidney: scales={{"kidney_6": 63.08 / 50}}
+    scratch_dir=None,  # for "zyx"
+    device="auto",
+    precision="auto",
+)"""
+
+SOURCE = """\
+# Source
+
+Each folded cell writes one module of the package. The last one compares what was written with what was built.
+
+<details>
+<summary>The {count} modules, each after all that it imports</summary>
+
+{modules}
+
+</details>"""
+
+WRITER = """\
 import hashlib
 import sys
 from pathlib import Path
 
-MANIFEST = {manifest}
+from IPython.core.magic import register_cell_magic
 
-for path, sha256 in MANIFEST.items():
-    found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    if found != sha256:
-        raise RuntimeError(f"{{path}} is not what was built: expected sha256 {{sha256}}, found {{found}}; build again")
+written_paths = set()
+
+
+@register_cell_magic
+def module(path, text):
+    \"\"\"Writes the rest of the cell to a file, like %%writefile, but makes its folder and prints nothing.\"\"\"
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(text.encode())
+    written_paths.add(Path(path))"""
+
+CHECK = """\
+PACKAGE_SHA256 = "{sha256}"
+
+digest = hashlib.sha256()
+for path in sorted(written_paths):
+    digest.update(f"{{path.relative_to('{package}').as_posix()}}\\0".encode() + path.read_bytes() + b"\\0")
+if digest.hexdigest() != PACKAGE_SHA256:
+    raise RuntimeError(
+        f"{package}/ is not what was built: expected {count} modules of sha256 {{PACKAGE_SHA256}}, "
+        f"found {{len(written_paths)}} of {{digest.hexdigest()}}: run every cell of Source unchanged, or build again"
+    )
 sys.path.insert(0, str(Path.cwd()))
-print(f"{{len(MANIFEST)}} files as built")"""
-
-SETTINGS = f"""\
-import os
-
-from sennet_kaggle.config import Inference
-from sennet_kaggle.kernel.settings import KernelSettings
-
-KAGGLE_DIR = Path(os.environ.get("SENNET_KAGGLE_DIR", "/kaggle"))  # another folder in the local dry run
-
-settings = KernelSettings(
-    input_dir=KAGGLE_DIR / "input",
-    submission_path=KAGGLE_DIR / "working" / "submission.csv",
-    competition="{COMPETITION}",
-    checkpoint_source="{CHECKPOINT_SOURCE}",  # owner/slug where inputs of two owners have that slug
-    strict=None,  # True: a fault ends the run, as locally; False: it costs what it touches, as on Kaggle
-    time_budget_hours=None,  # 8.5 on Kaggle, no limit locally
-    inference=Inference(
-        threshold=None,  # the checkpoints' own
-        axes="z",  # "zyx": also along the other two axes, three times the work
-        tta="flips",  # 4 views of each window; "d4": 8; "none": itself
-        average="probability",  # or "logit"
-        overlap=0.25,  # windows only, as the next two
-        importance="gaussian",
-        sw_batch_size=None,  # windows at once; None: chosen from memory
-        batch_size=None,  # whole slices at once
-        scale=1.0,  # voxel size over that of training; of single kidneys: scales={{"kidney_6": 63.08 / 50}}
-        scratch_dir=None,  # for "zyx"
-        device="auto",
-        precision="auto",
-    ),
-)
-settings"""
+print(f"{{len(written_paths)}} modules as built, sha256 {{PACKAGE_SHA256[:12]}}")"""
 
 RUN = """\
+from sennet_kaggle.config import Inference
+from sennet_kaggle.kernel.settings import KernelSettings
 from sennet_kaggle.kernel.submit import run_kernel
 
+settings = KernelSettings(**KERNEL, inference=Inference(**INFERENCE))
 run_kernel(settings)"""
 
 RESULT = """\
-from IPython.display import Image
+from IPython.display import Image, Markdown, display
 from sennet_kaggle.kernel.result import count_vessels, picture_of_submission
 
-for show in (count_vessels, lambda settings: Image(picture_of_submission(settings))):
+
+def show_counts():
+    from sennet_kaggle.reports.report import placeholder_note  # needs matplotlib, which the submission does not
+
+    counts = count_vessels(settings).set_index("kidney")
+    if note := placeholder_note(counts["slices"]):
+        display(Markdown(note))
+    display(counts.round({"vessel_percent": 3}))
+
+
+def show_picture():
+    display(Image(picture_of_submission(settings, rows=2)))
+
+
+for show in (show_counts, show_picture):
     try:
-        display(show(settings))
+        show()
     except Exception as error:  # the submission is complete, whatever can be shown of it
         print(f"cannot be shown: {error!r}")"""
+
+# Kaggle's metadata and Jupyter's for a cell that is folded until it is clicked.
+_FOLDED = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
 
 
 def read_sources() -> dict[str, str]:
@@ -133,9 +181,9 @@ def read_sources() -> dict[str, str]:
             imports[path] = sorted(imported_paths(path, package[path]) & package.keys() - {path})
             wanted += [*imports[path], *_init_paths(path)]
     for path in sorted(imports):
-        # %%writefile is exact for every text but these.
-        if not package[path].endswith("\n") or "\r" in package[path]:
-            raise SystemExit(f"{path} must not be empty, must end with a newline and use \\n alone")
+        # The cells write every text exactly but these.
+        if package[path] != package[path].rstrip() + "\n" or "\r" in package[path]:
+            raise SystemExit(f"{path} must not be empty, must end with one newline and use \\n alone")
     order = TopologicalSorter(dict(sorted(imports.items()))).static_order()
     return {path: package[path] for path in order}
 
@@ -158,29 +206,24 @@ def _init_paths(path: str) -> list[str]:
 
 def build_notebook(sources: dict[str, str]) -> dict:
     """Makes the notebook (nbformat 4.5) from the sources in the order of their cells."""
-    folders = sorted({str(Path(path).parent) for path in sources})
-    manifest = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in sources.items()}
-    cells = [
-        _markdown("introduction", INTRODUCTION),
-        _code(
-            "folders",
-            "from pathlib import Path\n\n" + "\n".join(f'Path("{folder}").mkdir(exist_ok=True)' for folder in folders),
-        ),
-    ]
-    for path, text in sources.items():
-        name = path.removesuffix(".py").replace("/", "-").replace("_", "-")
-        cells.append(_markdown(f"about-{name}"[:64], f"### `{path}`\n\n{ast.get_docstring(ast.parse(text))}"))
-        cells.append(_code(name[:64], f"%%writefile {path}\n{text.removesuffix(chr(10))}"))
-    table = "{\n" + "".join(f'    "{path}": "{sha256}",\n' for path, sha256 in manifest.items()) + "}"
-    for name, heading, source in (
-        ("check", "Check", CHECK.format(manifest=table)),
-        ("settings", "Settings", SETTINGS),
-        ("run", "Run", RUN),
-        ("result", "Result", RESULT),
-    ):
-        cells += [_markdown(f"about-{name}", f"## {heading}"), _code(name, source)]
+    check = CHECK.format(sha256=hash_sources(sources), package=PACKAGE, count=len(sources))
+    # In Jupyter this folds all the cells under the heading.
+    source_heading = _markdown("about-source", SOURCE.format(count=len(sources), modules=list_modules(sources)))
+    source_heading["metadata"] = {"jp-MarkdownHeadingCollapsed": True}
     return {
-        "cells": cells,
+        "cells": [
+            _markdown("introduction", INTRODUCTION),
+            _markdown("about-settings", "# Settings"),
+            _code("settings", SETTINGS),
+            source_heading,
+            _code("writer", WRITER, _FOLDED),
+            *(module_cell(path, text) for path, text in sources.items()),
+            _code("check", check, _FOLDED),
+            _markdown("about-run", "# Run"),
+            _code("run", RUN),
+            _markdown("about-result", "# Result"),
+            _code("result", RESULT),
+        ],
         "metadata": {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
@@ -190,12 +233,36 @@ def build_notebook(sources: dict[str, str]) -> dict:
     }
 
 
+def module_cell(path: str, text: str) -> dict:
+    """The folded cell that writes a module."""
+    name = path.removesuffix(".py").replace("/", "-").replace("_", "-")
+    return _code(name[:64], f"%%module {path}\n{text.removesuffix(chr(10))}", _FOLDED)
+
+
+def hash_sources(sources: dict[str, str]) -> str:
+    """The sha256 that `provenance.hash_package` gives once the sources are written."""
+    digest = hashlib.sha256()
+    for path in sorted(map(Path, sources)):
+        text = sources[path.as_posix()]
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + text.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def list_modules(sources: dict[str, str]) -> str:
+    """A Markdown list of the modules, with the first line of each one's docstring."""
+    lines = []
+    for path, text in sources.items():
+        summary = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+        lines.append(f"- `{path.removeprefix(f'{PACKAGE}/')}`: {html.escape(summary, quote=False)}")
+    return "\n".join(lines)
+
+
 def _markdown(cell_id: str, source: str) -> dict:
     return {"cell_type": "markdown", "id": cell_id, "metadata": {}, "source": source.splitlines(keepends=True)}
 
 
-def _code(cell_id: str, source: str) -> dict:
-    cell = _markdown(cell_id, source)
+def _code(cell_id: str, source: str, metadata: dict[str, Any] | None = None) -> dict:
+    cell = {**_markdown(cell_id, source), "metadata": metadata or {}}
     return {**cell, "cell_type": "code", "execution_count": None, "outputs": []}
 
 
@@ -257,8 +324,8 @@ def notebook_inference() -> Any:
     """How the notebook's settings cell says that models are run."""
     from sennet_kaggle.config import Inference
 
-    calls = (node for node in ast.walk(ast.parse(SETTINGS)) if isinstance(node, ast.Call))
-    call = next(node for node in calls if ast.unparse(node.func) == "Inference")
+    assigned = (node for node in ast.parse(SETTINGS).body if isinstance(node, ast.Assign))
+    call = next(node.value for node in assigned if ast.unparse(node.targets[0]) == "INFERENCE")
     return Inference(**{keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords})
 
 

@@ -110,7 +110,7 @@ def passes(name: str, model: nn.Module, preprocessing: Preprocessing) -> dict[st
 def median_seconds(
     contenders: dict[str, Callable[[], object]], slices: int, dropped: Iterable[Path] = (), rounds: int = 9
 ) -> dict[str, Seconds]:
-    """Medians per slice over several rounds, alternating; one more round before, not counted."""
+    """Medians per slice over several rounds, taken in turns, after an extra round that is not counted."""
     seconds = {what: [] for what in contenders}
     for round_ in range(rounds + 1):
         for what, run in contenders.items():

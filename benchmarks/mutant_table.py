@@ -5,7 +5,11 @@ from typing import NamedTuple
 # Test files of each module, the quickest first. Not test_build_kernel.py: it compares hashes, so it kills every mutant.
 MODULES = {
     "kernel/budget": ("tests/kernel/test_budget.py",),
-    "kernel/oom_fallback": ("tests/kernel/test_oom_fallback.py", "tests/kernel/test_faults.py"),
+    "kernel/oom_fallback": (
+        "tests/kernel/test_oom_fallback.py",
+        "tests/inference/test_gpu.py",
+        "tests/kernel/test_faults.py",
+    ),
     "kernel/fault_tolerant_volume": ("tests/kernel/test_fault_tolerant_volume.py", "tests/kernel/test_faults.py"),
     "kernel/faults": ("tests/kernel/test_faults.py",),
     "kernel/journal": (

@@ -1,4 +1,4 @@
-"""The baseline of the report, in a process of its own, since ours changes how memory is kept and OpenCV's threads.
+"""The baseline of the report, in its own process: ours changes how a process keeps memory and OpenCV's threads.
 
     python benchmarks/report_baseline.py MODEL ARGUMENTS_AS_JSON SLICE ...
 

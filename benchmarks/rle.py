@@ -97,7 +97,7 @@ def usual_decode(rle: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def milliseconds(contenders: list[Callable[[], object]], seconds: float = 4.0, rounds: int = 60) -> list[float]:
-    """The best of several rounds for each, alternating: a shared machine's speed changes from moment to moment."""
+    """The best of several rounds for each, taken in turns, since a shared machine's speed keeps changing."""
     best = [float("inf")] * len(contenders)
     end = time.perf_counter() + seconds
     for round_ in range(rounds):

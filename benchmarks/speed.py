@@ -1,4 +1,4 @@
-"""Speed and memory of a prediction, end to end, against the forward pass alone and against the baseline of the report.
+"""Speed and memory of a prediction, end to end, against the forward pass alone and the baseline of the report.
 
     python benchmarks/speed.py [SECTION ...]
 
@@ -62,7 +62,7 @@ if find_spec("openvino"):
     REDUCED.append(Inference(precision="bfloat16", backend="openvino", device="cpu"))
     if HAS_BFLOAT16:
         OPTIONS["ours, OpenVINO in bfloat16"] = REDUCED[-1]
-BARE = "forward pass alone, on resident tensors"
+BARE = "forward pass alone"
 ROUNDS = 3
 CPU_SECONDS: dict[str, float] = {}
 SCRATCH = tempfile.TemporaryDirectory(prefix="sennet-speed-")
@@ -81,11 +81,8 @@ def main() -> None:
 
 
 def models() -> None:
-    """Slices per second of each model each way, beside the forward pass alone and the report's baseline."""
-    print(
-        "| | ms per slice | on the cores | slices per s | of the forward pass alone "
-        "| times the baseline of the report |"
-    )
+    """Slices per second of each model each way, and relative to the forward pass alone and to the baseline."""
+    print("| | ms per slice | on the cores | slices per s | against the forward pass alone | against the baseline |")
     print("|---|---|---|---|---|---|")
     for name, (_, _, _, count) in MODELS.items():
         predictor = build(name, Inference())
@@ -95,9 +92,7 @@ def models() -> None:
             **{what: end_to_end(build(name, inference), count, inference) for what, inference in OPTIONS.items()},
         }
         if predictor.threads > 1:
-            contenders["forward pass alone, an input per core"] = partial(
-                forward_alone, predictor, shown, predictor.threads
-            )
+            contenders[f"{BARE}, one input per core"] = partial(forward_alone, predictor, shown, predictor.threads)
         if predictor.preprocessing.region == "whole":
             contenders["the baseline of the report"] = ReportBaseline(name, count)
         times, cpu = rounds(contenders), CPU_SECONDS
@@ -307,7 +302,7 @@ class ReportBaseline:
 
 
 def rounds(contenders: dict[str, Callable[[], object]], count: int = ROUNDS) -> dict[str, float]:
-    """Median seconds, alternating; one more round before, not counted. Those on the cores go to CPU_SECONDS."""
+    """Median seconds, taken in turns, after a round that is not counted. Those on the cores go to CPU_SECONDS."""
     seconds = {what: [] for what in contenders}
     for round_ in range(count + 1):
         for what, run in contenders.items():

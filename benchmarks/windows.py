@@ -3,7 +3,7 @@
     python benchmarks/windows.py
 
 The shipped U-Net with windows of 512 pixels over a slice of kidney_1_dense in $SENNET_DATA_DIR (default
-../shared/data), or over a phantom's. Prints CPU seconds on one thread, the best of three rounds, alternating.
+../shared/data), or over a phantom's. Prints CPU seconds on one thread, the best of three rounds, taken in turns.
 """
 
 import os

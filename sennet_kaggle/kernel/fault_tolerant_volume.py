@@ -70,7 +70,7 @@ class FaultTolerantVolume(Volume):
     @cached_property
     def _common_form(self) -> tuple[tuple[int, int], np.dtype]:
         counts = Counter(form for form in self._forms if form)
-        return counts.most_common(1)[0][0] if counts else ((1, 1), np.dtype(np.uint16))
+        return max(counts, key=counts.__getitem__, default=((1, 1), np.dtype(np.uint16)))
 
     def _read(self, z: int) -> np.ndarray | None:
         """Slice z, made to fit; None where it cannot be read, which is not tried twice."""

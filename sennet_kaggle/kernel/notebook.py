@@ -40,6 +40,7 @@ def execute_notebook(notebook_path: Path, executed_path: Path, working_dir: Path
     client = EchoingClient(
         notebook,
         timeout=None,
+        coalesce_streams=True,  # else each step of a progress bar would be an output of its own
         kernel_name="python3",
         extra_arguments=["--IPKernelApp.log_level=50"],  # a stopped kernel's complaints about its closed sockets
         resources={"metadata": {"path": str(working_dir)}},

@@ -1,5 +1,6 @@
 """A model that outlives its batches: too little memory halves them, then the CPU takes over; a NaN is tried again."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ class OutOfMemoryFallback(nn.Module):
     def __init__(self, model: nn.Module, faults: Faults):
         super().__init__()
         self.model, self.faults = model, faults
-        self.largest = 2**31
+        self.largest = sys.maxsize
         """Inputs that fit into memory at once; 0: not even one on the GPU, which then is left alone."""
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ def count_vessels(settings: KernelSettings) -> "pd.DataFrame":
 
 
 def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
-    """Draws masks of the submission over their slices, from every kidney those with the most runs.
+    """Draws masks of the submission as outlines on their slices, from every kidney those with the most runs.
 
     Args:
         rows: how many slices, shared out among the kidneys.
@@ -44,7 +44,7 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
         A PNG file's bytes.
     """
     from ..rendering import figure_to_png
-    from ..reports.report import figure_of_slices, segmented_slice  # nor for matplotlib
+    from ..reports.report import figure_of_outlines, segmented_slice  # nor for matplotlib
 
     rles = dict(read_submission(settings.submission_path))
     volumes = _open(settings)
@@ -59,7 +59,7 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
                 slices.append(segmented_slice(volume, z, rles))
     if not slices:
         raise InputError("no slice can be read: there is nothing to draw")
-    return figure_to_png(figure_of_slices(slices[:rows]))
+    return figure_to_png(figure_of_outlines(slices[:rows]))
 
 
 def _open(settings: KernelSettings) -> list[FaultTolerantVolume]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .errors import InputError
 from .faults import Faults, describe
 
 _START_METHOD = "spawn"  # CUDA does not survive a fork
@@ -78,6 +79,8 @@ def _run(work: Callable[..., None], arguments: Sequence[Any], progress: Any, end
         work(go_on, *arguments)
     except Exception as error:
         ending.send(describe(error))
+        if isinstance(error, InputError):  # its message says all
+            sys.exit(1)
         raise
 
 

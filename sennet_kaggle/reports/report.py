@@ -1,12 +1,14 @@
 """Pictures and tables of results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ..data.padding import crop_padding
 from ..data.volume import Volume
@@ -14,7 +16,12 @@ from ..scoring.metrics import dice_counts, dice_from_counts
 from ..submission.rle import rle_decode
 
 _HIT, _MISS, _FALSE_ALARM, _PREDICTION = (0.25, 0.85, 0.35), (1.0, 0.25, 0.25), (1.0, 0.75, 0.1), (1.0, 0.3, 0.25)
+# Vermillion of Okabe and Ito's palette for colour-blind readers; of its colours the clearest on bright walls.
+_OUTLINE = "#D55E00"
+_ZOOM = 6
 _COLUMNS = 4
+# Of a kidney in the test set that Kaggle shows; the one that it scores has hundreds.
+_PLACEHOLDER_SLICES = 3
 _DPI = 110
 
 
@@ -89,6 +96,61 @@ def figure_of_slices(slices: Sequence[SegmentedSlice]) -> Figure:
     return figure
 
 
+def figure_of_outlines(slices: Sequence[SegmentedSlice]) -> Figure:
+    """Draws slices with the edge of the predicted mask, a row each: the whole slice, and where it has most vessels.
+
+    Args:
+        slices: at least one.
+    """
+    heights = [each.image.shape[0] / each.image.shape[1] for each in slices]
+    figure = Figure(figsize=(9.0, 4.5 * sum(heights) + 0.25 * len(slices)), layout="constrained", dpi=_DPI)
+    axes = figure.subplots(len(slices), 2, squeeze=False, height_ratios=heights)
+    for (whole, close), each in zip(axes, slices, strict=True):
+        display, (top, left, height, width) = to_display(each.image), busiest_window(each.mask_pred)
+        for axis in (whole, close):
+            axis.imshow(display, interpolation="antialiased")
+            _outline(axis, each.mask_pred)
+            axis.set_axis_off()
+        whole.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor="white", linewidth=1))
+        close.set(xlim=(left - 0.5, left + width - 0.5), ylim=(top + height - 0.5, top - 0.5))
+        whole.set_title(f"{each.slice_id}, {np.count_nonzero(each.mask_pred):,} vessel pixels, outlined", fontsize=9)
+        close.set_title(f"the white frame, {_ZOOM} times as large", fontsize=9)
+    return figure
+
+
+def busiest_window(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Where a slice has most vessels: the place for a close look.
+
+    Args:
+        mask: (H, W) bool.
+
+    Returns:
+        Top, left, height and width of a window that is a sixth as high and as wide as the slice, and lies in it.
+    """
+    height, width = (-(-size // _ZOOM) for size in mask.shape)
+    total = np.pad(mask, ((1, 0), (1, 0))).cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
+    inside = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    places = np.argwhere(inside == inside.max())
+    top, left = places[np.abs(places - places.mean(0)).sum(1).argmin()].tolist()  # the middle one shows vessels whole
+    return top, left, height, width
+
+
+def placeholder_note(slices: Iterable[int]) -> str:
+    """What to say of a test set that looks like the one which Kaggle only shows; empty for any other.
+
+    Args:
+        slices: of each kidney.
+    """
+    slices = list(slices)
+    if not slices or max(slices) > _PLACEHOLDER_SLICES:
+        return ""
+    return (
+        f"**No kidney here has more than {_PLACEHOLDER_SLICES} slices.** These are probably the placeholders of the "
+        f"visible test set, and whole kidneys take their place when Kaggle scores the notebook. So the counts and the "
+        f"picture show that the notebook runs, but not how well it will score."
+    )
+
+
 def figure_of_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Draws training runs: the loss on the left, Dice on the right.
 
@@ -159,6 +221,16 @@ def _panels(segmented: SegmentedSlice) -> list[tuple[str, np.ndarray]]:
             (f"Dice {_dice(segmented):.3f}: hit green, missed red, false yellow", _errors(segmented)),
         ]
     return panels
+
+
+def _outline(axis: Axes, mask: np.ndarray) -> None:
+    """Draws the edge of a mask as a line whose width does not depend on the size of the slice."""
+    if not mask.any():
+        return
+    height, width = mask.shape
+    padded = np.pad(mask, 1).astype(np.uint8)  # a vessel at the border is closed there
+    at = np.arange(-1, width + 1), np.arange(-1, height + 1)
+    axis.contour(*at, padded, levels=[0.5], colors=_OUTLINE, linewidths=1.1)
 
 
 def _dice(segmented: SegmentedSlice) -> float:

@@ -216,10 +216,21 @@ def to_json(provenance: dict[str, Any]) -> bytes:
 
 
 def format_provenance(provenance: dict[str, Any]) -> str:
-    """The same for the log: a line per entry, what the JSON has in full as far as it fits."""
-    lines = []
-    for name, value in provenance.items():
-        for entry in value if isinstance(value, list) else [value]:
-            text = entry if isinstance(entry, str) else json.dumps(entry, default=str)
-            lines.append(f"{name + ':':<12} {text[:700]}{' …' if len(text) > 700 else ''}")
+    """The same for the log, in a few lines of words; the JSON has it in full."""
+    inference = Inference(**provenance["settings"]["inference"])
+    checkpoints, devices, versions = (provenance[name] for name in ("checkpoints", "devices", "versions"))
+    cards = [each["card"] for each in checkpoints]
+    threshold = f"{sum(card['threshold'] for card in cards) / max(len(cards), 1):g}"
+    precision = inference.precision
+    if precision == "auto":
+        precision = "float16" if any(device.startswith("cuda") for device in devices) else "float32"
+    lines = [f"package: sha256 {provenance['package_sha256'][:12]}"]
+    for checkpoint, card in zip(checkpoints, cards, strict=True):
+        name = f"{checkpoint['file']} ({checkpoint['sha256'][:12]})"
+        lines.append(f"model: {name}, {card['model']}, its threshold {card['threshold']:g}")
+    lines += [
+        f"device: {', '.join(f'{device} ({name})' for device, name in devices.items())}, {precision}",
+        f"versions: Python {versions['python']}, torch {versions['torch']}",
+        f"settings: {inference.describe(threshold, [card['model'] for card in cards])}",
+    ]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from input_cases import PREDICT, TRAIN
 from sennet_kaggle.__main__ import main
 from sennet_kaggle.cli.console import Stopped, run_command
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.kernel.notebook import execute_notebook
 
 COMMAND = [sys.executable, "-m", "sennet_kaggle"]
 
@@ -23,7 +24,11 @@ COMMAND = [sys.executable, "-m", "sennet_kaggle"]
 def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **environment}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*COMMAND, *arguments], cwd=cwd, env=environment, **pipes)
+    heeded = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and its children inherit that
+    try:
+        return subprocess.Popen([*COMMAND, *arguments], cwd=cwd, env=environment, **pipes)
+    finally:
+        signal.signal(signal.SIGHUP, heeded)
 
 
 def stop_once(process: subprocess.Popen, said: bytes, number: signal.Signals) -> str:
@@ -247,3 +252,17 @@ def test_what_a_notebook_prints_can_be_shown_by_every_console(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "caf\\xe9 \\u2026\n")
+
+
+def test_a_progress_bar_is_one_output_of_the_saved_notebook(tmp_path):
+    lines = [
+        "import sys",
+        "for at in range(5):",
+        "    print(f'\\r{at} of 4', end='', file=sys.stderr, flush=True)",
+        "    print(at)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", tmp_path)
+    (cell,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert {output.name: output.text for output in cell.outputs} == {"stdout": "0\n1\n2\n3\n4\n", "stderr": "4 of 4"}

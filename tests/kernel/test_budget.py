@@ -9,8 +9,9 @@ from fault_table import Bench, build_bench, copy_bench, read_rows
 
 from sennet_kaggle.config import Inference
 from sennet_kaggle.inference import predict
+from sennet_kaggle.inference.predictor import VIEWS
 from sennet_kaggle.kernel import budget, cost_probe, fault_tolerant_volume, lap, scheduler, submit
-from sennet_kaggle.kernel.budget import Budget, Pace, ladder
+from sennet_kaggle.kernel.budget import Budget, Pace, count_views, ladder
 from sennet_kaggle.kernel.submit import run_kernel
 from sennet_kaggle.models.checkpoint import load_checkpoint, save_checkpoint
 from sennet_kaggle.models.unet import UNet
@@ -72,6 +73,10 @@ def test_the_ladder_has_the_stated_order():
         ("d4", "zyx", 3), ("flips", "zyx", 3), ("none", "zyx", 3), ("none", "z", 3), ("none", "z", 2), ("none", "z", 1),
     ]  # fmt: skip
     assert [str(plan) for plan in ladder(Inference(), 1)] == ["tta none, axes z, 1 model(s)"]
+
+
+def test_views_are_counted():
+    assert {tta: count_views(Inference(tta=tta)) for tta in VIEWS} == {tta: len(views) for tta, views in VIEWS.items()}
 
 
 def test_the_pace_is_that_of_the_trial_until_the_run_knows_better():

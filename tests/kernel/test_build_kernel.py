@@ -1,10 +1,8 @@
 """The bundle: deterministic, current, readable, exact."""
 
-import hashlib
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +11,15 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import REPOSITORY, SMALL_SAM
+from nbclient.exceptions import CellExecutionError
 from safetensors.torch import save_file
 
-from sennet_kaggle.config import Preprocessing
+from sennet_kaggle.config import DEFAULT_INFERENCE, Inference, Preprocessing
+from sennet_kaggle.kernel.notebook import execute_notebook
+from sennet_kaggle.kernel.settings import KernelSettings
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, load_checkpoint, save_checkpoint
+from sennet_kaggle.submission.provenance import hash_package
 
 WHOLE = Preprocessing()
 NOTEBOOK_PATH = REPOSITORY / "kernel" / "sennet.ipynb"
@@ -45,14 +47,20 @@ def write_checkpoint(path, prior=0.5, threshold=0.5):
     save_checkpoint(path, create_model("unet", **arguments), Card("unet", arguments, WHOLE, threshold))
 
 
+def load_build(folder):
+    """The program of a checkout as a module."""
+    spec = importlib.util.spec_from_file_location("build_kernel_of_a_checkout", folder / "build_kernel.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def push(checkout, monkeypatch, capsys):
     """Runs `build_kernel.py --owner alice` in this process; gives its exit status and both outputs."""
 
     def push(*arguments):
-        spec = importlib.util.spec_from_file_location("build_kernel_of_a_checkout", checkout / "build_kernel.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_build(checkout)
         monkeypatch.chdir(checkout)
         monkeypatch.delenv("KAGGLE_OWNER", raising=False)
         monkeypatch.setattr(sys, "argv", ["build_kernel.py", *(arguments or ("--owner", "alice"))])
@@ -67,9 +75,24 @@ def contents(folder) -> dict[str, bytes]:
 
 
 def modules_of(notebook) -> dict[str, str]:
-    """Source by path, as %%writefile would write it."""
-    cells = [cell.source.split("\n", 1) for cell in notebook.cells if cell.source.startswith("%%writefile ")]
-    return {first.removeprefix("%%writefile "): text + "\n" for first, text in cells}
+    """Source by path, as the cells write it."""
+    cells = [cell.source.split("\n", 1) for cell in notebook.cells if cell.source.startswith("%%module ")]
+    return {first.removeprefix("%%module "): text + "\n" for first, text in cells}
+
+
+def sources_of(notebook):
+    """The cells under the heading Source, as a notebook of their own."""
+    ids = [cell.id for cell in notebook.cells]
+    cells = notebook.cells[ids.index("writer") : ids.index("check") + 1]
+    return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+
+
+def execute(notebook, folder):
+    """Runs a notebook in a folder."""
+    path = folder / "in.ipynb"
+    nbformat.write(notebook, path)
+    execute_notebook(path, folder / "out.ipynb", folder)
+    return nbformat.read(folder / "out.ipynb", as_version=4)
 
 
 def test_committed_notebook_is_current():
@@ -117,8 +140,10 @@ def test_too_large_is_refused(checkout):
     assert (checkout / "kernel" / "sennet.ipynb").read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "A = 1", "A = 1\r\n"], ids=["empty", "no final newline", "CRLF"])
-def test_what_writefile_would_change_is_refused(checkout, text):
+@pytest.mark.parametrize(
+    "text", ["", "A = 1", "A = 1\n\n", "A = 1\r\n"], ids=["empty", "no final newline", "blank line", "CRLF"]
+)
+def test_what_a_cell_would_change_is_refused(checkout, text):
     (checkout / "sennet_kaggle" / "errors.py").write_bytes(text.encode())
     result = build(checkout)
     assert result.returncode != 0 and "errors.py must not be empty" in result.stderr
@@ -146,11 +171,86 @@ def test_cells_carry_the_package_in_import_order():
     assert order.index("models/unet") < order.index("models/__init__") < order.index("models/checkpoint")
 
 
-def test_manifest_names_every_file():
+def test_the_contents_are_five_headings():
     notebook = nbformat.read(NOTEBOOK_PATH, as_version=4)
-    check = next(cell.source for cell in notebook.cells if cell.id == "check")
-    manifest = dict(re.findall(r'"(sennet_kaggle/[^"]+)": "([0-9a-f]{64})"', check))
-    assert manifest == {path: hashlib.sha256(text.encode()).hexdigest() for path, text in modules_of(notebook).items()}
+    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    headings = [line for line in lines if line.startswith("#")]
+    assert headings == [f"# {name}" for name in ("Introduction", "Settings", "Source", "Run", "Result")]
+    for path in modules_of(notebook):
+        assert sum(line.startswith(f"- `{path.removeprefix('sennet_kaggle/')}`: ") for line in lines) == 1
+
+
+def test_the_settings_come_first_and_need_no_package():
+    cells = [cell for cell in nbformat.read(NOTEBOOK_PATH, as_version=4).cells if cell.cell_type == "code"]
+    assert cells[0].id == "settings" and "sennet_kaggle" not in cells[0].source
+    names = {}
+    exec(cells[0].source, names)
+    settings = KernelSettings(**names["KERNEL"], inference=Inference(**names["INFERENCE"]))
+    assert settings == KernelSettings(inference=Inference(tta="flips"))
+    assert settings.inference == DEFAULT_INFERENCE
+
+
+def test_the_sources_are_folded_and_nothing_else():
+    """By Kaggle's metadata and by Jupyter's."""
+    cells = [cell for cell in nbformat.read(NOTEBOOK_PATH, as_version=4).cells if cell.cell_type == "code"]
+    shown = [cell.id for cell in cells if not cell.metadata]
+    assert shown == ["settings", "run", "result"]
+    folded = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
+    assert all(cell.metadata == folded for cell in cells if cell.id not in shown)
+
+
+def test_the_cells_write_the_package_and_say_so_in_one_line(tmp_path):
+    notebook = nbformat.read(NOTEBOOK_PATH, as_version=4)
+    cells = execute(sources_of(notebook), tmp_path).cells
+    sha256, modules = hash_package(tmp_path / "sennet_kaggle"), modules_of(notebook)
+    assert f'PACKAGE_SHA256 = "{sha256}"' in cells[-1].source
+    (output,) = (output for cell in cells for output in cell.outputs)
+    assert output.text == f"{len(modules)} modules as built, sha256 {sha256[:12]}\n"
+    for path, text in modules.items():
+        assert (tmp_path / path).read_bytes() == text.encode(), path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n\nA = 1\n\n\nB = 1\n",
+        '"""\n%ls\n!ls $HOME {A} ?\n"""\n',
+        "%%bash\nexit 1\n",
+        "A = '\u2192\\n'  \n\x0c\nif A:\n\tB = 1\n",
+    ],
+    ids=["blank lines", "magics", "another magic", "odd characters"],
+)
+def test_any_text_is_written_exactly(checkout, text, tmp_path_factory):
+    build_kernel = load_build(checkout)
+    cells = [build_kernel._code("writer", build_kernel.WRITER), build_kernel.module_cell("deep/er/odd.py", text)]
+    folder = tmp_path_factory.mktemp("run")
+    execute(nbformat.from_dict({**build_kernel.build_notebook({}), "cells": cells}), folder)
+    assert (folder / "deep" / "er" / "odd.py").read_bytes() == text.encode()
+
+
+def change(cells):
+    cells[3].source += "\n# one more line"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "missing"), [(change, 0), (lambda cells: cells.pop(3), 1)], ids=["changed", "missing"]
+)
+def test_a_package_that_is_not_what_was_built_is_refused(tmp_path, spoil, missing):
+    notebook = nbformat.read(NOTEBOOK_PATH, as_version=4)
+    count, sources = len(modules_of(notebook)), sources_of(notebook)
+    spoil(sources.cells)
+    message = f"is not what was built: expected {count} modules .*, found {count - missing} of .*: run every cell"
+    with pytest.raises(CellExecutionError, match=message):
+        execute(sources, tmp_path)
+
+
+def test_what_cannot_be_shown_does_not_fail_the_notebook(tmp_path, monkeypatch, capsys):
+    """There is no submission, and no matplotlib."""
+    monkeypatch.setitem(sys.modules, "sennet_kaggle.reports.report", None)
+    cell = nbformat.read(NOTEBOOK_PATH, as_version=4).cells[-1]
+    exec(cell.source, {"settings": KernelSettings(tmp_path, tmp_path / "submission.csv")})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == 2 * ["cannot be shown"]
 
 
 def test_the_notebook_asks_for_what_is_attached():

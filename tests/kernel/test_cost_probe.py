@@ -147,6 +147,12 @@ def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch, place
     assert machine_memory([predictor("whole")], Inference()).ram > 10**9
 
 
+def test_the_peak_is_what_the_system_says():
+    with open("/proc/self/status") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    assert peak_ram() == pytest.approx(1024 * int(fields["VmHWM"].split()[0]), rel=0.1)
+
+
 def test_processes_share_a_machine():
     alone, one_of_four = (machine_memory([predictor("whole")], Inference(), count) for count in (1, 4))
     assert one_of_four.ram < 0.5 * alone.ram and one_of_four.scratch < 0.5 * alone.scratch

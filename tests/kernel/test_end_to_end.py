@@ -44,6 +44,12 @@ def test_without_data_a_phantom_is_used(tmp_path, capfd, monkeypatch):
     notebook = nbformat.read(tmp_path / "out" / "sennet.ipynb", as_version=4)
     kinds = [kind for output in notebook.cells[-1].outputs for kind in output.data]
     assert "text/html" in kinds and "image/png" in kinds  # the counts and the picture
+    assert "text/markdown" not in kinds  # more slices than placeholders have
+    said = {cell.id: cell.outputs for cell in notebook.cells if cell.get("outputs")}
+    assert list(said) == ["check", "run", "result"]  # the sources say nothing
+    log = "".join(output.text for output in said["run"] if output.name == "stdout")
+    assert "model: unet-native.safetensors (" in log and "settings: views flips, axes z" in log and "{" not in log
+    assert len(said["run"]) == 2  # what was printed, and the progress bar
     capfd.readouterr()
 
 

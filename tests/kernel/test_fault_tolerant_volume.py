@@ -6,6 +6,7 @@ from conftest import write_tiff
 from raw_tiff import write_raw
 
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.kernel import fault_tolerant_volume
 from sennet_kaggle.kernel.fault_tolerant_volume import open_fault_tolerant_volumes
 from sennet_kaggle.kernel.faults import Faults
 
@@ -39,6 +40,19 @@ def test_the_nearest_sound_slice_stands_in(kidney, damaged, z, read):
     assert len(volume.faults.noted) == len(damaged)
     with pytest.raises(InputError, match="0.*tif is not a TIFF or is damaged"):
         list(open_kidney(data_dir, strict=True))
+
+
+def test_no_file_is_read_more_often_than_it_must(kidney, monkeypatch):
+    data_dir, _, paths = kidney
+    paths[2].write_bytes(b"II*\0")
+    read, original = [], fault_tolerant_volume.read_grey
+    monkeypatch.setattr(fault_tolerant_volume, "read_grey", lambda path: read.append(path) or original(path))
+    volume = open_kidney(data_dir)
+    for _ in range(2):
+        list(volume)
+    others = [path for path in paths if path not in (paths[1], paths[2])]
+    assert read.count(paths[2]) == 1 and [read.count(path) for path in others] == [2, 2, 2]
+    assert read.count(paths[1]) == 4  # the neighbour that stands in, too
 
 
 def test_another_size_is_made_to_fit(kidney):

@@ -124,6 +124,21 @@ def test_the_first_process_learns_what_the_others_did(path):
     assert first.dropped == ["tta none"]
 
 
+def test_the_submission_is_the_first_process_s_to_write(path):
+    of_process(path, 1).add(IDS[0], "1 1")
+    assert [child.name for child in path.parent.iterdir()] == ["submission.csv.1.journal"]
+
+
+def test_what_is_survived_before_there_is_a_journal_is_told(path):
+    first = of_process(path, 0)
+    second = PartialSubmission(path, IDS, Faults(strict=False, say=lambda _: None), [], rank=1)
+    second.faults.note("b.safetensors", "is truncated", "goes on without this model")
+    second.resume("key")
+    second.tell()
+    first.take_over(1)
+    assert [fault.where for fault in first.faults.noted] == ["b.safetensors"]
+
+
 def test_what_is_survived_at_the_end_is_told(path):
     first, second = of_process(path, 0), of_process(path, 1)
     second.faults.note("k", "is damaged", "left empty")
@@ -148,6 +163,13 @@ def test_a_run_goes_on_from_the_journals_of_all_processes(path):
     assert [child.name for child in path.parent.iterdir()] == ["submission.csv"]
 
 
+def test_a_journal_counts_without_its_submission(path):
+    begin(path, finished=IDS[:2])
+    path.write_text("damaged")
+    again = begin(path)
+    assert again.finished == set(IDS[:2]) and again.rles[IDS[0]] == "1 2 9 3"
+
+
 def test_faults_of_a_run_that_was_killed_are_remembered_once(path):
     first = of_process(path, 0)
     first.faults.note("k", "no memory", "halved")
@@ -155,7 +177,7 @@ def test_faults_of_a_run_that_was_killed_are_remembered_once(path):
     for _ in range(3):
         again = of_process(path, 0)
         again.add(IDS[1], "1 1")
-        assert len(again.faults.noted) == 1
+        assert len(again.faults.noted) == 1 and again.dropped == []
     assert path.with_name("submission.csv.journal").read_bytes().count(b"no memory") == 1
 
 

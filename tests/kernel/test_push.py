@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import REPOSITORY
 from kaggle_stub import CREATE_DATASET, CREATE_DATASET_VERSION, SAVE_KERNEL, SUBMIT, KaggleStub
@@ -131,6 +132,9 @@ def test_the_pushed_notebook_on_a_dummy_test_set(pushed, tmp_path):
         hashlib.sha256(path.read_bytes()).hexdigest() for path in pushed.checkpoint_paths
     ]
     assert provenance["faults"] == provenance["dropped"] == []
+    result = nbformat.read(tmp_path / "out" / "sennet.ipynb", as_version=4).cells[-1].outputs
+    notes = [output.data["text/markdown"] for output in result if "text/markdown" in output.data]
+    assert len(notes) == 1 and "placeholders of the visible test set" in notes[0]
     assert provenance["peak_ram"] <= provenance["memory"]["at_most"]["ram"]
 
 

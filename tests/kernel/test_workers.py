@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from sennet_kaggle.errors import InputError
 from sennet_kaggle.kernel import workers
 from sennet_kaggle.kernel.faults import Faults
 from sennet_kaggle.kernel.workers import Worker, start_workers, wait_for_workers
@@ -40,13 +41,21 @@ def fail(go_on):
     raise ValueError("no such\nmodel")
 
 
+def refuse(go_on):
+    raise InputError("no model")
+
+
 def die(go_on):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_how_processes_end(capfd):
-    started = start_workers(lambda go_on, work: work(go_on), [(work_well,), (fail,), (die,)], Faults(strict=True))
-    assert wait_for_workers(started, math.inf) == [None, "ValueError: no such model", "ended with exit code -9"]
+    works = [(work_well,), (fail,), (refuse,), (die,)]
+    started = start_workers(lambda go_on, work: work(go_on), works, Faults(strict=True))
+    ends = [None, "ValueError: no such model", "no model", "ended with exit code -9"]
+    assert wait_for_workers(started, math.inf) == ends
+    said = capfd.readouterr().err
+    assert said.count("Traceback") == 1 and "no such" in said  # of what nobody has foreseen
 
 
 def test_one_that_hangs_is_ended():

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import platform
 
 import pytest
 import torch
@@ -44,16 +45,47 @@ def test_a_checkpoint_by_hash_and_card(tmp_path):
     assert described["card"]["threshold"] == 0.4
 
 
-def test_json_and_log_say_the_same():
+def provenance_of(inference, **changes):
+    cards = [Card("unet", {}, Preprocessing(), 0.4, trained_on=("k_0000",)), Card("sam", {}, Preprocessing(), 0.5)]
+    checkpoints = [
+        {"file": f"{card.model}.safetensors", "sha256": 64 * str(at), "card": dataclasses.asdict(card)}
+        for at, card in enumerate(cards)
+    ]
     provenance = {
-        "package_sha256": "abc",
+        "package_sha256": 64 * "a",
+        "settings": {"inference": dataclasses.asdict(inference)},
+        "checkpoints": checkpoints,
         **describe_machine([torch.device("cpu")]),
-        "checkpoints": [{"a": 1}, {"b": 2}],
+        **changes,
     }
-    assert json.loads(to_json(provenance)) == provenance
-    lines = format_provenance(provenance).splitlines()
-    assert lines[0] == "package_sha256: abc" and lines[-2:] == ['checkpoints: {"a": 1}', 'checkpoints: {"b": 2}']
+    return json.loads(to_json(provenance))
+
+
+def test_the_json_has_everything_and_the_log_a_few_lines_of_words():
+    provenance = provenance_of(Inference(tta="flips"), devices={"cpu": "x86_64"})
+    assert provenance["checkpoints"][0]["card"]["trained_on"] == ["k_0000"]
     assert provenance["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert format_provenance(provenance).splitlines() == [
+        "package: sha256 aaaaaaaaaaaa",
+        "model: unet.safetensors (000000000000), unet, its threshold 0.4",
+        "model: sam.safetensors (111111111111), sam, its threshold 0.5",
+        "device: cpu (x86_64), float32",
+        f"versions: Python {platform.python_version()}, torch {provenance['versions']['torch']}",
+        "settings: views flips (none for sam), axes z, average probability, threshold 0.45",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("inference", "devices", "line"),
+    [
+        (Inference(), {"cuda:0": "Tesla T4", "cpu": "x86_64"}, "device: cuda:0 (Tesla T4), cpu (x86_64), float16"),
+        (Inference(precision="bfloat16"), {"cpu": "x86_64"}, "device: cpu (x86_64), bfloat16"),
+        (Inference(threshold=0.2, tta="d4", axes="zyx"), {}, "settings: views d4 (none for sam), axes zyx, average"),
+        (Inference(threshold=0.2), {}, "average probability, threshold 0.2"),
+    ],
+)
+def test_the_log_names_device_precision_and_settings(inference, devices, line):
+    assert line in format_provenance(provenance_of(inference, devices=devices))
 
 
 def test_a_stage_that_fails_is_timed_too():
