@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .errors import InputError
+from ..errors import InputError
 from .faults import Faults, describe
 
 _START_METHOD = "spawn"  # CUDA does not survive a fork
