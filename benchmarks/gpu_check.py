@@ -27,7 +27,7 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
 
-from speed import bare_forward, repeated, rounds, run_prediction, shown_batches  # noqa: E402
+from speed import forward_alone, repeated, rounds, run_prediction, shown_batches  # noqa: E402
 
 from sennet_kaggle.config import DEFAULT_INFERENCE, Inference, Preprocessing  # noqa: E402
 from sennet_kaggle.data.bits import fetch_mask  # noqa: E402
@@ -269,7 +269,7 @@ def speed(bench: Bench) -> Iterator[Line]:
         found = f"{peak / 1e9:.2f} of {total / 1e9:.1f} GB"
         yield Line("GPU memory at its peak", "at most three quarters", found, peak <= 0.75 * total)
     shown = shown_batches(predictor, volume)
-    times = rounds({"bare": lambda: bare_forward(predictor, shown, predictor.threads), "whole": run})
+    times = rounds({"bare": lambda: forward_alone(predictor, shown, predictor.threads), "whole": run})
     ratio = times["bare"] / times["whole"]
     bare, whole = (bench.count / seconds for seconds in times.values())
     expected = f"{SPEED_BAR:.0%} of the forward pass alone or more" if bench.is_gpu else "no bar on a CPU: see speed.py"

@@ -10,7 +10,7 @@ PROGRAM = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
-from sennet_kaggle.allocator import keep_freed_memory
+from sennet_kaggle.inference.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -197,7 +197,7 @@ def test_batches_cross_slices_and_change_nothing():
 @pytest.mark.parametrize("region", ["whole", "windows"])
 def test_threads_change_nothing(region):
     """As many batches at once as there are threads, each in one thread of its own on its share of the cores."""
-    slices, threads, most, busy = random_slices(12, (100, 100)), set(), [], []
+    slices, seen, most, busy = random_slices(12, (100, 100)), set(), [], []
     lock, inference = threading.Lock(), Inference(sw_batch_size=1, **LOGITS)
     cores = torch.get_num_threads()
 
@@ -205,7 +205,7 @@ def test_threads_change_nothing(region):
         with lock:
             busy.append(True)
             most.append(len(busy))
-            threads.add((threading.get_ident(), torch.get_num_threads()))
+            seen.add((threading.get_ident(), torch.get_num_threads()))
         time.sleep(0.005)
         with lock:
             busy.pop()
@@ -213,11 +213,11 @@ def test_threads_change_nothing(region):
 
     scores = {}
     for threads in (1, 3):
-        threads.clear(), most.clear()
+        seen.clear(), most.clear()
         predictor = replace(predictor_of(slow, inference, region), threads=threads)
         scores[threads] = list(predictor.score(slices, EIGHT_BIT, inference))
-        assert len(threads) == max(most) == threads
-        assert {count for _, count in threads} == {cores if threads == 1 else max(1, cores // 3)}
+        assert len(seen) == max(most) == threads
+        assert {count for _, count in seen} == {cores if threads == 1 else max(1, cores // 3)}
         assert torch.get_num_threads() == cores and most_threads_of_a_new_one() == cores
     np.testing.assert_array_equal(scores[1], scores[3])
 

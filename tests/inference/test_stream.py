@@ -81,11 +81,11 @@ def test_threads_work_at_once_each_begun_once_and_take_few_items(threads):
         together.wait(timeout=20)  # passes only if all threads work at the same time
         return n, threading.get_ident()
 
-    stream, threads = map_in_threads(meet, items(), threads, lambda: begun.append(threading.get_ident())), set()
+    stream, seen = map_in_threads(meet, items(), threads, lambda: begun.append(threading.get_ident())), set()
     for place, (n, thread) in enumerate(stream):
-        threads.add(thread)
+        seen.add(thread)
         assert n == place and len(taken) <= place + 1 + threads
-    assert len(threads) == threads and sorted(begun) == sorted(threads) and threading.get_ident() not in threads
+    assert len(seen) == threads and sorted(begun) == sorted(seen) and threading.get_ident() not in seen
 
 
 @pytest.mark.parametrize("threads", [1, 3])
