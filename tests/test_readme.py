@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 from conftest import REPOSITORY
+
 from sennet_kaggle.data.phantom import Phantom, write_phantom
 
 README = REPOSITORY / "README.md"
