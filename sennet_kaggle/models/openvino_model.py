@@ -33,7 +33,7 @@ class OpenVinoModel(nn.Module):
                 "pip install -r requirements-openvino.txt, or choose backend torch"
             ) from error
         self.model = model
-        self._openvino, self._lanes = openvino, threads
+        self._openvino, self._threads = openvino, threads
         self._requests: dict[torch.Size, SimpleQueue] = {}
         self._compiling = threading.Lock()
         self._hints = {
@@ -57,7 +57,7 @@ class OpenVinoModel(nn.Module):
             if shape not in self._requests:
                 compiled = self._compile(tuple(shape))
                 self._requests[shape] = SimpleQueue()
-                for _ in range(self._lanes):
+                for _ in range(self._threads):
                     self._requests[shape].put(compiled.create_infer_request())
             return self._requests[shape]
 

@@ -148,7 +148,7 @@ def test_killed_and_gone_on(kidneys, tmp_path, monkeypatch, model, owner, name, 
 
 SUICIDE = """
 import os, signal, sys
-from sennet_kaggle import train
+from sennet_kaggle.training import train
 from sennet_kaggle.__main__ import main
 steps, check = [], train._check_finite
 def check_and_die(*args):
@@ -216,7 +216,7 @@ def test_the_process_group_waits_as_long(tmp_path):
     script = tmp_path / "group.py"
     script.write_text(
         "import pathlib, torch, torch.distributed as dist\n"
-        "from sennet_kaggle import config, train\n"
+        "from sennet_kaggle import config\nfrom sennet_kaggle.training import train\n"
         "train.create_accelerator(config.Training(precision='float32'), pathlib.Path('out'))\n"
         "days = dist.group.WORLD._get_backend(torch.device('cpu')).options._timeout.days\n"
         "pathlib.Path(f'{dist.get_rank()}.txt').write_text(str(days))\n"  # what two processes print can be mixed
