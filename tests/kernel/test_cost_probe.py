@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -86,7 +87,7 @@ def test_what_a_kidney_costs_beside_its_models(volume):
     assert costs.seconds_to_start(volume) == 10
 
 
-def test_the_trial_measures_every_model(volume):
+def test_the_probe_measures_every_model(volume):
     predictors = [predictor("whole"), predictor("windows")]
     costs = probe_costs([volume], predictors, Inference(device="cpu"))
     assert len(costs.costs) == 2 and all(cost.seconds_per_pixel > 0 and cost.at_once >= 1 for cost in costs.costs)
@@ -108,7 +109,7 @@ def test_a_kidney_that_cannot_be_read_is_left_out(volume, write_kidney, tmp_path
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("region", ["whole", "windows"])
-def test_the_trial_fills_every_lane_and_no_more(volume, region, batch):
+def test_the_probe_fills_every_thread_and_no_more(volume, region, batch):
     shown = []
     seeing = replace(predictor(region), threads=3)
     seeing.model.register_forward_hook(lambda model, inputs, _: shown.append(inputs[0]))
@@ -117,7 +118,7 @@ def test_the_trial_fills_every_lane_and_no_more(volume, region, batch):
     assert [len(each) for each in shown] == [batch] * 3
 
 
-def test_without_a_trial_what_is_dropped_first_is_known_all_the_same(volume):
+def test_without_a_probe_what_is_dropped_first_is_known_all_the_same(volume):
     members = [replace(predictor("whole"), threads=2), predictor("windows")]
     nothing = unknown_costs(members, Inference(batch_size=3))
     assert nothing.slices_at_once(volume, members, Inference()) == 6
@@ -151,6 +152,29 @@ def test_the_peak_is_what_the_system_says():
     with open("/proc/self/status") as file:
         fields = dict(line.split(":", 1) for line in file)
     assert peak_ram() == pytest.approx(1024 * int(fields["VmHWM"].split()[0]), rel=0.1)
+
+
+def test_a_gpu_is_thought_to_take_the_largest_batch_until_it_is_known():
+    on_gpu = replace(predictor("whole"), device=torch.device("cuda"), threads=1)
+    assert unknown_costs([on_gpu], Inference()).costs[0].at_once == 16
+    assert unknown_costs([on_gpu], Inference(batch_size=2)).costs[0].at_once == 2
+
+
+def test_segment_anything_is_shown_one_slice(volume):
+    class Segmenting(nn.Module):
+        def segment(self, image):
+            return np.zeros(image.shape[:2], bool)
+
+    sam = replace(predictor("whole"), model=Segmenting(), threads=4)
+    costs = probe_costs([volume], [sam], Inference(device="cpu"))
+    assert costs.costs[0].at_once == 1 and costs.volume_costs["k"].occupied == (1.0,)
+
+
+def test_memory_that_is_free_counts():
+    with open("/proc/meminfo") as file:
+        fields = dict(line.split(":") for line in file)
+    free = 1024 * int(fields["MemAvailable"].split()[0])
+    assert machine_memory([predictor("whole")], Inference()).ram > 0.8 * free
 
 
 def test_processes_share_a_machine():
