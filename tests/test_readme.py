@@ -63,17 +63,11 @@ def write_program(path: Path, command: str) -> None:
 @pytest.fixture
 def clone(tmp_path):
     """A copy of the repository whose .venv is this Python, with small kidneys as DATA."""
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
-    for name in filter(None, tracked.split("\0")):
-        if (REPOSITORY / name).is_file():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, tmp_path / name)
+    for name in ("sennet_kaggle", "kernel"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in REPOSITORY.iterdir():
+        if path.suffix in (".py", ".toml", ".txt", ".json", ".md") or path.name == "Makefile":
+            shutil.copy(path, tmp_path)
     write_program(tmp_path / ".venv" / "bin" / "python", sys.executable)
     (tmp_path / ".venv" / "ready").touch()  # newer than the requirements: make has nothing to install
     write_program(tmp_path / "bin" / "sennet-kaggle", f"{sys.executable} -m sennet_kaggle")
@@ -83,11 +77,11 @@ def clone(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    sys.platform != "linux" or not (shutil.which("make") and shutil.which("git")), reason="needs Linux, make and git"
-)
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("make"), reason="needs Linux and make")
 def test_the_commands_run_in_their_order(clone):
-    environment = os.environ | {"PATH": f"{clone / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    # Without what the make that runs these tests hands down.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "ARGS"}
+    environment |= {"PATH": f"{clone / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     for command in readme_commands():
         if matching(command, SKIPPED):
             continue
