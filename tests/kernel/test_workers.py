@@ -49,6 +49,21 @@ def die(go_on):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    ("device", "gpus", "found"),
+    [
+        ("auto", 2, ["cuda:0", "cuda:1"]),
+        ("auto", 1, ["auto"]),
+        ("auto", 0, ["auto"]),
+        ("cuda:1", 2, ["cuda:1"]),
+        ("cpu", 2, ["cpu"]),
+    ],
+)
+def test_every_gpu_works_unless_one_is_named(monkeypatch, device, gpus, found):
+    monkeypatch.setattr(workers.torch.cuda, "device_count", lambda: gpus)
+    assert workers.find_devices(device) == found
+
+
 def test_how_processes_end(capfd):
     works = [(work_well,), (fail,), (refuse,), (die,)]
     started = start_workers(lambda go_on, work: work(go_on), works, Faults(strict=True))
