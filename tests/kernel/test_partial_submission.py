@@ -3,6 +3,7 @@
 import pytest
 
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.kernel import journal
 from sennet_kaggle.kernel import partial_submission as partial_submission_module
 from sennet_kaggle.kernel.faults import Faults
 from sennet_kaggle.kernel.journal import read_journal
@@ -186,6 +187,19 @@ def test_another_process_without_a_journal_ends(path):
     with pytest.raises(OSError):
         of_process(path, 1)
     assert of_process(path, 0).add(IDS[0], "1 1") is None
+
+
+def test_a_file_that_cannot_be_hashed_is_known_by_its_size_and_time(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"abc")
+    assert len(journal.identify_file(path)) == 64
+
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(journal, "hash_file", fail)
+    assert journal.identify_file(path) == (3, path.stat().st_mtime_ns)
+    assert journal.identify_file(tmp_path / "missing") == ()
 
 
 def test_nowhere_to_write(tmp_path):

@@ -11,6 +11,7 @@ from sennet_kaggle.errors import InputError
 from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.inference.predict import predict_probabilities
 from sennet_kaggle.kernel import submit
+from sennet_kaggle.kernel.cost_probe import Memory
 from sennet_kaggle.kernel.inputs import find_checkpoints, find_competition
 from sennet_kaggle.kernel.result import count_vessels, picture_of_submission
 from sennet_kaggle.kernel.settings import KernelSettings
@@ -194,6 +195,17 @@ def test_several_devices_share_the_slices_and_a_lost_one_costs_no_row(settings, 
     assert parts[1]["rows"] == (0 if fault else 3)
     left = sorted(path.name for path in settings.submission_path.parent.iterdir())
     assert left == ["input", "submission.csv", "submission.json"]
+
+
+def test_without_the_memory_for_more_one_input_goes_through_at_a_time(settings, mount, monkeypatch, capsys):
+    mount("new", "new")
+    settings = dataclasses.replace(settings, strict=False)
+    run_kernel(settings)
+    rows = settings.submission_path.read_bytes()
+    monkeypatch.setattr(submit, "machine_memory", lambda *_: Memory(0, 0, 10**15))
+    run_kernel(settings)
+    assert "choose a smaller batch_size; one input at a time, axes z" in capsys.readouterr().out
+    assert settings.submission_path.read_bytes() == rows
 
 
 def test_leaving_three_axes_keeps_the_views(settings, mount, tmp_path):
