@@ -1,6 +1,6 @@
 """The submission while it grows: a row for every test slice from the first second, finished ones safe from a kill."""
 
-import glob
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -165,12 +165,13 @@ class PartialSubmission:
                     self._set(slice_id, rle, finished)
             elif self.rank == 0 and kind == "fault":
                 self.faults.note(*fields)
-            elif self.rank == 0 and fields[0] not in self.dropped:
+            elif self.rank == 0 and kind == "dropped" and fields[0] not in self.dropped:
                 self.dropped.append(fields[0])
 
     def _journals(self) -> list[Path]:
         """Those of all processes, this one's last, for what it says is the latest."""
-        paths = sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}*.journal"))
+        name = re.compile(re.escape(self.path.name) + r"(\.\d+)?\.journal")
+        paths = sorted(path for path in self.path.parent.iterdir() if name.fullmatch(path.name))
         return sorted(paths, key=lambda path: path == self.journal_path)
 
     def _earlier_rows(self) -> dict[str, str]:

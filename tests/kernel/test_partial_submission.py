@@ -6,7 +6,7 @@ from sennet_kaggle.errors import InputError
 from sennet_kaggle.kernel import journal
 from sennet_kaggle.kernel import partial_submission as partial_submission_module
 from sennet_kaggle.kernel.faults import Faults
-from sennet_kaggle.kernel.journal import read_journal
+from sennet_kaggle.kernel.journal import Journal, read_journal
 from sennet_kaggle.kernel.partial_submission import PartialSubmission
 from sennet_kaggle.submission.submission import read_submission
 
@@ -169,6 +169,20 @@ def test_a_journal_counts_without_its_submission(path):
     path.write_text("damaged")
     again = begin(path)
     assert again.finished == set(IDS[:2]) and again.rles[IDS[0]] == "1 2 9 3"
+
+
+@pytest.mark.parametrize(
+    "name", ["submission.csv2.journal", "submission.csv.old.journal", "submission.csv.1.journal.bak"]
+)
+def test_journals_of_somebody_else_stay(path, name):
+    """Such as that of a submission whose name begins alike."""
+    other = path.with_name(name)
+    Journal(other, "key").write(["row", IDS[0], "1 1", True])
+    before = other.read_bytes()
+    rows = of_process(path, 0)
+    assert rows.finished == set()
+    rows.drop_journals()
+    assert other.read_bytes() == before
 
 
 def test_faults_of_a_run_that_was_killed_are_remembered_once(path):
