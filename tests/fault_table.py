@@ -373,31 +373,13 @@ def no_memory_at_all(bench, patch):
     _on_slice_3(bench, patch, happen)
 
 
-def dead_gpu(bench, patch):
-    """Nothing works on the device until the models are loaded again."""
-    forward, load, dead = UNet.forward, submit.load_with_fallback, [False]
-
-    def disturbed(self, tensor):
-        if dead[0]:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return forward(self, tensor)
-
-    def reload(paths, inference, faults):
-        dead[0] = inference.precision != "float32"
-        return load(paths, inference, faults)
-
-    patch.setattr(UNet, "forward", disturbed)
-    patch.setattr(submit, "load_with_fallback", reload)
-    patch.setattr(scheduler, "is_alive", lambda device: not dead[0])
-
-
-def broken_library(bench, patch):
-    """Whatever is shown to a model raises, though the device still adds 1 + 1; in float32 on the CPU nothing does."""
-    forward, load, broken = UNet.forward, submit.load_with_fallback, [True]
+def _broken_until_reloaded(patch: pytest.MonkeyPatch, words: str) -> list[bool]:
+    """Lets every model raise once it is loaded, except in float32; returns whether they do, as a list's one item."""
+    forward, load, broken = UNet.forward, submit.load_with_fallback, [False]
 
     def disturbed(self, tensor):
         if broken[0]:
-            raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+            raise RuntimeError(words)
         return forward(self, tensor)
 
     def reload(paths, inference, faults):
@@ -406,6 +388,18 @@ def broken_library(bench, patch):
 
     patch.setattr(UNet, "forward", disturbed)
     patch.setattr(submit, "load_with_fallback", reload)
+    return broken
+
+
+def dead_gpu(bench, patch):
+    """Nothing works on the device until the models are loaded again."""
+    dead = _broken_until_reloaded(patch, "CUDA error: an illegal memory access was encountered")
+    patch.setattr(scheduler, "is_alive", lambda device: not dead[0])
+
+
+def broken_library(bench, patch):
+    """Whatever is shown to a model raises, though the device still adds 1 + 1; in float32 on the CPU nothing does."""
+    _broken_until_reloaded(patch, "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
 
 
 def broken_library_everywhere(bench, patch):

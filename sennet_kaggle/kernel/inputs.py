@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Iterable
-from hashlib import file_digest
 from itertools import chain
 from pathlib import Path
 
 from ..errors import InputError, warn
+from ..submission.provenance import hash_file
 
 # Where Kaggle mounts an attached input under /kaggle/input, its old layout first.
 COMPETITION_MOUNTS = ("{slug}", "competitions/{slug}")
@@ -98,8 +98,7 @@ def _without_copies(paths: list[Path]) -> list[Path]:
     first: dict[object, Path] = {}
     for path in paths:
         try:
-            with open(path, "rb") as file:
-                digest: object = file_digest(file, "sha256").hexdigest()
+            digest: object = hash_file(path)
         except OSError:  # for the loader to complain of
             digest = path
         if first.setdefault(digest, path) != path:
