@@ -77,9 +77,9 @@ class ModelCost(NamedTuple):
 class Costs:
     """What a few slices cost."""
 
-    costs: tuple[ModelCost, ...]
+    models: tuple[ModelCost, ...]
     """Of each model."""
-    volume_costs: Mapping[str, VolumeCost]
+    volumes: Mapping[str, VolumeCost]
     """Of the kidneys, by name."""
     ram: int
     """The most that the process held, bytes."""
@@ -98,38 +98,38 @@ class Costs:
             inference: how they are run.
             slices: how many along z; along three axes it takes as long for one as for all.
         """
-        look = self._look(volume)
+        cost_of_volume = self._cost_of(volume)
         depth, height, width = scaled_shape(volume, inference)
         planes, reads = [(slices, height, width)], slices
         if inference.axes == "zyx":
             planes, reads = [(depth, height, width), (height, depth, width), (width, depth, height)], len(volume)
         showing = 0.0
-        for predictor, cost, occupied in zip(predictors, self.costs, look.occupied, strict=False):
+        for predictor, cost, occupied in zip(predictors, self.models, cost_of_volume.occupied, strict=False):
             views = 1 if hasattr(predictor.model, "segment") else count_views(inference)
             for count, *size in planes:
                 windows, pixels = shown_windows(predictor, inference, *size)
                 rounds = math.ceil(round(count * windows * occupied / cost.at_once, 6))
                 showing += views * rounds * cost.at_once * pixels * cost.seconds_per_pixel
-        reading = reads * (look.read + len(planes) * look.prepare)
+        reading = reads * (cost_of_volume.read + len(planes) * cost_of_volume.prepare)
         # A GPU computes while the CPU reads; the CPU's own threads share their cores with the reading.
         beside = predictors[0].device.type != "cpu"
         return max(reading, showing) if beside else reading + showing
 
     def seconds_to_start(self, volume: FaultTolerantVolume) -> float:
         """Expected seconds before a run's first slice."""
-        return self._look(volume).start
+        return self._cost_of(volume).start
 
     def slices_at_once(self, volume: FaultTolerantVolume, predictors: Sequence[Predictor], inference: Inference) -> int:
         """How many slices become ready together along z, since their windows go through a model at once."""
         size = scaled_shape(volume, inference)[1:]
         together = [1]
-        for predictor, cost, occupied in zip(predictors, self.costs, self._look(volume).occupied, strict=False):
+        for predictor, cost, occupied in zip(predictors, self.models, self._cost_of(volume).occupied, strict=False):
             windows, _ = shown_windows(predictor, inference, *size)
             together.append(math.ceil(cost.at_once / max(1.0, windows * occupied)))
         return max(together)
 
-    def _look(self, volume: FaultTolerantVolume) -> VolumeCost:
-        return self.volume_costs.get(volume.name, VolumeCost(0.0, 0.0, 0.0, (1.0,) * len(self.costs)))
+    def _cost_of(self, volume: FaultTolerantVolume) -> VolumeCost:
+        return self.volumes.get(volume.name, VolumeCost(0.0, 0.0, 0.0, (1.0,) * len(self.models)))
 
 
 def unknown_costs(predictors: Sequence[Predictor], inference: Inference) -> Costs:

@@ -90,9 +90,9 @@ def test_what_a_kidney_costs_beside_its_models(volume):
 def test_the_probe_measures_every_model(volume):
     predictors = [predictor("whole"), predictor("windows")]
     costs = probe_costs([volume], predictors, Inference(device="cpu"))
-    assert len(costs.costs) == 2 and all(cost.seconds_per_pixel > 0 and cost.at_once >= 1 for cost in costs.costs)
+    assert len(costs.models) == 2 and all(cost.seconds_per_pixel > 0 and cost.at_once >= 1 for cost in costs.models)
     assert 0 <= costs.ram_growth < costs.ram <= peak_ram() and costs.gpu == 0
-    look = costs.volume_costs["k"]
+    look = costs.volumes["k"]
     assert min(look.start, look.read, look.prepare) > 0 and look.occupied == (1.0, 1.0)
     assert costs.seconds(volume, predictors, Inference(), 5) > 0
 
@@ -103,7 +103,7 @@ def test_a_kidney_that_cannot_be_read_is_left_out(volume, write_kidney, tmp_path
     for path in large.image_paths:
         path.write_bytes(path.read_bytes()[:-10])
     costs = probe_costs([volume, large], [predictor("whole")], Inference(device="cpu"))
-    assert [*costs.volume_costs] == ["k"] and costs.costs[0].seconds_per_pixel > 1e-11
+    assert [*costs.volumes] == ["k"] and costs.models[0].seconds_per_pixel > 1e-11
     assert costs.seconds(large, [predictor("whole")], Inference(), 2) >= 0
 
 
@@ -114,7 +114,7 @@ def test_the_probe_fills_every_thread_and_no_more(volume, region, batch):
     seeing = replace(predictor(region), threads=3)
     seeing.model.register_forward_hook(lambda model, inputs, _: shown.append(inputs[0]))
     inference = Inference(device="cpu", overlap=0, batch_size=batch, sw_batch_size=batch)
-    assert probe_costs([volume], [seeing], inference).costs[0].at_once == 3 * batch
+    assert probe_costs([volume], [seeing], inference).models[0].at_once == 3 * batch
     assert len(shown) % 3 == 0 and {len(each) for each in shown} == {batch}
 
 
@@ -156,8 +156,8 @@ def test_the_peak_is_what_the_system_says():
 
 def test_a_gpu_is_thought_to_take_the_largest_batch_until_it_is_known():
     on_gpu = replace(predictor("whole"), device=torch.device("cuda"), threads=1)
-    assert unknown_costs([on_gpu], Inference()).costs[0].at_once == 16
-    assert unknown_costs([on_gpu], Inference(batch_size=2)).costs[0].at_once == 2
+    assert unknown_costs([on_gpu], Inference()).models[0].at_once == 16
+    assert unknown_costs([on_gpu], Inference(batch_size=2)).models[0].at_once == 2
 
 
 def test_segment_anything_is_shown_one_slice(volume):
@@ -167,7 +167,7 @@ def test_segment_anything_is_shown_one_slice(volume):
 
     sam = replace(predictor("whole"), model=Segmenting(), threads=4)
     costs = probe_costs([volume], [sam], Inference(device="cpu"))
-    assert costs.costs[0].at_once == 1 and costs.volume_costs["k"].occupied == (1.0,)
+    assert costs.models[0].at_once == 1 and costs.volumes["k"].occupied == (1.0,)
 
 
 def test_memory_that_is_free_counts():
