@@ -137,7 +137,7 @@ class _Run:
             slice_ids = [slice_id for volume in self.volumes for slice_id in volume.slice_ids]
             self.rows = PartialSubmission(settings.submission_path, slice_ids, faults, self.budget.dropped, shard.rank)
         warn_of_unknown_scales(self.volumes, self.inference)
-        print(f"competition data: {data_dir}; {settings.submission_path} has its {len(slice_ids)} rows, all empty yet")
+        print(f"competition data: {data_dir}; {settings.submission_path} has a row for all {len(slice_ids)} slices")
 
     @contextmanager
     def attempt(self, what: str, remedy: str) -> Iterator[None]:
