@@ -16,8 +16,8 @@ sys.path.insert(0, str(REPOSITORY))
 from sennet_kaggle.config import Inference  # noqa: E402
 from sennet_kaggle.data.volume import open_volume  # noqa: E402
 from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
+from sennet_kaggle.inference.ensemble import ensemble_score  # noqa: E402
 from sennet_kaggle.inference.loading import load_predictors  # noqa: E402
-from sennet_kaggle.inference.predict import ensemble_score  # noqa: E402
 from sennet_kaggle.rendering import markdown_table  # noqa: E402
 from sennet_kaggle.scoring.metrics import dice_counts, dice_from_counts  # noqa: E402
 

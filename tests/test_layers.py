@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 PACKAGE_DIR = REPOSITORY / "sennet_kaggle"
-FOUNDATION = {"__init__", "errors", "checks", "config", "files", "locking", "distributed", "rendering"}
+FOUNDATION = {"__init__", "errors", "checks", "config", "files", "locking", "distributed", "progress", "rendering"}
 ROOMS = ["data", "models", "submission", "inference", "scoring", "reports", "training", "studies", "kernel", "cli"]
 ENTRANCES = {"__main__", "api"}
 MOST_LINES, MOST_ARROWS = 326, 60

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from numpy.lib.format import open_memmap
-from tqdm import tqdm
 
 from ..config import Preprocessing
 from ..errors import InputError
 from ..files import file_digest, make_dir, open_reserved, replacing
+from ..progress import progress_bar
 from .intensity import IntensityRange, measure_intensity, slice_to_image
 from .neighbours import read_stack
 from .resizing import resize_image
@@ -112,9 +112,8 @@ def cache_key(volume: Volume, zs: Sequence[int], intensity: IntensityRange, prep
 def file_digests(paths: Sequence[Path]) -> list[bytes]:
     """The hashes of files (see `files.file_digest`), behind a progress bar where they take long."""
     with ThreadPoolExecutor() as pool:
-        return list(
-            tqdm(pool.map(file_digest, paths), "checking files", len(paths), unit="file", leave=False, delay=1.0)
-        )
+        digests = pool.map(file_digest, paths)
+        return list(progress_bar("checking files", len(paths), digests, unit="file", leave=False, delay=1.0))
 
 
 def read_pair(
@@ -151,7 +150,7 @@ def _build(
 
         with ThreadPoolExecutor() as pool:  # reading, decoding and resizing release the interpreter's lock
             rows = pool.map(fill, range(len(zs)))
-            for _ in tqdm(rows, f"caching {volume.name}", len(zs), unit="slice", mininterval=1.0):
+            for _ in progress_bar(f"caching {volume.name}", len(zs), rows):
                 pass
         images.flush()
         masks.flush()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import check_output_dir, replacing_dir, write_whole
+from ..progress import progress_bar
 from .vessel_tree import Organ, VesselTree, grow_tree, organ_depth
 
 MIN_RADIUS = 0.75  # voxels; a thinner tube could slip between the voxel centres and break
@@ -93,7 +93,7 @@ def write_phantom(
     with replacing_dir(kidney_dir) as new_dir:
         for folder in ("images", "labels")[: 1 + with_labels]:
             (new_dir / folder).mkdir()
-        slices = tqdm(phantom_slices(phantom), total=phantom.shape[0], unit="slice", disable=not progress)
+        slices = progress_bar("writing slices", phantom.shape[0], phantom_slices(phantom), shown=progress)
         for z, (slice_, mask) in enumerate(slices):
             _write_tif(new_dir / "images" / f"{z:04d}.tif", slice_)
             if with_labels:

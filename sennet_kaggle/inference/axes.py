@@ -9,13 +9,13 @@ from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.padding import fill_padding
 from ..data.resizing import resize_probability, resize_slice
 from ..distributed import Shard
-from ..errors import InputError
+from ..errors import InputError, tell
 from ..files import format_size, open_reserved
+from ..progress import progress_bar
 
 Score = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 """From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32."""
@@ -63,6 +63,7 @@ def mean_over_axes(
         if shard.rank == 0:
             _store(folder, slices, shape)
         shard.wait()
+        tell(f"{shape[0]} x {shape[1]} x {shape[2]} voxels lie in {folder}")
         volume, total = (
             np.load(f"{folder}/{name}.npy", mmap_mode="r+", allow_pickle=False) for name in ("grey", "scores")
         )
@@ -71,7 +72,9 @@ def mean_over_axes(
             part = shard.part(shape[axis])
             shown = range(max(0, part.start - reach), min(shape[axis], part.stop + reach))
             planes = planes_along(volume, axis, shown)
-            progress = tqdm(planes, f"along {name}", len(shown), leave=False, mininterval=1.0, disable=shard.rank > 0)
+            progress = progress_bar(
+                f"along {name}", len(shown), planes, unit="plane", shown=shard.rank == 0, leave=False
+            )
             scores = islice(
                 score(takewhile(lambda _: go_on(), progress)), part.start - shown.start, part.stop - shown.start
             )

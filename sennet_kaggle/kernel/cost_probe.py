@@ -17,8 +17,9 @@ from ..data.resizing import resize_slice
 from ..errors import InputError
 from ..inference.axes import BLOCK_BYTES, BYTES_PER_VOXEL, scaled_length, scratch_folder
 from ..inference.batching import LARGEST_BATCH
-from ..inference.predict import measure_grey_values
-from ..inference.predictor import Predictor, Request
+from ..inference.ensemble import measure_grey_values
+from ..inference.patches import Request
+from ..inference.predictor import Predictor
 from ..inference.windows import plan_windows
 from .budget import count_views
 from .fault_tolerant_volume import FaultTolerantVolume

@@ -13,8 +13,10 @@ from ..data.bits import fetch_mask
 from ..data.resizing import resize_map
 from ..distributed import Shard
 from ..errors import InputError
-from ..inference.predict import mean_threshold, predict_probabilities
+from ..inference.ensemble import mean_threshold
+from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
+from ..progress import progress_bar
 from ..submission.rle import rle_encode
 from .budget import Budget, Pace, Plan, ladder
 from .cost_probe import Costs, probe_costs, unknown_costs
@@ -103,10 +105,7 @@ class Scheduler:
             else 0.0
             for volume, zs in zip(volumes, pending, strict=True)
         ]
-        bar = tqdm(
-            total=sum(map(len, pending)), unit="slice", desc="segmenting", mininterval=1.0, disable=shard.rank > 0
-        )
-        with bar as progress:
+        with progress_bar("segmenting", sum(map(len, pending)), shown=shard.rank == 0) as progress:
             for index, volume in enumerate(volumes):
                 if pending[index]:
                     progress.set_postfix_str(volume.name)

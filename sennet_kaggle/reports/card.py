@@ -15,8 +15,9 @@ from ..data.dataset import labelled_slices
 from ..data.volume import Volume, open_volume
 from ..errors import InputError
 from ..files import SHIPPED_DIR, check_output_dir, make_dir, write_whole
+from ..inference.ensemble import mean_threshold
 from ..inference.loading import load_predictors
-from ..inference.predict import mean_threshold, predict_probabilities
+from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
 from ..models.checkpoint import Card, read_card
 from ..models.identity import what_was_seen

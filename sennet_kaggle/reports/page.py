@@ -17,6 +17,7 @@ from ..data.padding import crop_padding
 from ..data.volume import Volume
 from ..errors import InputError
 from ..files import check_output, write_whole
+from ..progress import progress_bar
 from ..scoring.metrics import dice_counts, dice_from_counts
 from .mesh import MAX_TRIANGLES, CoarseMask, decimate, encode_mesh, pack_text, surface
 from .pictures import LONG_SIDES_AND_QUALITIES, Budget, Window, base64_size, draw_pictures
@@ -68,7 +69,7 @@ def write_page(
     budget = Budget(room - for_trees, slices, _first_rung(volumes, rles, (room - for_trees) / slices))
 
     kidneys, blocks = [], []
-    with tqdm(total=slices, unit="slice", desc="report page") as progress:
+    with progress_bar("drawing the page", slices) as progress:
         for k, volume in enumerate(volumes):
             kidney, kidney_blocks = _add_kidney(k, volume, rles, budget, for_trees // len(volumes), progress)
             kidneys.append(kidney)

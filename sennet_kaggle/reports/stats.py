@@ -13,6 +13,7 @@ from ..data.intensity import IntensityRange, measure_intensity, slice_to_image
 from ..data.padding import find_padding
 from ..data.volume import Volume
 from ..errors import InputError
+from ..progress import progress_bar
 from ..rendering import format_table
 
 _FORMATS = {"low": "{:.1f}", "high": "{:.1f}", "vessel_fraction": "{:.6f}", "pos_weight": "{:.1f}"}
@@ -75,9 +76,7 @@ def measure_stats(volumes: Iterable[Volume], preprocessing: Preprocessing, progr
         InputError: a slice or label is damaged, a label does not fit its slice, or a kidney is nothing but padding.
     """
     volumes = list(volumes)
-    with tqdm(
-        total=sum(map(len, volumes)), unit="slice", desc="measuring", mininterval=1.0, disable=not progress
-    ) as bar:
+    with progress_bar("measuring", sum(map(len, volumes)), shown=progress) as bar:
         kidneys = [_count_kidney(volume, preprocessing, bar) for volume in volumes]
     rows = [_row(kidney.volume.name, [kidney], preprocessing, kidney.intensity) for kidney in kidneys]
     return pd.DataFrame([*rows, _row("all", kidneys, preprocessing, IntensityRange(math.nan, math.nan))])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from ..errors import InputError, warn
+from ..progress import progress_bar
 from ..submission.rle import MaskCheck, rle_decode
 from ..submission.submission import read_unique_rows, refuse, warn_of_masks
 from .score import KidneyScorer, Scores, add_remark
@@ -122,7 +122,7 @@ def _score_slices(
     fit = _FitCheck()
     problems = []
     runs = [(kidney, run) for kidney, runs in scored.items() for run in runs]
-    with tqdm(total=sum(len(run) for _, run in runs), unit="slice", desc="scoring", mininterval=1.0) as progress:
+    with progress_bar("scoring", sum(len(run) for _, run in runs)) as progress:
         for kidney, run in runs:
             for slice_id in run:
                 progress.update()

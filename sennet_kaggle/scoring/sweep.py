@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..files import check_output_dir, make_dir, write_whole
 from ..inference.probability import LEVELS, ProbabilityVolume, open_probabilities
 from ..models.identity import tell_learned
+from ..progress import progress_bar
 from ..rendering import figure_to_png, format_table
 from ..submission.submission import refuse
 from .metrics import largest_object
@@ -65,7 +66,7 @@ def sweep_thresholds(
     learned = {each: twin for kidney in kidneys for each, twin in kidney.learned.items() if each in scored}
     tell_learned(learned, len(scored))
     by_kidney = {}
-    with tqdm(total=len(scored), unit="slice", desc="sweeping", mininterval=1.0) as progress:
+    with progress_bar("sweeping", len(scored)) as progress:
         for kidney in kidneys:
             scorers = {threshold: KidneyScorer(centerlines) for threshold in thresholds}
             by_kidney[kidney.name] = _sweep_kidney(kidney, truth, runs[kidney.name], scorers, progress)

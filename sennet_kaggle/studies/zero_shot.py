@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from ..config import Preprocessing
 from ..data.dataset import SliceDataset
@@ -24,6 +23,7 @@ from ..files import check_output_dir, make_dir, write_whole
 from ..inference.loading import pick_device
 from ..models import create_model
 from ..models.sam import SamVessels
+from ..progress import progress_bar
 from ..rendering import figure_to_png
 from ..reports.report import SegmentedSlice, figure_of_slices, to_display
 from ..scoring.metrics import dice_coefficient
@@ -85,7 +85,7 @@ def run_zero_shot(
     output_dir = Path(output_dir)
     make_dir(output_dir)
     rows = []
-    for slice_id, (volume, z) in tqdm(slices.items(), unit="slice", desc="proposing masks"):
+    for slice_id, (volume, z) in progress_bar("proposing masks", len(slices), slices.items()):
         slice_, mask_gt = volume[z], volume.label(z)
         started = time.perf_counter()
         proposals = propose_masks(model, slice_, roi_size)

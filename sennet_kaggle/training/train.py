@@ -21,6 +21,7 @@ from ..files import check_output_dir
 from ..locking import claim_dir
 from ..models.checkpoint import Card, save_checkpoint
 from ..models.identity import digest_slices
+from ..progress import progress_bar
 from .accelerator import create_accelerator, memory_format
 from .batches import passes, plan_batches
 from .evaluate import PICTURE_NAMES, VALIDATION, draw, evaluate
@@ -234,14 +235,8 @@ def _check_finite(loss: torch.Tensor, logits: torch.Tensor, train_set: SliceData
 
 def _progress(training: Training, train_set: SliceDataset, epochs_done: int, accelerator: Accelerator) -> tqdm:
     per_epoch = training.epoch_slices or len(train_set)
-    return tqdm(
-        total=training.epochs * per_epoch,
-        initial=epochs_done * per_epoch,
-        unit="slice",
-        desc="training",
-        mininterval=1.0,
-        disable=not accelerator.is_main_process,
-    )
+    total, done = training.epochs * per_epoch, epochs_done * per_epoch
+    return progress_bar("training", total, initial=done, shown=accelerator.is_main_process)
 
 
 def _describe(train_set: SliceDataset, held_out: SliceDataset | None) -> str:

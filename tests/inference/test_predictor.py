@@ -15,8 +15,8 @@ from sennet_kaggle.data.background import measure_background
 from sennet_kaggle.data.intensity import IntensityRange
 from sennet_kaggle.data.phantom import Phantom, phantom_slices
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.inference.forward import to_probability
 from sennet_kaggle.inference.loading import create_predictor
-from sennet_kaggle.inference.predictor import to_probability
 from sennet_kaggle.models import create_model
 
 EIGHT_BIT = IntensityRange(0, 255)

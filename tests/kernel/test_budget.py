@@ -8,8 +8,8 @@ import pytest
 from fault_table import Bench, build_bench, copy_bench, read_rows
 
 from sennet_kaggle.config import Inference
-from sennet_kaggle.inference import predict
-from sennet_kaggle.inference.predictor import VIEWS
+from sennet_kaggle.inference import ensemble
+from sennet_kaggle.inference.forward import VIEWS
 from sennet_kaggle.kernel import budget, cost_probe, fault_tolerant_volume, lap, scheduler, submit
 from sennet_kaggle.kernel.budget import Budget, Pace, count_views, ladder
 from sennet_kaggle.kernel.submit import run_kernel
@@ -44,7 +44,7 @@ def clock(monkeypatch) -> Clock:
 
     monkeypatch.setattr(UNet, "forward", slow)
     monkeypatch.setattr(fault_tolerant_volume, "read_grey", slow_read)
-    monkeypatch.setattr(predict, "prefetch", lambda items, ahead: iter(items))  # else passes run before their turn
+    monkeypatch.setattr(ensemble, "prefetch", lambda items, ahead: iter(items))  # else passes run before their turn
     for module in (budget, scheduler, cost_probe, lap):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
