@@ -143,8 +143,8 @@ def sweep(
         probability: The folder that predict --save-probability made.
         labels: As for score.
         output_dir: Gets sweep.csv and sweep.png.
-        metric: Whose plateau to find: surface_dice (which needs neighbouring slices), surface_dice_2d_1px, dice_pooled,
-            dice_mean, dice_without_largest or cl_dice.
+        metric: The one whose plateau chooses the threshold: surface_dice (which needs neighbouring slices),
+            surface_dice_2d_1px, dice_pooled, dice_mean, dice_without_largest or cl_dice.
         cl_dice: Also compute clDice, which takes several times as long as all the rest.
     """
     from ..scoring.sweep import write_sweep
