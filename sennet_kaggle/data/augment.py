@@ -56,8 +56,8 @@ def draw_window(
     height, width = mask.shape
     vessels = np.flatnonzero(mask) if rng.random() < _ON_VESSEL else ()
     if len(vessels):
-        row, column = divmod(int(vessels[rng.integers(len(vessels))]), width)
-        row, column = row + rng.uniform(-0.5, 0.5) * roi_size / 2, column + rng.uniform(-0.5, 0.5) * roi_size / 2
+        top, left = divmod(int(vessels[rng.integers(len(vessels))]), width)
+        row, column = top + rng.uniform(-0.5, 0.5) * roi_size / 2, left + rng.uniform(-0.5, 0.5) * roi_size / 2
     else:
         row, column = rng.uniform(0, height), rng.uniform(0, width)
     angle, zoom, mirror = 0.0, 1.0, 1.0

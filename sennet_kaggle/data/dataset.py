@@ -69,10 +69,10 @@ class SliceDataset(Dataset):
             for volume in used:
                 warn_of_gaps(volume, "training with offsets")
         # Windows are cut anew each time, and neighbours need not be labelled: only whole slices are worth keeping.
-        cached = cache_dir is not None and preprocessing.region == "whole" and not any(preprocessing.offsets)
-        self._rows = _open_rows(cache_dir, used, preprocessing) if cached else {}
+        cached = preprocessing.region == "whole" and not any(preprocessing.offsets)
+        self._rows = _open_rows(cache_dir, used, preprocessing) if cached and cache_dir is not None else {}
         self._intensity = {}
-        if not cached:
+        if not self._rows:
             for volume, z in self._places:
                 volume.label_path(z)  # a pair that does not fit is found now, not in the middle of an epoch
             self._intensity = {volume.name: measure_intensity(volume, preprocessing) for volume in used}
@@ -92,7 +92,7 @@ class SliceDataset(Dataset):
         vessel = scanned = 0.0
         for index, (volume, z) in enumerate(self._places):
             for mask, at in zip(self._pair(index)[1], self._target_zs(volume, z), strict=True):
-                if mask is not None:
+                if mask is not None and at is not None:
                     vessel += mask.mean()
                     scanned += 1 - find_padding(volume[at]).mean()
         return float(vessel / scanned) if scanned else 0.0
@@ -141,7 +141,7 @@ class SliceDataset(Dataset):
         """A window at the slice's own resolution: image (C, roi_size, roi_size) float32 and masks as of `_pair`."""
         volume, z = self._places[index]
         target_zs = self._target_zs(volume, z)
-        labels = {each: volume.label(each) for each in {z, *target_zs} - {None}}
+        labels = {each: volume.label(each) for each in {z, *target_zs} if each is not None}
         roi_size = self.preprocessing.roi_size
         placement = draw_window(labels[z], roi_size, self.zoom if self.augment else None, rng)
         stack = read_stack(volume, z, self.preprocessing)  # (1 or C, H, W)
@@ -149,7 +149,7 @@ class SliceDataset(Dataset):
         image = slice_to_image(windows, self._intensity[volume.name], self.preprocessing)
         image = vary_light(image, self.light, self.noise, rng) if self.augment else image
         masks = {each: cut_window(label, placement, roi_size) for each, label in labels.items()}
-        return image, [masks.get(each) for each in target_zs]
+        return image, [None if each is None else masks[each] for each in target_zs]
 
     def _pair(self, index: int) -> tuple[np.ndarray, list[np.ndarray | None]]:
         """The whole slice: image (C, h, w) float32 as of `read_pair`, and a mask (h, w) bool per output or None."""
@@ -160,10 +160,10 @@ class SliceDataset(Dataset):
         else:
             image, mask = read_pair(volume, z, self._intensity[volume.name], self.preprocessing)
         target_zs = self._target_zs(volume, z)
-        others = {each: volume.label(each) for each in {*target_zs} - {z, None}}
+        others = {each: volume.label(each) for each in {*target_zs} - {z} if each is not None}
         masks = {each: mask_to_target(label, self.preprocessing)[0].numpy() == 1 for each, label in others.items()}
         masks[z] = mask
-        return image, [masks.get(each) for each in target_zs]
+        return image, [None if each is None else masks[each] for each in target_zs]
 
 
 def split_slices(
@@ -232,7 +232,7 @@ def _open_rows(
     The cache holds every labelled slice of a kidney, also those this data set leaves out: so the held-out
     slices, and another split of the same kidney, find it ready.
     """
-    rows = {}
+    rows: dict[tuple[str, int], tuple[CachedSlices, int]] = {}
     for volume in volumes:
         zs = _labelled_zs(volume)
         cached = open_cache(cache_dir, volume, zs, preprocessing)

@@ -3,6 +3,7 @@
 import logging
 import struct
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -48,7 +49,8 @@ def read_form(path: Path | str, label: bool = False) -> tuple[tuple[int, int], n
         InputError: as `read_grey` or `read_mask`, as far as a header can tell.
     """
     with open_page(path, label) as page:
-        return page.shape[:2], page.dtype
+        height, width = page.shape[:2]
+        return (height, width), cast(np.dtype, page.dtype)  # which has been checked
 
 
 def read_mask(path: Path | str) -> np.ndarray:
