@@ -5,6 +5,7 @@ this file first, then `checkpoint.py`.
 """
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from torch import nn
 from ..errors import InputError
 from . import sam, segformer, timm_unet, unet
 
-MODELS = {
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "sam": sam.create_sam,
     "segformer": segformer.create_segformer,
     "timm_unet": timm_unet.create_timm_unet,
     "unet": unet.create_unet,
 }
-_LOADERS = {
+_LOADERS: dict[str, Callable[..., tuple[list[str], list[str]]]] = {
     "sam": sam.load_pretrained,
     "segformer": segformer.load_pretrained,
     "timm_unet": timm_unet.load_pretrained,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,9 @@ class SamVessels(nn.Module):
     Raises:
         InputError: no point, or an area limit out of range.
     """
+
+    variant: str
+    """Name of the sizes of the encoder, as in `VARIANTS`."""
 
     def __init__(
         self,
@@ -142,7 +146,7 @@ def create_sam(
     if image_size < _PATCH_SIZE or image_size % _PATCH_SIZE:
         raise InputError(f"image_size must be a multiple of {_PATCH_SIZE}, got {image_size}")
     overrides = (embed_dim, depth, num_heads, global_attn_indexes)
-    sizes = [
+    sizes: list[Any] = [  # three numbers and a sequence of such
         size if override is None else override for size, override in zip(VARIANTS[variant], overrides, strict=True)
     ]
     _check_encoder(*sizes)
