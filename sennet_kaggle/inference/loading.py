@@ -49,7 +49,7 @@ def create_predictor(
         return Predictor(
             _on_openvino(model, device, inference, threads), preprocessing, threshold, device, threads=threads
         )
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     if inference.compile:
         model.compile()
     return Predictor(model, preprocessing, threshold, device, getattr(torch, precision), threads)

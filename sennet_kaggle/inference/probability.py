@@ -29,12 +29,18 @@ class ProbabilityVolume:
     learned: dict[str, str] = dataclasses.field(default_factory=dict)
     """What `note_learned` was given for slices of it."""
 
+    @property
+    def slice_size(self) -> tuple[int, int]:
+        """(H, W)."""
+        _, height, width = self.levels.shape
+        return height, width
+
 
 @dataclass(frozen=True)
 class PseudoLabelledVolume(Volume):
     """A kidney whose labels lack vessels, which a trained model adds where it is sure (Lee 2013)."""
 
-    levels: np.ndarray | None = None
+    levels: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0, 0), np.uint8))
     """(D, H, W) uint8, as of `ProbabilityVolume`."""
     threshold: float = 0.5
 
@@ -62,8 +68,7 @@ def add_pseudo_labels(volumes: Sequence[Volume], probability_dir: Path | str, th
         )
     for volume in volumes:
         if volume.name in kept and (
-            kept[volume.name].slice_ids != volume.slice_ids
-            or kept[volume.name].levels.shape[1:] != volume.slice_size(0)
+            kept[volume.name].slice_ids != volume.slice_ids or kept[volume.name].slice_size != volume.slice_size(0)
         ):
             raise InputError(f"{probability_dir} has other slices of {volume.name} than the data folder: predict again")
     return [
@@ -101,7 +106,7 @@ def save_probability(
     make_dir(probability_dir)
     with replacing(ids_path) as new_ids_path, replacing(array_path) as new_path:
         new_ids_path.write_text(json.dumps({"slice_ids": volume.slice_ids}), encoding="utf-8")
-        levels = open_reserved(new_path, np.uint8, (len(volume), height, width))
+        levels = open_reserved(new_path, np.dtype(np.uint8), (len(volume), height, width))
         for z, (slice_id, probability) in enumerate(probabilities):
             if probability.shape != (height, width):
                 raise InputError(

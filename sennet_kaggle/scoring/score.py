@@ -197,7 +197,8 @@ def scores_to_json(scores: Mapping[str, Scores], slices: pd.DataFrame | None = N
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    return None if None in values else float(np.mean(values))
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _as_json(scores: Scores) -> dict[str, object]:

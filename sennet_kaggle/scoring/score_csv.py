@@ -57,11 +57,11 @@ def score_submission(
     truth = open_truth(labels_path, kidneys, size, sizes, known)
     scored, left_out = _choose_slices(submission_path, rles, truth, labelled_only)
     scorers = _score_slices(submission_path, labels_path, rles, truth, scored, centerlines)
-    kidneys = {
+    scores = {
         kidney: add_remark(scorer.compute(), kidney, truth, left_out[kidney]) for kidney, scorer in scorers.items()
     }
     tables = [scorer.slice_table(sum(scored[kidney], [])) for kidney, scorer in scorers.items()]
-    return Scored(kidneys, pd.concat(tables, ignore_index=True))
+    return Scored(scores, pd.concat(tables, ignore_index=True))
 
 
 def _choose_slices(

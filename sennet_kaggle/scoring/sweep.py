@@ -50,7 +50,7 @@ def sweep_thresholds(
     if list(thresholds) != sorted(set(thresholds)) or not all(0 <= threshold < 1 for threshold in thresholds):
         raise InputError(f"thresholds must ascend within 0..1 (1 excluded), got {list(thresholds)}")
     kidneys = open_probabilities(probability_dir)
-    sizes = {kidney.name: kidney.levels.shape[1:] for kidney in kidneys}
+    sizes = {kidney.name: kidney.slice_size for kidney in kidneys}
     theirs = {slice_id.rpartition("_")[0]: kidney.name for kidney in kidneys for slice_id in kidney.slice_ids}
     known = {**known_kidneys(labels_path), **theirs}
     truth = open_truth(labels_path, sizes, known_sizes={str(probability_dir): sizes}, known=known)
@@ -142,9 +142,9 @@ def find_plateau(
     Returns:
         First and last threshold of the stretch, and its middle one.
     """
-    scores = np.asarray(scores)
-    best = int(scores.argmax())
-    bad = np.flatnonzero(scores < scores[best] - loss)
+    values = np.asarray(scores)
+    best = int(values.argmax())
+    bad = np.flatnonzero(values < values[best] - loss)
     first = max(bad[bad < best], default=-1) + 1
     last = min(bad[bad > best], default=len(scores)) - 1
     return thresholds[first], thresholds[last], thresholds[(first + last) // 2]
