@@ -325,7 +325,7 @@ def notebook_inference() -> Any:
     from sennet_kaggle.config import Inference
 
     assigned = (node for node in ast.parse(SETTINGS).body if isinstance(node, ast.Assign))
-    call = next(node.value for node in assigned if ast.unparse(node.targets[0]) == "INFERENCE")
+    call: Any = next(node.value for node in assigned if ast.unparse(node.targets[0]) == "INFERENCE")
     return Inference(**{keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords})
 
 

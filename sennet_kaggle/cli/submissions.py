@@ -47,9 +47,9 @@ def predict(
     with keeping, join_processes() as shard:
         learned = warn_of_learned_volumes(checkpoints, volumes, data_dir) if shard.rank == 0 else {}
         rows = predict_rows(volumes, predictors, inference, save_probability, shard)
-        rows = shard.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
-        if rows is not None:
-            print(f"{output}: {write_submission(output, rows)} rows")
+        gathered = shard.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
+        if gathered is not None:
+            print(f"{output}: {write_submission(output, gathered)} rows")
             stamps = {volume.name: stamp_images(volume) for volume in volumes}
             write_origin(output, "predict", checkpoints, inference, stamps)
             if save_probability is not None:

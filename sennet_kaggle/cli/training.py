@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -25,12 +25,15 @@ class TrainingRun:
     """Where resized slices are kept between epochs and runs; OUTPUT_DIR/cache when not given."""
 
 
-NamedRun = tyro.extras.subcommand_type_from_defaults(
-    {name: TrainingRun(tyro.MISSING, tyro.MISSING, training) for name, training in EXPERIMENTS.items()}
-)
+if TYPE_CHECKING:
+    NamedRun = TrainingRun
+else:
+    NamedRun = tyro.extras.subcommand_type_from_defaults(
+        {name: TrainingRun(tyro.MISSING, tyro.MISSING, training) for name, training in EXPERIMENTS.items()}
+    )
 
 
-def train(run: NamedRun) -> None:  # type: ignore[valid-type]
+def train(run: NamedRun) -> None:
     """Train a named experiment, or go on with a stopped one; every setting can be overridden.
 
     Several processes: torchrun --nproc-per-node N -m sennet_kaggle train NAME …

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..config import Inference
 
@@ -13,7 +14,7 @@ _RESERVED_SHARE, _MAX_RESERVED_SECONDS = 0.05, 120.0
 _CAUTION = 1.1
 # One that was left for lack of time only with this much: changing the plan costs the batches that are under way.
 _ROOM_TO_GO_BACK = 1.3
-_VIEWS = {"none": 1, "flips": 4, "d4": 8}
+_VIEWS: dict[Literal["none", "flips", "d4"], int] = {"none": 1, "flips": 4, "d4": 8}
 
 
 class Budget:

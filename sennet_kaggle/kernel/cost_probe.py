@@ -153,7 +153,8 @@ def probe_costs(volumes: Sequence[FaultTolerantVolume], predictors: Sequence[Pre
         inference: how they are to be run; one view along z is tried.
     """
     before, plain = peak_ram(), replace(inference, tta="none", axes="z")
-    volume_costs, examples = {}, [[] for _ in predictors]
+    volume_costs = {}
+    examples: list[list[Request | np.ndarray]] = [[] for _ in predictors]
     for volume in sorted(volumes, key=lambda volume: math.prod(volume.size)):
         try:
             volume_costs[volume.name], examples = _look_at(volume, predictors, plain)
@@ -195,7 +196,7 @@ def _try_model(predictor: Predictor, seen: Sequence[Request | np.ndarray], infer
     if hasattr(predictor.model, "segment"):
         shown, at_once, pixels = seen[len(seen) // 2 :][:1], 1, predictor.preprocessing.roi_size**2
     else:
-        requests = [request for request in seen if request.windows]
+        requests = [request for request in seen if isinstance(request, Request) and request.windows]
         if not requests:
             return ModelCost(1e-12, 1)
         request = requests[len(requests) // 2]

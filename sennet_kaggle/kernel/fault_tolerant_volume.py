@@ -54,12 +54,13 @@ class FaultTolerantVolume(Volume):
 
     def slice_size(self, z: int) -> tuple[int, int]:
         """(H, W) of slice z as its header says, or that of most slices where it says nothing."""
-        return self._forms[z][0] if self._forms[z] else self.size
+        form = self._forms[z]
+        return form[0] if form else self.size
 
     @cached_property
     def _forms(self) -> list[tuple[tuple[int, int], np.dtype] | None]:
         """Size and dtype of each slice, None where its header cannot be read."""
-        forms = []
+        forms: list[tuple[tuple[int, int], np.dtype] | None] = []
         for path in self.image_paths:
             try:
                 forms.append(read_form(path))

@@ -160,7 +160,8 @@ class _Kidney:
 
     def _segment_run(self, zs: range) -> int:
         """Segments consecutive slices until they are done or another plan is called for; returns how many."""
-        members, inference, cut_short = self._members(self.plan), self.plan.inference, []
+        members, inference = self._members(self.plan), self.plan.inference
+        cut_short: list[bool] = []
         in_turn = self.run.budget and inference.axes == "z"
         if self.longest == 1:  # after a failure no batch is filled up with copies
             inference = replace(inference, batch_size=1, sw_batch_size=1)

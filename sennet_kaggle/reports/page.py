@@ -100,7 +100,7 @@ def _add_kidney(
         blocks += [_block(f"image-{k}-{z}", pictures.image), _block(f"overlay-{k}-{z}", pictures.overlay)]
         rows.append(_slice_facts(segmented))
         for name, mask in (("prediction", segmented.mask_pred), ("label", segmented.mask_gt)):
-            if name in coarse:
+            if name in coarse and mask is not None:
                 coarse[name].add(z, mask)
         progress.update()
     meshes, mesh_blocks = _add_meshes(k, coarse, mesh_bytes)

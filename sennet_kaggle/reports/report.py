@@ -37,6 +37,13 @@ class SegmentedSlice:
     mask_gt: np.ndarray | None = None
     """(H, W) bool."""
 
+    @property
+    def label(self) -> np.ndarray:
+        """The mask of a slice that is labelled; ValueError for any other."""
+        if self.mask_gt is None:
+            raise ValueError(f"slice {self.slice_id} must be labelled")
+        return self.mask_gt
+
 
 def segmented_slice(volume: Volume, z: int, rles: Mapping[str, str]) -> SegmentedSlice:
     """Puts one slice of a submission beside its image and, where there is one, its label.
@@ -68,7 +75,9 @@ def score_table(slice_ids: Sequence[str], counts: Sequence[tuple[int, int, int]]
         S + 2 rows, columns slice, dice, vessel_px, predicted_px, common_px; the pixels of the row "mean"
         are missing.
     """
-    rows = [(slice_id, dice_from_counts(*row), *row) for slice_id, row in zip(slice_ids, counts, strict=True)]
+    rows: list[tuple[Any, ...]] = [
+        (slice_id, dice_from_counts(*row), *row) for slice_id, row in zip(slice_ids, counts, strict=True)
+    ]
     pooled = tuple(int(total) for total in np.sum(counts, axis=0))
     rows.append(("mean", float(np.mean([row[1] for row in rows])), None, None, None))
     rows.append(("pooled", dice_from_counts(*pooled), *pooled))
@@ -191,7 +200,7 @@ def figure_of_predictions(rows: Sequence[Sequence[SegmentedSlice]], names: Seque
     axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for line, row in zip(axes, rows, strict=True):
         display = to_display(row[0].image)
-        pictures = [(row[0].slice_id, display), ("label", _paint(display, [(row[0].mask_gt, _HIT)]))]
+        pictures = [(row[0].slice_id, display), ("label", _paint(display, [(row[0].label, _HIT)]))]
         pictures += [(f"{name}\nDice {_dice(one):.3f}", _errors(one)) for name, one in zip(names, row, strict=True)]
         for axis, (title, picture) in zip(line, pictures, strict=True):
             axis.imshow(picture, interpolation="antialiased")
@@ -234,12 +243,12 @@ def _outline(axis: Axes, mask: np.ndarray) -> None:
 
 
 def _dice(segmented: SegmentedSlice) -> float:
-    return dice_from_counts(*dice_counts(segmented.mask_gt, segmented.mask_pred))
+    return dice_from_counts(*dice_counts(segmented.label, segmented.mask_pred))
 
 
 def _errors(segmented: SegmentedSlice) -> np.ndarray:
     """The slice with hits, misses and false alarms in their colours."""
-    mask_gt, mask_pred = segmented.mask_gt, segmented.mask_pred
+    mask_gt, mask_pred = segmented.label, segmented.mask_pred
     layers = [(mask_gt & mask_pred, _HIT), (mask_gt & ~mask_pred, _MISS), (mask_pred & ~mask_gt, _FALSE_ALARM)]
     return _paint(to_display(segmented.image), layers)
 

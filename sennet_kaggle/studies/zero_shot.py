@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -81,7 +81,7 @@ def run_zero_shot(
     slices = SliceDataset(
         open_volumes(data_dir, "train", tuple(volume_names)), _REPORTED, only=slice_ids or None
     ).slices
-    model = create_model("sam", **arguments).to(pick_device(device))
+    model = cast(SamVessels, create_model("sam", **arguments)).to(pick_device(device))
     output_dir = Path(output_dir)
     make_dir(output_dir)
     rows = []

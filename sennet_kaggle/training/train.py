@@ -72,7 +72,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
         digest, earlier = find_earlier(training, data, output_dir)
         if accelerator.is_main_process:
             remove_leftovers(output_dir)
-        if is_finished(training, earlier):
+        if earlier is not None and is_finished(training, earlier):
             accelerator.print(f"already finished, nothing to train: {output_dir} has all {training.epochs} epochs")
             if accelerator.is_main_process:
                 write_history(output_dir, earlier["history"])
@@ -100,7 +100,8 @@ def _train(
     accelerator.print(_describe(train_set, held_out))
     steps_per_epoch = len(plan_batches(training, len(train_set), 1))
     # There before the average of its weights is made, which then lives there too.
-    model = model.to(accelerator.device, memory_format=memory_format(accelerator.device))
+    layout = memory_format(accelerator.device)
+    model = model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
     state = TrainingState(training, output_dir, model, steps_per_epoch, digest)
     model, optimizer = accelerator.prepare(model, state.optimizer)
     state.scaler = accelerator.scaler
@@ -156,7 +157,8 @@ def train_one_epoch(
         pin_memory=accelerator.device.type == "cuda",
     )
     pairs = iter(loader)
-    losses, overlap, sizes, vessels = 0.0, 0.0, 0.0, 0.0
+    losses = 0.0
+    overlap, sizes, vessels = (torch.zeros((), device=accelerator.device) for _ in range(3))
     for number, step in enumerate(steps, 1):
         loss = 0.0
         for each in step:
@@ -190,14 +192,14 @@ def train_one_epoch(
             f"epoch {train_set.epoch}/{training.epochs}, loss {loss:.4f}, Dice {2 * overlap / sizes:.3f}", refresh=False
         )
         progress.update(len(batches[number - 1]))
-    overlap, sizes, vessels = (sum_over_processes(total).item() for total in (overlap, sizes, vessels))
-    if not vessels and accelerator.is_main_process:
+    dice_overlap, dice_sizes, any_vessels = (sum_over_processes(total).item() for total in (overlap, sizes, vessels))
+    if not any_vessels and accelerator.is_main_process:
         warn(f"no vessel was seen in epoch {train_set.epoch}: look at the labels", once_for="no vessel")
     return {
         "epoch": train_set.epoch,
         "learning_rate": learning_rate,
         "loss": losses / sum(map(len, batches)),
-        "dice_soft": 2 * overlap / sizes,
+        "dice_soft": 2 * dice_overlap / dice_sizes,
     }
 
 
@@ -212,7 +214,7 @@ def validate(
     training, epoch = state.training, row["epoch"]
     last = epoch == training.epochs
     look = held_out is not None and (last or epoch % training.evaluate_every == 0)
-    row |= evaluate(state.validated_model, held_out, training) if look else dict.fromkeys(VALIDATION)
+    row |= evaluate(state.validated_model, held_out, training) if held_out and look else dict.fromkeys(VALIDATION)
     best = last if held_out is None else look and row["held_out_dice"] > state.best_dice
     if best:
         state.best_dice = row["held_out_dice"] if look else state.best_dice

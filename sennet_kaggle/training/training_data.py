@@ -103,8 +103,10 @@ def digest_data(training: Training, data: TrainingData) -> dict[str, Any]:
         labels = file_digests([volume.label_path(z) for z in labelled])
         for z, label in zip(labelled, labels, strict=True):
             slice_id = volume.slice_ids[z]
-            completed = isinstance(volume, PseudoLabelledVolume) and slice_id in learned
-            slices[slice_id] = _short(images[z], label, volume.levels[z].tobytes() if completed else b"")
+            pseudo_label = b""
+            if isinstance(volume, PseudoLabelledVolume) and slice_id in learned:
+                pseudo_label = volume.levels[z].tobytes()
+            slices[slice_id] = _short(images[z], label, pseudo_label)
         others = _seen_beside(volume, labelled, training)
         files = file_digests([volume.image_paths[z] for z in others])
         around[volume.name] = _short(*(volume.slice_ids[z].encode() for z in others), *files, str(len(volume)).encode())

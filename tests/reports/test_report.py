@@ -139,3 +139,8 @@ def test_predictions_stand_beside_each_other():
     assert len(titles) == 8 and titles[1] == "label"
     assert [title.split("\n")[0] for title in titles[2:4]] == ["a", "b"]
     assert all("Dice 0." in title for title in titles[2:4])
+
+
+def test_no_errors_are_drawn_without_a_label():
+    with pytest.raises(ValueError, match="slice k_0001 must be labelled"):
+        figure_of_predictions([[segmented(True), segmented(False)]], ["a", "b"])
