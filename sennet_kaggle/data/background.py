@@ -40,7 +40,7 @@ def measure_background(slices: Slices) -> np.number:
     return sampled[0].dtype.type(level) if between >= _MIN_SEPARABILITY * values.var() else _NONE
 
 
-def occupied_blocks(stack: np.ndarray, background: float) -> np.ndarray:
+def occupied_blocks(stack: np.ndarray, background: np.number | float) -> np.ndarray:
     """Marks the blocks that may show the organ: not background, and not constant at the stack's darkest value.
 
     Args:

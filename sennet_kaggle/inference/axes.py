@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..data.padding import fill_padding
 from ..data.resizing import resize_probability, resize_slice
+from ..data.slices import Slices
 from ..distributed import Shard
 from ..errors import InputError, tell
 from ..files import format_size, open_reserved
@@ -27,7 +28,7 @@ BYTES_PER_VOXEL = 4  # uint16 grey value and float16 score
 
 
 def mean_over_axes(
-    slices: Sequence[np.ndarray],
+    slices: Slices,
     score: Score,
     scale: float,
     scratch_dir: Path | str | None,
@@ -58,7 +59,7 @@ def mean_over_axes(
         InputError: no such folder, no room in it, or slices that cannot be stacked.
     """
     depth, (height, width) = len(slices), slices[0].shape
-    shape = tuple(scaled_length(length, scale) for length in (depth, height, width))
+    shape = scaled_length(depth, scale), scaled_length(height, scale), scaled_length(width, scale)
     with _scratch(scratch_dir, shape, shard) as folder:
         if shard.rank == 0:
             _store(folder, slices, shape)
@@ -147,7 +148,8 @@ def resample_along(planes: Iterable[np.ndarray], depth: int, new_depth: int) -> 
     if depth == new_depth:
         yield from planes
         return
-    source, kept, read = iter(planes), deque(maxlen=2), 0
+    source, read = iter(planes), 0
+    kept: deque[np.ndarray] = deque(maxlen=2)
     for position in ((np.arange(new_depth) + 0.5) * depth / new_depth - 0.5).clip(0, depth - 1).tolist():
         below, above = int(position), min(int(position) + 1, depth - 1)
         while read <= above:
@@ -168,7 +170,7 @@ def _scratch(scratch_dir: Path | str | None, shape: tuple[int, int, int], shard:
         yield shard.tell(folder)
 
 
-def _store(folder: str, slices: Sequence[np.ndarray], shape: tuple[int, int, int]) -> None:
+def _store(folder: str, slices: Slices, shape: tuple[int, int, int]) -> None:
     """Writes the resized volume, and zeros for its scores."""
     volume = open_reserved(f"{folder}/grey.npy", slices[0].dtype, shape)
     planes = (resize_slice(fill_padding(slice_), *shape[1:]) for slice_ in _alike(slices))

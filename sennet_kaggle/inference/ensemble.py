@@ -82,5 +82,5 @@ def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: I
     return score
 
 
-def _mean(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+def _mean(maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return torch.stack(maps).mean(0) if len(maps) > 1 else maps[0]

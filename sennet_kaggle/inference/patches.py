@@ -116,7 +116,7 @@ def blend_batches(
         One map per slice, (h, w) float32.
     """
     kind = "constant" if preprocessing.region == "whole" else inference.importance
-    blends = defaultdict(lambda: Blend(*extent, device))
+    blends: defaultdict[int, Blend] = defaultdict(lambda: Blend(*extent, device))
     done = 0
     for batch, scores in scored:
         for patch, maps in zip(batch.patches, scores, strict=True):

@@ -1,6 +1,6 @@
 """Slices → probability → mask: kidneys through one model or several, along one axis or three."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import chain, compress, count, groupby, islice
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def predict_probabilities(
     zs: Sequence[int] | None = None,
     go_on: Callable[[], bool] = lambda: True,
     shard: Shard = Shard(),  # noqa: B008
-) -> Iterator[tuple[str, torch.Tensor]]:
+) -> Generator[tuple[str, torch.Tensor], None, None]:
     """Predicts a kidney.
 
     Args:
@@ -52,6 +52,7 @@ def predict_probabilities(
     reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
     if inference.axes == "zyx" or reach:
         warn_of_gaps(volume, "axes zyx" if inference.axes == "zyx" else "a model that sees several slices at once")
+    scores: Iterator[torch.Tensor]
     if inference.axes == "z":
         alone = all(predictor.preprocessing.outputs == "centre" for predictor in predictors)
         scores = chain.from_iterable(_score_along_z(volume, run, score, scale, reach, alone) for run in _runs(zs))
@@ -76,6 +77,7 @@ def predict_masks(
         shard: which part of the slices.
     """
     threshold, zs = mean_threshold(predictors), shard.part(len(volume))
+    probabilities: Iterator[tuple[str, torch.Tensor]]
     probabilities = predict_probabilities(volume, predictors, inference, zs, shard=shard)
     if probability_dir is not None:
         fetched = ((slice_id, probability.cpu()) for slice_id, probability in probabilities)
@@ -149,6 +151,6 @@ def _runs(zs: Sequence[int]) -> Iterator[range]:
     if isinstance(zs, range):
         yield zs
         return
-    for _, run in groupby(enumerate(zs), key=lambda pair: pair[1] - pair[0]):
-        run = [z for _, z in run]
+    for _, pairs in groupby(enumerate(zs), key=lambda pair: pair[1] - pair[0]):
+        run = [z for _, z in pairs]
         yield range(run[0], run[-1] + 1)

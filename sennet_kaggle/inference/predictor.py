@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, groupby
 from operator import attrgetter
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from ..config import Inference, Preprocessing
 from ..data.intensity import IntensityRange, grey_levels, hide_padding, slice_to_image
 from ..data.neighbours import read_stack, stack_neighbours
 from ..data.resizing import resize_map
+from ..data.slices import Slices
 from .batching import choose_batch_size, compute_in_threads, make_batch
 from .forward import forward, to_probability
 from .patches import Batch, Request, blend_batches, make_batches, make_request
@@ -62,7 +64,7 @@ class Predictor:
 
     def predict_slice(
         self,
-        slices: Sequence[np.ndarray],
+        slices: Slices,
         z: int,
         intensity: IntensityRange,
         inference: Inference = Inference(),  # noqa: B008
@@ -116,7 +118,7 @@ class Predictor:
         if hasattr(self.model, "segment"):
             return (_to_rgb(slice_to_image(slice_, intensity, self.preprocessing)) for slice_ in grey)
         if background is not None:
-            background = grey_levels(background, self.preprocessing)
+            background = cast(np.number, grey_levels(np.asarray(background), self.preprocessing)[()])
         return (
             make_request(stack, self.preprocessing, self.device, intensity, inference, background)
             for stack in stack_neighbours(grey, self.preprocessing)
@@ -125,11 +127,12 @@ class Predictor:
     def run(self, requests: Iterable[Request | np.ndarray], inference: Inference) -> Iterator[torch.Tensor]:
         """The second half of `score`: runs the model on what `prepare` yields. A GPU's work is not waited for."""
         if hasattr(self.model, "segment"):
-            masks = (torch.from_numpy(self.model.segment(image)) for image in requests)
+            segment: Any = self.model.segment  # which to a type checker may be a tensor
+            masks = (torch.from_numpy(segment(image)) for image in requests)
             yield from (mask.to(self.device).float() for mask in masks)
             return
         # The batches of all forms are one stream, so that no thread waits where another form begins.
-        runs = groupby(requests, key=attrgetter("size", "extent"))
+        runs = groupby(cast(Iterable[Request], requests), key=attrgetter("size", "extent"))
         offsets, batch_size = self.preprocessing.output_offsets, partial(self.batch_size, inference=inference)
         batches = chain.from_iterable(make_batches(form, run, offsets, batch_size) for form, run in runs)
         scored = compute_in_threads(partial(self._score_batch, inference=inference), batches, self.threads)

@@ -7,13 +7,16 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import torch
 
 from ..data.volume import Volume
 from ..errors import InputError
 from ..files import check_output_dir, format_size, make_dir, open_reserved, replacing, write_whole
 
+Map = TypeVar("Map", np.ndarray, torch.Tensor)
 # A threshold t keeps what is stored above 255 t; the values between are 0.4 % wide.
 LEVELS = 255
 
@@ -84,8 +87,8 @@ def add_pseudo_labels(volumes: Sequence[Volume], probability_dir: Path | str, th
 
 
 def save_probability(
-    probability_dir: Path | str, volume: Volume, probabilities: Iterable[tuple[str, np.ndarray]]
-) -> Iterator[tuple[str, np.ndarray]]:
+    probability_dir: Path | str, volume: Volume, probabilities: Iterable[tuple[str, Map]]
+) -> Iterator[tuple[str, Map]]:
     """Passes a kidney's probabilities on and keeps them, as `<kidney>.npy` and `<kidney>.json` (the slice ids).
 
     The files appear when the last slice has been taken.
