@@ -106,6 +106,12 @@ class Inference:
     scale: float = 1.0
     """Resize the volume by this before the model sees it, and the answer back: its voxel size over that of
     training. In-plane for axes z, along all three for zyx."""
+    coarse_scales: tuple[float, ...] = ()
+    """Smaller scales at which wide vessels are looked for as well, such as 0.5: a vessel there is half as wide as it is
+    at scale 1. What is at least some 20 pixels wide at scale 1 counts (see `ensemble.add_wide`)."""
+    hysteresis: float = 1.0
+    """Share of the threshold above which pixels are vessel too where they touch, in their slice, one above the
+    threshold itself; 1 leaves only those."""
     scales: dict[str, float] = field(default_factory=dict)
     """Scale of single kidneys, as JSON, such as {"kidney_6": 1.26} (63.08 over 50 micrometres)."""
     scratch_dir: str | None = None
@@ -138,7 +144,7 @@ class Inference:
         threshold = threshold if self.threshold is None else f"{self.threshold:g}"
         views = f"{self.tta} (none for sam)" if "sam" in models and self.tta != "none" else self.tta
         parts = [f"views {views}", f"axes {self.axes}", f"average {self.average}", f"threshold {threshold}"]
-        rest = ("overlap", "importance", "skip_background", "scale", "scales", "precision", "backend")
+        rest = "coarse_scales hysteresis overlap importance skip_background scale scales precision backend".split()
         plain = Inference()
         values = {name: getattr(self, name) for name in rest}
         return ", ".join(parts + [f"{name} {value}" for name, value in values.items() if value != getattr(plain, name)])
@@ -153,6 +159,10 @@ class Inference:
             raise InputError(f"threshold must lie in 0..1 (1 excluded), got {self.threshold}")
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap must lie in 0..1 (1 excluded), got {self.overlap}")
+        if not 0 < self.hysteresis <= 1:
+            raise InputError(f"hysteresis must lie in 0..1 (0 excluded), got {self.hysteresis}")
+        if any(not 0.1 <= scale < 1 for scale in self.coarse_scales):
+            raise InputError(f"coarse_scales must lie in 0.1..1 (1 excluded), got {self.coarse_scales}")
         for name in ("batch_size", "sw_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")

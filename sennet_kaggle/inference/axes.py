@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.padding import fill_padding
-from ..data.resizing import resize_probability, resize_slice
+from ..data.resizing import resize_probability, resize_slice, scaled_length
 from ..data.slices import Slices
 from ..distributed import Shard
 from ..errors import InputError, tell
@@ -97,11 +97,6 @@ def scratch_folder(scratch_dir: Path | str | None) -> Path:
     if not folder.is_dir():
         raise InputError(f"scratch_dir {folder} is missing: make the folder or name another")
     return folder
-
-
-def scaled_length(length: int, scale: float) -> int:
-    """Voxels along an axis of a resized volume, at least 1."""
-    return max(1, round(length * scale))
 
 
 def planes_along(volume: np.ndarray, axis: int, shown: range | None = None) -> Iterator[np.ndarray]:

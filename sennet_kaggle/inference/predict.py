@@ -9,15 +9,14 @@ import torch
 
 from ..config import Inference
 from ..data.bits import fetch_mask
-from ..data.padding import fill_padding
-from ..data.resizing import resize_map, resize_slice
+from ..data.resizing import resize_map
 from ..data.volume import Volume, warn_of_gaps
 from ..distributed import Shard
 from ..errors import InputError, warn
 from ..progress import progress_bar
 from ..submission.rle import rle_encode
-from .axes import mean_over_axes, scaled_length
-from .ensemble import Score, ensemble_score, mean_threshold
+from .axes import mean_over_axes
+from .ensemble import GreyValues, Score, ensemble_score, mean_threshold, measure_grey_values, rescale_slices
 from .forward import to_probability
 from .predictor import Predictor
 from .probability import save_probability
@@ -30,6 +29,7 @@ def predict_probabilities(
     zs: Sequence[int] | None = None,
     go_on: Callable[[], bool] = lambda: True,
     shard: Shard = Shard(),  # noqa: B008
+    grey: GreyValues | None = None,
 ) -> Generator[tuple[str, torch.Tensor], None, None]:
     """Predicts a kidney.
 
@@ -41,12 +41,13 @@ def predict_probabilities(
             the neighbours that the models see with them are read.
         go_on: with axes zyx, whether there is time for another plane (see `mean_over_axes`).
         shard: with axes zyx, this process's part of the work on all slices.
+        grey: what `measure_grey_values` found; measured where it is not given.
 
     Yields:
         (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the
         slice's own size, where the model runs.
     """
-    score = ensemble_score(volume, predictors, inference)
+    score = ensemble_score(predictors, grey or measure_grey_values(volume, predictors, inference), inference)
     scale = inference.scale_of(volume.name)
     zs = range(len(volume)) if zs is None else zs
     reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
@@ -83,7 +84,7 @@ def predict_masks(
         fetched = ((slice_id, probability.cpu()) for slice_id, probability in probabilities)
         probabilities = save_probability(probability_dir, volume, fetched)
     for slice_id, probability in probabilities:
-        yield slice_id, fetch_mask(probability, threshold)
+        yield slice_id, fetch_mask(probability, threshold, inference.hysteresis)
 
 
 def predict_rows(
@@ -136,10 +137,7 @@ def _score_along_z(
     """
     shown = range(max(0, zs.start - reach), min(len(volume), zs.stop + reach))
     wanted = slice(zs.start - shown.start, zs.stop - shown.start)
-    slices = (volume[z] for z in shown)
-    if scale != 1:
-        filled = map(fill_padding, slices)  # before its edge is blurred
-        slices = (resize_slice(each, *(scaled_length(length, scale) for length in each.shape)) for each in filled)
+    slices = rescale_slices((volume[z] for z in shown), scale)
     scores = score(slices, wanted) if alone else islice(score(slices), wanted.start, wanted.stop)
     if scale == 1:
         return scores

@@ -1,7 +1,7 @@
 """Slices → scores: every model behind one seam, over whole slices or over windows of them, in batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby
 from operator import attrgetter
@@ -13,9 +13,8 @@ from torch import nn
 
 from ..config import Inference, Preprocessing
 from ..data.intensity import IntensityRange, grey_levels, hide_padding, slice_to_image
-from ..data.neighbours import read_stack, stack_neighbours
+from ..data.neighbours import stack_neighbours
 from ..data.resizing import resize_map
-from ..data.slices import Slices
 from .batching import choose_batch_size, compute_in_threads, make_batch
 from .forward import forward, to_probability
 from .patches import Batch, Request, blend_batches, make_batches, make_request
@@ -61,29 +60,6 @@ class Predictor:
         return [
             to_probability(score, inference).numpy(force=True) for score in self.score(slices, intensity, inference)
         ]
-
-    def predict_slice(
-        self,
-        slices: Slices,
-        z: int,
-        intensity: IntensityRange,
-        inference: Inference = Inference(),  # noqa: B008
-    ) -> np.ndarray:
-        """Predicts slice z of a volume, reading the neighbours that the model sees with it and no others.
-
-        Returns:
-            (H, W) float32 in 0..1; with outputs "all" without what the model says when it looks at a neighbour.
-        """
-        if hasattr(self.model, "segment"):
-            return self([slices[z]], intensity, inference)[0]
-        stack = read_stack(slices, z, self.preprocessing)
-        alone = replace(inference, batch_size=1)
-        request = make_request(stack, self.preprocessing, self.device, intensity, alone, None)
-        if len(request.windows) == 1:
-            alone = replace(alone, sw_batch_size=1)  # not a batch of copies
-        predictor = self if len(request.windows) > 1 else replace(self, threads=1)  # all cores for the one window
-        (score,) = predictor.run([request], alone)
-        return to_probability(score, inference).numpy(force=True)
 
     def score(
         self,

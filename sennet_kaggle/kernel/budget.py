@@ -62,21 +62,23 @@ class Plan:
         return f"tta {self.inference.tta}, axes {self.inference.axes}, {self.members} model(s)"
 
 
-def count_views(inference: Inference) -> int:
-    """How often each model is shown everything."""
-    return _VIEWS[inference.tta]
+def count_views(inference: Inference) -> float:
+    """How often each model is shown everything, at one scale or another."""
+    return _VIEWS[inference.tta] * (1 + sum(scale**2 for scale in inference.coarse_scales))
 
 
 def ladder(inference: Inference, members: int) -> list[Plan]:
     """What is dropped for lack of time, one rung after the other.
 
-    First views (d4, flips, none), then the axes (zyx, z), then models, the last first.
+    First views (d4, flips, none), then the coarse scales, then the axes (zyx, z), then models, the last first.
 
     Returns:
         From the settings themselves to a single pass of a single model.
     """
     views = list(_VIEWS)[: list(_VIEWS).index(inference.tta) + 1][::-1]
     plans = [Plan(replace(inference, tta=tta), members) for tta in views]
+    if inference.coarse_scales:
+        plans.append(Plan(replace(plans[-1].inference, coarse_scales=()), members))
     if inference.axes == "zyx":
         plans.append(Plan(replace(plans[-1].inference, axes="z"), members))
     return plans + [Plan(plans[-1].inference, fewer) for fewer in range(members - 1, 0, -1)]

@@ -13,9 +13,9 @@ import torch
 
 from ..config import Inference
 from ..data.padding import fill_padding
-from ..data.resizing import resize_slice
+from ..data.resizing import resize_slice, scaled_length
 from ..errors import InputError
-from ..inference.axes import BLOCK_BYTES, BYTES_PER_VOXEL, scaled_length, scratch_folder
+from ..inference.axes import BLOCK_BYTES, BYTES_PER_VOXEL, scratch_folder
 from ..inference.batching import LARGEST_BATCH
 from ..inference.ensemble import measure_grey_values
 from ..inference.patches import Request

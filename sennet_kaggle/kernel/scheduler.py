@@ -179,7 +179,7 @@ class _Kidney:
                 done += 1
                 lap = clock.tick()
                 if z in self.pending:  # along three axes those between them come along
-                    self._finish(z, probability, threshold)
+                    self._finish(z, probability, threshold, inference.hysteresis)
                 if in_turn and clock.is_burst_over and (not self._in_time() or (lap and self._is_plan_wrong(*lap))):
                     break
         to_start = self.run.costs.seconds_to_start(self.volume)
@@ -190,7 +190,7 @@ class _Kidney:
             self._leave_axes()
         return done
 
-    def _finish(self, z: int, probability: torch.Tensor, threshold: float) -> None:
+    def _finish(self, z: int, probability: torch.Tensor, threshold: float, hysteresis: float) -> None:
         slice_id = self.volume.slice_ids[z]
         lost = probability.isnan()
         if lost.any():
@@ -198,7 +198,7 @@ class _Kidney:
             problem = f"{lost.count_nonzero()} of {lost.numel()} probabilities are not a number"
             self.run.faults.note(slice_id, problem, "no vessel there")
             probability = probability.nan_to_num(0)
-        mask = fetch_mask(resize_map(probability, *self.volume.slice_size(z)), threshold)
+        mask = fetch_mask(resize_map(probability, *self.volume.slice_size(z)), threshold, hysteresis)
         self.run.rows.add(slice_id, rle_encode(mask), finished=z not in self.volume.touched)
         self.run.failures = 0
         self._remove(z)

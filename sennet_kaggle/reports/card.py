@@ -98,7 +98,7 @@ def validate(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor])
     threshold, scorer, dice, drawn = mean_threshold(predictors), KidneyScorer(), {}, []
     shown, probabilities = spread(zs), predict_probabilities(volume, predictors, DEFAULT_INFERENCE, zs)
     for z, (slice_id, probability) in zip(zs, probabilities, strict=True):
-        mask_gt, mask = volume.label(z), fetch_mask(probability, threshold)
+        mask_gt, mask = volume.label(z), fetch_mask(probability, threshold, DEFAULT_INFERENCE.hysteresis)
         scorer.update(mask_gt, mask)
         dice[slice_id] = dice_coefficient(mask_gt, mask)
         if z in shown:

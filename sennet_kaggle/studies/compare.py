@@ -123,7 +123,8 @@ def validate_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: 
     shown, counts, drawn = spread(zs, _DRAWN_SLICES), {}, []
     probabilities = predict_probabilities(volume, [predictor], DEFAULT_INFERENCE, zs)
     for z, (slice_id, probability) in zip(zs, probabilities, strict=True):
-        mask_gt, mask = volume.label(z), fetch_mask(probability, predictor.threshold)
+        mask_gt = volume.label(z)
+        mask = fetch_mask(probability, predictor.threshold, DEFAULT_INFERENCE.hysteresis)
         counts[slice_id] = dice_counts(mask_gt, mask)
         if z in shown:
             drawn.append(SegmentedSlice(slice_id, volume[z], mask, mask_gt))

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from ..config import DEFAULT_INFERENCE, THRESHOLDS, Training
+from ..data.bits import fetch_mask
 from ..data.dataset import SliceDataset
 from ..files import write_whole
 from ..inference.loading import create_predictor, load_predictors
@@ -45,9 +47,9 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
     overlap, sizes = 0.0, 0.0
     for (volume, z), probability in zip(held_out.slices.values(), _predict(predictor, held_out), strict=True):
         mask_gt = volume.label(z)
-        counts += [dice_counts(mask_gt, probability > threshold) for threshold in THRESHOLDS]
-        overlap += float(probability[mask_gt].sum(dtype=np.float64))
-        sizes += float(probability.sum(dtype=np.float64)) + int(mask_gt.sum())
+        counts += [dice_counts(mask_gt, _cut(probability, threshold)) for threshold in THRESHOLDS]
+        overlap += float(probability.numpy()[mask_gt].sum(dtype=np.float64))
+        sizes += float(probability.sum(dtype=torch.float64)) + int(mask_gt.sum())
     scores = [dice_from_counts(*row) for row in counts.tolist()]
     best = int(np.argmax(scores))
     soft = 2 * overlap / sizes if sizes else 1.0
@@ -60,7 +62,7 @@ def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: Sl
     (predictor,) = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
     drawn = zip(slices.slices.items(), _predict(predictor, slices), strict=True)
     segmented = [
-        SegmentedSlice(slice_id, volume[z], probability > predictor.threshold, volume.label(z))
+        SegmentedSlice(slice_id, volume[z], _cut(probability, predictor.threshold), volume.label(z))
         for (slice_id, (volume, z)), probability in islice(drawn, _DRAWN_SLICES)
     ]
     figure = figure_of_slices(segmented)
@@ -68,9 +70,14 @@ def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: Sl
     write_whole(output_dir / PICTURE_NAMES[1], figure_to_png(figure))
 
 
-def _predict(predictor: Predictor, slices: SliceDataset) -> Iterator[np.ndarray]:
+def _predict(predictor: Predictor, slices: SliceDataset) -> Iterator[torch.Tensor]:
     """The probability (H, W) float32 of each slice; what is measured of a volume is measured once."""
     for _, places in groupby(slices.slices.values(), key=lambda place: place[0].name):
         volumes, zs = zip(*places, strict=True)
         for _, probability in predict_probabilities(volumes[0], [predictor], DEFAULT_INFERENCE, zs):
-            yield probability.numpy(force=True)
+            yield probability.cpu()
+
+
+def _cut(probability: torch.Tensor, threshold: float) -> np.ndarray:
+    """The mask (H, W) bool, as it will be in use."""
+    return fetch_mask(probability, threshold, DEFAULT_INFERENCE.hysteresis)
