@@ -31,7 +31,7 @@ _PACKAGES = {
     "openvino": ("openvino", "requirements-openvino.txt"),
     **{name: (name, "requirements-dev.txt") for name in ("ipykernel", "nbclient", "nbformat")},
     # The extra "scans".
-    **{name: (name, "requirements-dev.txt") for name in "dask distributed imagecodecs glymur nibabel zarr".split()},
+    **{name: (name, "requirements-dev.txt") for name in "dask distributed nibabel zarr".split()},
 }
 
 

@@ -1,5 +1,6 @@
 """A folder of slices, one file each, as a scan."""
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,11 @@ def read_slice(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
     if suffix in TIFF:
         return tifffile.imread(path) if _is_float(path) else read_grey(path)
-    slice_ = _read_jpeg_2000(path) if suffix in JPEG_2000 else _read_png(path)
+    slice_ = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if slice_ is None and suffix in JPEG_2000:  # OpenCV does not know every kind of it
+        slice_ = _decode_jpeg_2000(path)
+    if slice_ is None:
+        raise InputError(f"{path} is not a {suffix[1:].upper()} or is damaged: copy it again")
     if slice_.ndim == 3 and (slice_ == slice_[..., :1]).all():
         slice_ = np.ascontiguousarray(slice_[..., 0])
     if slice_.ndim != 2:
@@ -88,21 +93,17 @@ def read_slice(path: Path) -> np.ndarray:
     return slice_
 
 
-def _read_png(path: Path) -> np.ndarray:
-    slice_ = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if slice_ is None:
-        raise InputError(f"{path} is not a PNG or is damaged: copy it again")
-    return slice_
-
-
-def _read_jpeg_2000(path: Path) -> np.ndarray:
-    try:
+def _decode_jpeg_2000(path: Path) -> np.ndarray | None:
+    """Decodes what OpenCV does not, with another package where there is one."""
+    with contextlib.suppress(ModuleNotFoundError):
         import imagecodecs
-    except ModuleNotFoundError:
+
+        return imagecodecs.jpeg2k_decode(path.read_bytes())
+    with contextlib.suppress(ModuleNotFoundError):
         import glymur
 
         return np.asarray(glymur.Jp2k(path)[:])
-    return imagecodecs.jpeg2k_decode(path.read_bytes())
+    return None
 
 
 def _form(path: Path) -> tuple[tuple[int, int], np.dtype]:
