@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import InputError, one_line, warn
 from .arrays import check_positive
 from .scan import Found, VoxelSize
@@ -43,9 +41,10 @@ def open_ome_zarr(path: Path, level: str | int | None, axes: str | None) -> Foun
 
     node = open_node(path)
     if isinstance(node, zarr.Array):
+        if _is_level(path):
+            return open_ome_zarr(path.parent, path.name, axes)
         layout = check_layout(path, node.shape, axes or "zyx", node.dtype)
-        found = ChunkedSource(node, layout, node.chunks[layout.axes.index("z")])
-        return Found(found, _spatial(layout.axes), _size_in_group(path))
+        return Found(ChunkedSource(node, layout, node.chunks[layout.axes.index("z")]), _spatial(layout.axes))
     multiscale = read_multiscale(node, path)
     name = _pick_level(multiscale, level, path)
     try:
@@ -124,13 +123,12 @@ def _voxel_size(multiscale: Multiscale, level: str, path: Path) -> VoxelSize | N
     return check_positive((sizes[0], sizes[1], sizes[2]), path)
 
 
-def _size_in_group(path: Path) -> VoxelSize | None:
-    """The voxel size of an array that is a level of the group around it."""
+def _is_level(path: Path) -> bool:
+    """Whether an array is a level of the group around it."""
     try:
-        multiscale = read_multiscale(open_node(path.parent), path.parent)
+        return path.name in read_multiscale(open_node(path.parent), path.parent).levels
     except InputError:
-        return None
-    return _voxel_size(multiscale, path.name, path.parent) if path.name in multiscale.levels else None
+        return False
 
 
 def _scale(transformations: Sequence[Mapping[str, Any]], axes: int) -> tuple[float, ...]:
@@ -150,8 +148,3 @@ def _spatial(axes: str) -> str:
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a Zarr group or array."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray", ".zattrs"))
-
-
-def level_dtype(found: Found) -> np.dtype:
-    """The dtype of what was opened."""
-    return found.source.dtype

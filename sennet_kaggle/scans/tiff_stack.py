@@ -59,6 +59,10 @@ def open_stack(path: Path, axes: str | None) -> Found:
                 f"File > Save As > Tiff"
             )
         series = tiff.series[0]
+        if series.axes == "YX":
+            images = int((tiff.imagej_metadata or {}).get("images", 1))
+            found = f"is truncated: expected {images} images, found one" if images > 1 else "is one slice"
+            raise InputError(f"{path} {found}: expected a stack, or name the folder of slices")
         layout = check_layout(path, series.shape, axes or _axes_of(series), series.dtype)
         if series.dataoffset is not None:  # all pixels in one piece, as they are
             end = series.dataoffset + series.nbytes
