@@ -109,7 +109,8 @@ def make_image(path, array, zarr_format, levels=1, unit="micrometer", axes="czyx
     group = zarr.create_group(path, zarr_format=zarr_format)
     datasets = []
     for level in range(levels):
-        group[str(level)] = array[None][..., :: 2**level, :: 2**level]
+        names = [*axes] if zarr_format == 3 else None
+        group.create_array(str(level), data=array[None][..., :: 2**level, :: 2**level], dimension_names=names)
         scale = [1.0, 25.0, 50.0 * 2**level, 51.0 * 2**level]
         moves = [{"type": "scale", "scale": scale}]
         datasets.append({"path": str(level), "coordinateTransformations": moves})
@@ -224,7 +225,7 @@ def test_other_numbers_are_scaled_and_it_is_said(tmp_path, caplog, values, expec
     ("prepare", "message"),
     [
         (lambda p: p / "none", "is missing: expected a folder of slices"),
-        (lambda p: save(p, GREY[0]), r"must have 3 axes, zyx, found shape \(9, 7\): name its axes with --axes"),
+        (lambda p: save(p, GREY[0]), r"must have 3 axes, zyx, found shape \(9, 7\): name its axes with --axis-order"),
         (lambda p: save(p, GREY[None]), r"must have 3 axes, zyx, found shape \(1, 5, 9, 7\)"),
         (lambda p: save(p, GREY[:0]), "at least one voxel"),
         (lambda p: save(p, GREY.astype(complex)), "integers or floating point, found complex128"),
