@@ -105,6 +105,10 @@ class ZarrOutput:
             )
         group.attrs.update(self._attributes())
 
+    def discard(self) -> None:
+        """Removes what an earlier run has left of it."""
+        shutil.rmtree(self.temporary_path, ignore_errors=True)
+
     def array(self, level: int) -> Any:
         """The array of a level, (…, D, H, W)."""
         import zarr
@@ -167,7 +171,7 @@ def write_zarr(
     """Gives a function that takes slice after slice; the pyramid grows with them."""
     with making_dir(path.parent):
         output = ZarrOutput(path, shape, dtype, voxel_size_um, like)
-        shutil.rmtree(output.temporary_path, ignore_errors=True)
+        output.discard()
         try:
             output.make()
             pending: list[np.ndarray] = []
@@ -185,7 +189,7 @@ def write_zarr(
                     coarsen(output, level, first)
             output.finish()
         finally:
-            shutil.rmtree(output.temporary_path, ignore_errors=True)
+            output.discard()
 
 
 def coarsen(output: ZarrOutput, level: int, first: int) -> None:

@@ -54,9 +54,13 @@ def check_layout(path: Path, sizes: tuple[int, ...], axes: str, dtype: np.dtype)
             values that are no numbers.
     """
     if len(axes) != len(sizes):
-        raise InputError(f"{path} must have {len(axes)} axes, {axes}, found shape {sizes}: name its axes with --axis-order")
+        raise InputError(
+            f"{path} must have {len(axes)} axes, {axes}, found shape {sizes}: name its axes with --axis-order"
+        )
     if any(axes.count(name) != 1 for name in "zyx"):
-        raise InputError(f"{path} must have the axes z, y and x once each, found {axes}: name its axes with --axis-order")
+        raise InputError(
+            f"{path} must have the axes z, y and x once each, found {axes}: name its axes with --axis-order"
+        )
     for name, size in zip(axes, sizes, strict=True):
         if name not in "zyx" and size != 1:
             raise InputError(f"{path} must be a single volume, found {size} along axis {name}: save one of them alone")
