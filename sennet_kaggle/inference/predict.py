@@ -29,7 +29,7 @@ def predict_probabilities(
     zs: Sequence[int] | None = None,
     go_on: Callable[[], bool] = lambda: True,
     shard: Shard = Shard(),  # noqa: B008
-    grey: GreyValues | None = None,
+    grey_values: GreyValues | None = None,
 ) -> Generator[tuple[str, torch.Tensor], None, None]:
     """Predicts a kidney.
 
@@ -41,13 +41,14 @@ def predict_probabilities(
             the neighbours that the models see with them are read.
         go_on: with axes zyx, whether there is time for another plane (see `mean_over_axes`).
         shard: with axes zyx, this process's part of the work on all slices.
-        grey: what `measure_grey_values` found; measured where it is not given.
+        grey_values: what `measure_grey_values` found for the volume, where that is known.
 
     Yields:
         (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the
         slice's own size, where the model runs.
     """
-    score = ensemble_score(predictors, grey or measure_grey_values(volume, predictors, inference), inference)
+    grey_values = grey_values or measure_grey_values(volume, predictors, inference)
+    score = ensemble_score(predictors, grey_values, inference)
     scale = inference.scale_of(volume.name)
     zs = range(len(volume)) if zs is None else zs
     reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)

@@ -79,7 +79,8 @@ def rehearse(
         if on_kaggle:  # a slice that could not be read there cannot be read here
             quiet = Faults(strict=False, say=lambda _: None)
             volumes = [
-                FaultTolerantVolume(volume.name, volume.image_paths, volume.label_paths, quiet) for volume in volumes
+                FaultTolerantVolume(volume.name, volume.image_paths, volume.label_paths, faults=quiet)
+                for volume in volumes
             ]
         refuse(submission_path, validate_submission(submission_path, volumes))
         return submission_path, *score(submission_path, volumes, output_dir)

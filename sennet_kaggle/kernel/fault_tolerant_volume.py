@@ -126,7 +126,7 @@ def open_fault_tolerant_volumes(data_dir: Path, faults: Faults) -> list[FaultTol
             faults.note(
                 kidney_dir.name, f"has two slices of the name {', '.join(twins[:3])}", "the first of them counts"
             )
-        volumes.append(FaultTolerantVolume(kidney_dir.name, chosen, {}, faults))
+        volumes.append(FaultTolerantVolume(kidney_dir.name, chosen, {}, faults=faults))
     if not volumes:
         raise InputError(f"{data_dir / 'test'} has no slices: expected <kidney>/images/*.tif")
     return volumes

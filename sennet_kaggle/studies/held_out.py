@@ -61,7 +61,7 @@ def predict_held_out(
     if kidney == STRETCHED:
         grey = grey._replace(intensities=[_stretch(intensity) for intensity in grey.intensities])
     inference = replace(inference, scale=inference.scale * ENLARGED.get(kidney, 1))
-    probabilities = predict_probabilities(volume, predictors, inference, zs, grey=grey)
+    probabilities = predict_probabilities(volume, predictors, inference, zs, grey_values=grey)
     for z, (slice_id, probability) in zip(zs, probabilities, strict=True):
         yield slice_id, volume.label(z), probability.cpu()
 

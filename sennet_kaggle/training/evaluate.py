@@ -46,10 +46,12 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
     counts = np.zeros((len(THRESHOLDS), 3), dtype=np.int64)
     overlap, sizes = 0.0, 0.0
     for (volume, z), probability in zip(held_out.slices.values(), _predict(predictor, held_out), strict=True):
-        mask_gt = volume.label(z)
-        counts += [dice_counts(mask_gt, _cut(probability, threshold)) for threshold in THRESHOLDS]
-        overlap += float(probability.numpy()[mask_gt].sum(dtype=np.float64))
-        sizes += float(probability.sum(dtype=torch.float64)) + int(mask_gt.sum())
+        mask_gt, annotated = volume.label(z), volume.annotated(z)
+        known = np.ones_like(mask_gt) if annotated is None else annotated
+        masks = [_cut(probability, threshold) for threshold in THRESHOLDS]
+        counts += [dice_counts(mask_gt[known], mask[known]) for mask in masks]
+        overlap += float(probability.numpy()[mask_gt & known].sum(dtype=np.float64))
+        sizes += float(probability.numpy()[known].sum(dtype=np.float64)) + int(mask_gt[known].sum())
     scores = [dice_from_counts(*row) for row in counts.tolist()]
     best = int(np.argmax(scores))
     soft = 2 * overlap / sizes if sizes else 1.0
