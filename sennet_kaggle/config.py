@@ -106,9 +106,10 @@ class Inference:
     scale: float = 1.0
     """Resize the volume by this before the model sees it, and the answer back: its voxel size over that of
     training. In-plane for axes z, along all three for zyx."""
-    coarse_scales: tuple[float, ...] = ()
-    """Smaller scales at which wide vessels are looked for as well, such as 0.5: a vessel there is half as wide as it is
-    at scale 1. What is at least some 20 pixels wide at scale 1 counts (see `ensemble.add_wide`)."""
+    extra_scales: tuple[float, ...] = ()
+    """Further scales at which a model of windows sees slices. Those above 1, such as 2, are averaged with the first:
+    small vessels gain. Those below, such as 0.5, add vessels that are some 90 pixels wide or more at scale 1, which the
+    model may never have learned to fill (see `ensemble.add_wide`)."""
     hysteresis: float = 1.0
     """Share of the threshold above which pixels are vessel too where they touch, in their slice, one above the
     threshold itself; 1 leaves only those."""
@@ -125,6 +126,10 @@ class Inference:
     """What runs the model: openvino, an optional package, is faster on CPUs."""
     compile: bool = False
     """Let torch compile the model first, which takes a minute or so and needs a C++ compiler."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.extra_scales, list):  # as JSON has it
+            object.__setattr__(self, "extra_scales", tuple(self.extra_scales))
 
     def scale_of(self, name: str) -> float:
         """The scale of the kidney of that name."""
@@ -144,7 +149,7 @@ class Inference:
         threshold = threshold if self.threshold is None else f"{self.threshold:g}"
         views = f"{self.tta} (none for sam)" if "sam" in models and self.tta != "none" else self.tta
         parts = [f"views {views}", f"axes {self.axes}", f"average {self.average}", f"threshold {threshold}"]
-        rest = "coarse_scales hysteresis overlap importance skip_background scale scales precision backend".split()
+        rest = "extra_scales hysteresis overlap importance skip_background scale scales precision backend".split()
         plain = Inference()
         values = {name: getattr(self, name) for name in rest}
         return ", ".join(parts + [f"{name} {value}" for name, value in values.items() if value != getattr(plain, name)])
@@ -161,8 +166,8 @@ class Inference:
             raise InputError(f"overlap must lie in 0..1 (1 excluded), got {self.overlap}")
         if not 0 < self.hysteresis <= 1:
             raise InputError(f"hysteresis must lie in 0..1 (0 excluded), got {self.hysteresis}")
-        if any(not 0.1 <= scale < 1 for scale in self.coarse_scales):
-            raise InputError(f"coarse_scales must lie in 0.1..1 (1 excluded), got {self.coarse_scales}")
+        if any(not 0.1 <= scale <= 10 or scale == 1 for scale in self.extra_scales):
+            raise InputError(f"extra_scales must lie in 0.1..10 without 1 itself, got {self.extra_scales}")
         for name in ("batch_size", "sw_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -278,5 +283,5 @@ class Training:
         check_finite(self)
 
 
-DEFAULT_INFERENCE = Inference(tta="flips")
+DEFAULT_INFERENCE = Inference(tta="flips", extra_scales=(2.0, 0.5))
 """How models are run wherever nothing else is asked for: in use, in the notebook, when they are validated or drawn."""

@@ -64,21 +64,21 @@ class Plan:
 
 def count_views(inference: Inference) -> float:
     """How often each model is shown everything, at one scale or another."""
-    return _VIEWS[inference.tta] * (1 + sum(scale**2 for scale in inference.coarse_scales))
+    return _VIEWS[inference.tta] * (1 + sum(scale**2 for scale in inference.extra_scales))
 
 
 def ladder(inference: Inference, members: int) -> list[Plan]:
     """What is dropped for lack of time, one rung after the other.
 
-    First views (d4, flips, none), then the coarse scales, then the axes (zyx, z), then models, the last first.
+    First views (d4, flips, none), then the extra scales, then the axes (zyx, z), then models, the last first.
 
     Returns:
         From the settings themselves to a single pass of a single model.
     """
     views = list(_VIEWS)[: list(_VIEWS).index(inference.tta) + 1][::-1]
     plans = [Plan(replace(inference, tta=tta), members) for tta in views]
-    if inference.coarse_scales:
-        plans.append(Plan(replace(plans[-1].inference, coarse_scales=()), members))
+    if inference.extra_scales:
+        plans.append(Plan(replace(plans[-1].inference, extra_scales=()), members))
     if inference.axes == "zyx":
         plans.append(Plan(replace(plans[-1].inference, axes="z"), members))
     return plans + [Plan(plans[-1].inference, fewer) for fewer in range(members - 1, 0, -1)]

@@ -169,7 +169,8 @@ def _look_at(
     volume: FaultTolerantVolume, predictors: Sequence[Predictor], inference: Inference
 ) -> tuple[VolumeCost, list[list[Request | np.ndarray]]]:
     """Reads slices spread over a volume; returns what they say, and what each model would be shown of them."""
-    size = scaled_shape(volume, inference)[1:]
+    largest = max((1.0, *inference.extra_scales))
+    size = tuple(scaled_length(length, largest) for length in scaled_shape(volume, inference)[1:])
     started = time.monotonic()
     intensities, background = measure_grey_values(volume, predictors, inference)
     start, read, prepare = time.monotonic() - started, 0.0, 0.0
@@ -179,7 +180,7 @@ def _look_at(
         started = time.monotonic()
         slice_ = volume[z]
         was_read = time.monotonic()
-        slice_ = resize_slice(fill_padding(slice_), *size) if inference.scale_of(volume.name) != 1 else slice_
+        slice_ = resize_slice(fill_padding(slice_), *size) if slice_.shape != size else slice_
         for requests, predictor, intensity in zip(seen, predictors, intensities, strict=True):
             requests += predictor.prepare([slice_], intensity, inference, background)
         read, prepare = read + was_read - started, prepare + time.monotonic() - was_read

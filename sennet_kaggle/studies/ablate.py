@@ -69,8 +69,9 @@ VARIANTS = {
     "without variation": Variant({"augment": False}),
     "used without flips": Variant(inference=replace(DEFAULT_INFERENCE, tta="none")),
     "used with flips and turns": Variant(inference=replace(DEFAULT_INFERENCE, tta="d4")),
-    "used without the coarse scale": Variant(inference=replace(DEFAULT_INFERENCE, coarse_scales=())),
-    "used without hysteresis": Variant(inference=replace(DEFAULT_INFERENCE, hysteresis=1.0)),
+    "used at one scale": Variant(inference=replace(DEFAULT_INFERENCE, extra_scales=())),
+    "used at scales 1 and 0.5": Variant(inference=replace(DEFAULT_INFERENCE, extra_scales=(0.5,))),
+    "used with hysteresis": Variant(inference=replace(DEFAULT_INFERENCE, hysteresis=0.7)),
     "two seeds averaged": Variant(members=2),
 }
 """By the name in the table."""

@@ -73,15 +73,15 @@ def test_the_ladder_has_the_stated_order():
         ("d4", "zyx", 3), ("flips", "zyx", 3), ("none", "zyx", 3), ("none", "z", 3), ("none", "z", 2), ("none", "z", 1),
     ]  # fmt: skip
     assert [str(plan) for plan in ladder(Inference(), 1)] == ["tta none, axes z, 1 model(s)"]
-    plans = ladder(Inference(tta="flips", coarse_scales=(0.5,)), 2)
-    assert [(plan.inference.tta, plan.inference.coarse_scales, plan.members) for plan in plans] == [
+    plans = ladder(Inference(tta="flips", extra_scales=(0.5,)), 2)
+    assert [(plan.inference.tta, plan.inference.extra_scales, plan.members) for plan in plans] == [
         ("flips", (0.5,), 2), ("none", (0.5,), 2), ("none", (), 2), ("none", (), 1),
     ]  # fmt: skip
 
 
 def test_views_are_counted():
     assert {tta: count_views(Inference(tta=tta)) for tta in VIEWS} == {tta: len(views) for tta, views in VIEWS.items()}
-    assert count_views(Inference(tta="flips", coarse_scales=(0.5,))) == 5  # a quarter of the pixels once more
+    assert count_views(Inference(tta="flips", extra_scales=(2.0, 0.5))) == 21  # 4 views of 1 + 4 + 1/4 times the pixels
 
 
 def test_the_pace_is_that_of_the_trial_until_the_run_knows_better():
