@@ -224,7 +224,8 @@ def _pyramid(shape: Step, wanted: list[Step] | None) -> tuple[list[Step], list[S
         shape: of the finest.
         wanted: the steps; when not given, halved until a slice fits into one chunk.
     """
-    shapes, steps = [shape], []
+    shapes = [shape]
+    steps: list[Step] = []
     while max(shapes[-1]) > _COARSEST if wanted is None else len(steps) < len(wanted):
         step = (2, 2, 2) if wanted is None else wanted[len(steps)]
         z, y, x = (min(each, size) for each, size in zip(step, shapes[-1], strict=True))
