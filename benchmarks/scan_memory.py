@@ -1,6 +1,6 @@
 """Time and peak memory of segment on a synthetic OME-Zarr scan, in a process of its own.
 
-    python benchmarks/scan_memory.py SHAPE… [-- OPTIONS of segment]
+    python benchmarks/scan_memory.py DEPTH HEIGHT WIDTH [-- OPTIONS of segment]
 
 such as 64 1330 1598 -- --tta none. The scan is made once for each shape, in a folder of the system's temporary files.
 """
@@ -39,14 +39,14 @@ def scan_of(shape: tuple[int, int, int]) -> Path:
 
 
 if __name__ == "__main__":
-    mine, _, options = " ".join(sys.argv[1:]).partition("--")
-    depth, height, width = map(int, mine.split())
+    depth, height, width = map(int, sys.argv[1:4])
+    options = sys.argv[5:]
     scan_path = scan_of((depth, height, width))
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "measured.py"
         program.write_text(MEASURED)
         command = [sys.executable, str(program), "segment", "--input", str(scan_path)]
-        command += ["--output", f"{folder}/mask.ome.zarr", *(f"--{options}".split() if options else ())]
+        command += ["--output", f"{folder}/mask.ome.zarr", *options]
         started = time.monotonic()
         subprocess.run(command, check=True, env={"PYTHONPATH": str(REPOSITORY), "PATH": ""})
         print(f"{time.monotonic() - started:.0f} s")

@@ -151,10 +151,7 @@ class SliceDataset(Dataset):
     def _window(
         self, index: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, list[np.ndarray | None], np.ndarray | None]:
-        """A window at the slice's own resolution: image (C, roi_size, roi_size) float32, and masks as of `_pair`.
-
-        The third are the pixels that count, (K, roi_size, roi_size) bool; None where all of them do.
-        """
+        """A window at the slice's own resolution: image (C, h, w) float32, and what `_pair` and `_counts` give of it."""
         volume, z = self._places[index]
         target_zs = self._target_zs(volume, z)
         labels = {each: volume.label(each) for each in {z, *target_zs} if each is not None}

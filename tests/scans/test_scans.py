@@ -93,6 +93,22 @@ def test_a_label_joins_its_image(tmp_path, version):
         write(image_path / "vessels", MASK)
 
 
+@pytest.mark.parametrize(("level", "shapes"), [(None, [(5, 9, 7), (5, 5, 4)]), (1, [(5, 5, 4), (3, 3, 2)])])
+def test_a_label_has_the_levels_of_its_image(tmp_path, level, shapes):
+    """The image is halved in its planes alone; what is made of its second level goes on by halving."""
+    make_image(tmp_path / "i.zarr", GREY, 3, levels=2)
+    scan = open_scan(tmp_path / "i.zarr", level)
+    mask = np.zeros(scan.shape, bool)
+    mask[2, 3, 2] = True
+    write(tmp_path / "i.zarr" / "labels" / "m", mask, scan.voxel_size_um, scan)
+    label = zarr.open_group(tmp_path / "i.zarr" / "labels" / "m", mode="r")
+    assert [label[str(each)].shape[1:] for each in range(len(list(label.array_keys())))] == shapes
+    place = (0, 2, 1, 1) if level is None else (0, 1, 1, 1)
+    np.testing.assert_array_equal(np.argwhere(label["1"][:]), [place])
+    size = open_mask(tmp_path / "i.zarr" / "labels" / "m", 1).voxel_size_um
+    assert size == ((25.0, 100.0, 102.0) if level is None else (50.0, 200.0, 204.0))
+
+
 def test_a_level_is_named(tmp_path):
     make_image(tmp_path / "i.zarr", GREY, 3, levels=2)
     for level in ("1", 1):
