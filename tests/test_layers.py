@@ -9,7 +9,19 @@ from conftest import REPOSITORY
 
 PACKAGE_DIR = REPOSITORY / "sennet_kaggle"
 FOUNDATION = {"__init__", "errors", "checks", "config", "files", "locking", "distributed", "rendering"}
-ROOMS = ["data", "models", "submission", "inference", "scoring", "reports", "training", "studies", "kernel", "cli"]
+ROOMS = [
+    "data",
+    "scans",
+    "models",
+    "submission",
+    "inference",
+    "scoring",
+    "reports",
+    "training",
+    "studies",
+    "kernel",
+    "cli",
+]
 ENTRANCES = {"__main__", "api"}
 MOST_LINES, MOST_ARROWS = 326, 60
 

@@ -30,6 +30,8 @@ _PACKAGES = {
     "skimage": ("scikit-image", "requirements.txt"),
     "openvino": ("openvino", "requirements-openvino.txt"),
     **{name: (name, "requirements-dev.txt") for name in ("ipykernel", "nbclient", "nbformat")},
+    # The extra "scans".
+    **{name: (name, "requirements-dev.txt") for name in "dask distributed nibabel zarr".split()},
 }
 
 
