@@ -65,7 +65,7 @@ def skeleton_voxels(
     blocks = [*blocks_of(mask.shape, block_side)]
     with tqdm(blocks, desc="thinning", unit="block", mininterval=1.0, disable=not progress) as bar:
         found = [_thin_block(mask, block, _FIRST_HALO, spacing) for block in bar]
-    halos = {at: 2 * _FIRST_HALO for at in _disagreeing(blocks, found, mask.shape)}
+    halos = dict.fromkeys(_disagreeing(blocks, found, mask.shape), 2 * _FIRST_HALO)
     while halos:
         for at, halo in halos.items():
             found[at] = _thin_block(mask, blocks[at], halo, spacing)
@@ -88,14 +88,17 @@ def _thin_block(mask: BitMask, block: Block, halo: int, spacing: np.ndarray) -> 
         vessel, low = _cropped(mask.block(*outer), outer.low)
         if not vessel.any():
             return np.empty((0, 4))
+        vessel = _filled(vessel)
+        is_whole = (outer.high - outer.low == mask.shape).all()
         needed = 2 * _depth(vessel) + _MARGIN
-        if needed <= halo or (outer.high - outer.low == mask.shape).all():
-            break
+        if needed <= halo or is_whole:
+            voxels = within(grown(block, 1, mask.shape), thin(vessel, low) + low)
+            distance = _distance_to_wall(vessel, voxels - low, spacing)
+            if is_whole or distance.max(initial=0) < (halo - 1) * spacing.min():
+                return np.column_stack([voxels, distance])
+            needed = 2 * halo  # voxels of unequal sides: the nearest wall may lie beyond the halo
         halo = needed
         _check_size(grown(block, halo, mask.shape))
-    vessel = _filled(vessel)
-    voxels = within(grown(block, 1, mask.shape), thin(vessel, low) + low)
-    return np.column_stack([voxels, _distance_to_wall(vessel, voxels - low, spacing)])
 
 
 def _cropped(vessel: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +146,8 @@ def _check_size(block: Block) -> None:
     if sides.prod() > MAX_SIDE**3:
         raise InputError(
             f"the mask must hold vessels, found a region about {sides.max() // 4} voxels deep near the voxel (z, y, x) "
-            f"= {tuple(((block.low + block.high) // 2).tolist())}: if the mask is inverted, swap its two values"
+            f"= {tuple(((block.low + block.high) // 2).tolist())}: swap the two values of an inverted mask, or halve "
+            f"the resolution of one with such vessels"
         )
 
 

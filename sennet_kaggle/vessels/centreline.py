@@ -16,14 +16,16 @@ class Segment:
     """A vessel between two nodes, or a ring.
 
     Args:
-        nodes: the graph's nodes at its two ends.
-        points: (K, 3) float64, the centre line from the first to the second node, z y x in the unit of the spacing.
+        nodes: numbers of the nodes at its two ends.
+        kinds: what these are: "branch", "free", "border" (the vessel leaves the volume there) or "ring".
+        points: (K, 3) float64, the centre line from the first to the second node, z y x in the unit of the voxel size.
         wall: (K,) float64, distance of the path's voxels to the nearest background voxel.
         radius: (K,) float64, of the lumen.
         volume: of the voxels nearest to this segment.
     """
 
     nodes: tuple[int, int]
+    kinds: tuple[str, str]
     points: np.ndarray
     wall: np.ndarray
     radius: np.ndarray
@@ -36,16 +38,46 @@ class Segment:
 
     @property
     def length(self) -> float:
+        """Along the centre line."""
         return float(self.steps.sum())
 
+    @property
+    def mean_radius(self) -> float:
+        """Over the length."""
+        steps = self.steps
+        between = (self.radius[1:] + self.radius[:-1]) / 2
+        return float(np.average(between, weights=steps)) if steps.any() else float(self.radius.mean())
 
-def segments_of(graph: nx.MultiGraph, spacing: np.ndarray) -> list[Segment]:
-    """The centre lines of a graph's edges, each from its smaller to its larger node."""
+
+def segments_of(graph: nx.MultiGraph, spacing: np.ndarray, shape: tuple[int, int, int]) -> list[Segment]:
+    """The centre lines of a graph's edges, each from its smaller to its larger node, in order of the nodes.
+
+    Args:
+        graph: what `skeleton_graph` gives, its nodes numbered in the order wanted.
+        spacing: (3,) size of a voxel.
+        shape: D, H, W of the volume.
+    """
     segments = []
     for a, b, key in sorted((min(a, b), max(a, b), key) for a, b, key in graph.edges(keys=True)):
         path = path_from(graph, a, b, key)
-        segments.append(Segment((a, b), smooth(path[:, :3]) * spacing, path[:, 3].copy(), path[:, 3].copy()))
+        points, wall = smooth(path[:, :3]), path[:, 3].copy()
+        start, end = (
+            _kind(graph.degree[node], a == b, line, wall, spacing, shape)
+            for node, line in ((a, points[::-1]), (b, points))
+        )
+        segments.append(Segment((a, b), (start, end), points * spacing, wall, wall.copy()))
     return segments
+
+
+def _kind(degree: int, is_loop: bool, line: np.ndarray, wall: np.ndarray, spacing: np.ndarray, shape) -> str:
+    """What the last point of a line (K, 3) in voxels is."""
+    if degree > 1:
+        return "ring" if degree == 2 and is_loop else "branch"
+    # It leaves the volume where it would be outside one radius, and a voxel, further on.
+    direction = (line[-1] - line[max(len(line) - 4, 0)]) * spacing
+    reach = (float(np.median(wall)) + spacing.mean()) * direction / np.linalg.norm(direction)
+    ahead = line[-1] + reach / spacing
+    return "border" if ((ahead < -0.5) | (ahead > np.array(shape) - 0.5)).any() else "free"
 
 
 def smooth(path: np.ndarray) -> np.ndarray:

@@ -46,7 +46,7 @@ def _links(voxels: np.ndarray) -> csr_array:
     if not len(voxels):
         return csr_array((0, 0), dtype=np.bool_)
     size = voxels.max(axis=0) + 3  # one voxel of frame, so that a step never ends in another row
-    flat = np.ravel_multi_index((voxels + 1).T, size)
+    flat = np.ravel_multi_index(tuple((voxels + 1).T), tuple(size.tolist()))
     pairs = []
     for step in _FORWARD:
         target = flat + (step[0] * size[1] + step[1]) * size[2] + step[2]

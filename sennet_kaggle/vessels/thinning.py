@@ -51,8 +51,8 @@ def thin(mask: np.ndarray, corner: np.ndarray) -> np.ndarray:
 
 def _subfields(vessel: np.ndarray, shape: tuple[int, ...], corner: np.ndarray) -> np.ndarray:
     """Which of the eight lattices of every other voxel each one is on: (N,) uint8."""
-    odd = [((axis + start) % 2).astype(np.uint8) for axis, start in zip(np.unravel_index(vessel, shape), corner)]
-    return odd[0] * 4 + odd[1] * 2 + odd[2]
+    z, y, x = ((np.stack(np.unravel_index(vessel, shape)) + corner[:, None]) % 2).astype(np.uint8)
+    return z * 4 + y * 2 + x
 
 
 def _neighbourhoods(flat: np.ndarray, at: np.ndarray, around: np.ndarray) -> np.ndarray:
