@@ -8,6 +8,7 @@ checks less: it deletes bars of even width altogether (scikit-image's issue 3757
 """
 
 import functools
+from collections.abc import Iterable
 from itertools import product
 
 import numpy as np
@@ -89,14 +90,21 @@ def is_simple(codes: np.ndarray) -> np.ndarray:
     Returns:
         (N,) bool.
     """
-    touching = [_bits(b for b in _STEPS if b != a and _is_within(a, b, 3)) for a in _STEPS]
-    faces, edges = _bits(_SIDES), _bits(step for step in _STEPS if np.abs(step).sum() < 3)
-    sharing = [_bits(b for b in _STEPS if _is_within(a, b, 1)) & edges for a in _STEPS]
+    touching, sharing, faces, edges = _neighbours()
     one_piece = (codes != 0) & (_flooded(codes & -codes, codes, touching) == codes)
     background = ~codes & edges
     open_faces = background & faces
     reached = _flooded(open_faces & -open_faces, background, sharing) & faces
     return one_piece & (open_faces != 0) & (reached == open_faces)
+
+
+@functools.cache
+def _neighbours() -> tuple[list[int], list[int], int, int]:
+    """For each neighbour which others touch it, and which share a face with it among those that the middle shares a
+    face or an edge with; then those that the middle shares a face with, and a face or an edge. All as bits."""
+    faces, edges = _bits(_SIDES), _bits(step for step in _STEPS if sum(map(abs, step)) < 3)
+    touching = [_bits(b for b in _STEPS if _is_within(a, b, 3)) for a in _STEPS]
+    return touching, [_bits(b for b in _STEPS if _is_within(a, b, 1)) & edges for a in _STEPS], faces, edges
 
 
 def _flooded(seeds: np.ndarray, allowed: np.ndarray, neighbours: list[int]) -> np.ndarray:
@@ -110,7 +118,7 @@ def _flooded(seeds: np.ndarray, allowed: np.ndarray, neighbours: list[int]) -> n
         seeds = grown
 
 
-def _bits(steps) -> int:
+def _bits(steps: Iterable[tuple[int, ...]]) -> int:
     return sum(1 << _STEPS.index(step) for step in steps)
 
 
