@@ -122,7 +122,7 @@ def _depth(vessel: np.ndarray) -> int:
 def _filled(vessel: np.ndarray) -> np.ndarray:
     """The mask with its cavities, background that does not reach the border through faces, filled."""
     labels, count = ndimage.label(~vessel)
-    if count < 2:
+    if not count:
         return vessel
     outside = np.zeros(count + 1, np.bool_)
     for axis in range(3):
