@@ -16,6 +16,7 @@ ROOMS = [
     "submission",
     "inference",
     "scoring",
+    "vessels",
     "reports",
     "training",
     "studies",

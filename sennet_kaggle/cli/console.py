@@ -32,6 +32,7 @@ _PACKAGES = {
     "skimage": ("scikit-image", "requirements.txt"),
     "openvino": ("openvino", "requirements-openvino.txt"),
     **{name: (name, "requirements-dev.txt") for name in ("ipykernel", "nbclient", "nbformat")},
+    "networkx": ("networkx", "requirements-dev.txt"),  # the extra "vessels"
     # The extra "scans".
     **{name: (name, "requirements-dev.txt") for name in "dask distributed nibabel zarr".split()},
 }

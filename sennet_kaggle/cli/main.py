@@ -15,7 +15,7 @@ from .hints import hints
 try:
     import tyro
 
-    from . import scans, studies, submissions, training
+    from . import scans, studies, submissions, training, vessels
 except ModuleNotFoundError as error:
     print(f"error: {missing_package(error) or error}", file=sys.stderr)
     sys.exit(BAD_INPUT)
@@ -35,6 +35,7 @@ _FUNCTIONS = (
     studies.card,
     studies.sam_zero_shot,
     scans.stats,
+    vessels.vessels,
     submissions.dry_run,
     scans.phantom,
     training.pack,

@@ -110,10 +110,8 @@ def phantom_slices(phantom: Phantom) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     Yields:
         The slice (H, W) uint16 and its vessel mask (H, W) bool, from z = 0 up.
     """
-    organ = make_organ(phantom)
-    root_radius = max(0.055 * organ.radii.mean(), 3 * MIN_RADIUS)
-    arteries = grow_tree(organ, _rng(phantom, ARTERIES), root_radius, MIN_RADIUS, hilum_y=-0.06)
-    veins = grow_tree(organ, _rng(phantom, VEINS), 0.8 * root_radius, 2 * MIN_RADIUS, hilum_y=0.1)
+    organ, arteries = make_organ(phantom), artery_tree(phantom)
+    veins = grow_tree(organ, _rng(phantom, VEINS), 0.8 * _root_radius(organ), 2 * MIN_RADIUS, hilum_y=0.1)
     cavities = _make_cavities(phantom, organ)
     for z in range(phantom.shape[0]):
         slice_ = _draw_tissue(phantom, organ, z)
@@ -124,6 +122,22 @@ def phantom_slices(phantom: Phantom) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         slice_[vessel] = phantom.wall
         slice_[mask] = phantom.lumen
         yield _scan(slice_, phantom, z), mask
+
+
+def artery_tree(phantom: Phantom) -> VesselTree:
+    """The true centre lines and radii of a phantom's labelled vessels, also where they lie outside its slices."""
+    organ = make_organ(phantom)
+    return grow_tree(organ, _rng(phantom, ARTERIES), _root_radius(organ), MIN_RADIUS, hilum_y=-0.06)
+
+
+def phantom_masks(phantom: Phantom) -> Iterator[np.ndarray]:
+    """The vessel masks alone of a phantom's slices, (H, W) bool, from z = 0 up."""
+    arteries = artery_tree(phantom)
+    return (draw_tubes(arteries, phantom.shape, z)[0] for z in range(phantom.shape[0]))
+
+
+def _root_radius(organ: Organ) -> float:
+    return max(0.055 * float(organ.radii.mean()), 3 * MIN_RADIUS)
 
 
 def make_organ(phantom: Phantom) -> Organ:
