@@ -163,7 +163,9 @@ def open_bricks(cache_dir: Path | str, wanted: Iterable[Wanted]) -> list[BrickVo
 def _plan(cache_dir: Path, wanted: Wanted) -> BrickVolume:
     """The volume that will be there."""
     volume, zs = wanted
-    sizes = {volume.slice_size(z): volume.slice_ids[z] for z in zs}
+    sizes: dict[tuple[int, int], str] = {}
+    for z in zs:
+        sizes.setdefault(volume.slice_size(z), volume.slice_ids[z])
     if len(sizes) > 1:
         (a, b), (first, second) = list(sizes)[:2], list(sizes.values())[:2]
         raise InputError(
