@@ -32,6 +32,7 @@ _FUNCTIONS = (
     training.experiments,
     studies.compare,
     studies.ablate,
+    studies.compare_planes,
     studies.card,
     studies.sam_zero_shot,
     scans.stats,

@@ -169,7 +169,8 @@ def train_one_epoch(
             images, targets = (tensor.to(accelerator.device, non_blocking=True) for tensor in next(pairs))
             images = images.contiguous(memory_format=memory_format(accelerator.device))
             valid_mask = None
-            if training.preprocessing.outputs == "all" or train_set.is_partly_annotated or not each.counts:
+            stacked = training.preprocessing.outputs == "all" or training.cuts_planes
+            if stacked or train_set.is_partly_annotated or not each.counts:
                 valid_mask = targets.isfinite() & each.counts
                 targets = targets.nan_to_num()
             with contextlib.ExitStack() as stack:
