@@ -32,6 +32,7 @@ _FUNCTIONS = (
     studies.compare,
     studies.ablate,
     studies.card,
+    studies.score_patches,
     studies.sam_zero_shot,
     scans.stats,
     submissions.dry_run,
