@@ -224,10 +224,21 @@ class Training:
     """Strength of the varied contrast, gamma and blur; 0 leaves the grey values as they are (region windows)."""
     noise: float = 0.05
     """Largest standard deviation of the white noise in some windows, where the image is about 0..1 (region windows)."""
+    planes: Literal["z", "zyx"] = "z"
+    """z: windows are cut out of slices. zyx: also out of the planes across y and x, where labelled slices follow one
+    another (region windows); the slices are decoded once, into the cache folder."""
+    oblique: float = 0.0
+    """Degrees, 45 at most: half of the windows lie in planes turned at random by up to so much, where labelled slices
+    follow one another (region windows). 0: none."""
     workers: int = 2
     """Processes that read ahead; 0 reads between the steps."""
     seed: int = 0
     """0 to 2**32 - 1."""
+
+    @property
+    def cuts_planes(self) -> bool:
+        """Whether windows come out of decoded volumes, and part of a target may be unknown."""
+        return self.planes != "z" or self.oblique > 0
 
     def check(self) -> None:
         """Raises InputError for settings that no run could have."""
@@ -236,7 +247,7 @@ class Training:
         for name in ("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("epoch_slices", "workers", "weight_decay", "light", "noise"):
+        for name in ("epoch_slices", "workers", "weight_decay", "light", "noise", "oblique"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, largest in _MOST.items():
@@ -256,6 +267,16 @@ class Training:
             raise InputError(
                 f"window_size must be positive and goes with region windows, got {self.window_size} and region "
                 f"{self.preprocessing.region}"
+            )
+        if self.cuts_planes and self.preprocessing.region != "windows":
+            raise InputError(
+                f"planes and oblique go with region windows, got planes {self.planes}, oblique {self.oblique:g} and "
+                f"region {self.preprocessing.region}"
+            )
+        if self.oblique and (self.oblique > 45 or not self.augment):
+            raise InputError(
+                f"oblique must be at most 45 degrees and goes with augment, got {self.oblique:g} and augment "
+                f"{self.augment}"
             )
         if not 0.1 <= self.zoom[0] <= self.zoom[1] <= 10:
             raise InputError(f"zoom must be two factors in 0.1..10, the smaller first, got {self.zoom}")

@@ -29,8 +29,8 @@ from .volume import Volume
 # Part of the key: raise it whenever a pair would come out otherwise than before.
 _FORMAT = 4
 _IMAGE, _MASK = np.dtype(np.float32), np.dtype(np.bool_)
-_LOCK = ".cache.lock"
-_LEFTOVER = re.compile(r"\..+-[0-9a-f]{16}\.(images|masks)\.npy\.\d+\.tmp")
+LOCK = ".cache.lock"
+_LEFTOVER = re.compile(r"\..+-[0-9a-f]{16}\.(images|masks|grey|label|anchors)\.npy\.\d+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,16 @@ def open_cache(cache_dir: Path | str, volume: Volume, zs: Sequence[int], preproc
     cached = _open_whole(paths, shape)
     if cached:
         return cached
-    with FileLock(cache_dir / _LOCK):
+    with FileLock(cache_dir / LOCK):
         cached = _open_whole(paths, shape)  # another process may have built it while this one waited
         if cached:
             return cached
-        _remove_leftovers(cache_dir)
+        remove_leftovers(cache_dir)
         _check_space(cache_dir, volume, shape)
         try:
             _build(paths, shape, volume, zs, intensity, preprocessing)
         except BaseException:
-            if is_new and [path.name for path in cache_dir.iterdir()] == [_LOCK]:
+            if is_new and [path.name for path in cache_dir.iterdir()] == [LOCK]:
                 shutil.rmtree(cache_dir)
             raise
     return CachedSlices(*paths)
@@ -177,7 +177,7 @@ def _check_space(cache_dir: Path, volume: Volume, shape: tuple[int, int, int]) -
         )
 
 
-def _remove_leftovers(cache_dir: Path) -> None:
+def remove_leftovers(cache_dir: Path) -> None:
     """Deletes what killed builders left; the caller holds the lock, so no builder is alive."""
     for path in cache_dir.iterdir():
         if _LEFTOVER.fullmatch(path.name):

@@ -10,10 +10,13 @@ from torch.utils.data import Dataset
 from ..config import Preprocessing
 from ..errors import InputError
 from .augment import augment_pair, cut_window, draw_window, vary_light
+from .blocks import open_blocks
+from .bricks import UNKNOWN
 from .cache import CachedSlices, open_cache, read_pair
 from .intensity import measure_intensity, slice_to_image
 from .neighbours import read_stack
 from .padding import find_padding
+from .planes import cut_label, cut_plane, draw_plane
 from .transforms import image_to_tensor, mask_to_target
 from .volume import Volume, warn_of_gaps
 
@@ -30,6 +33,10 @@ class SliceDataset(Dataset):
         zoom: how much a varied window is enlarged, at least and at most (region windows).
         light: strength of a window's varied contrast, gamma and blur (region windows).
         noise: largest standard deviation of a window's noise (region windows).
+        planes: the axes that windows are cut across, such as "zyx" (region windows). Only "z" without `oblique` reads
+            the slices' files each time; else they are decoded into `cache_dir` (see `open_bricks`), and what lies
+            beyond a kidney is unknown.
+        oblique: degrees; half of the windows are turned by up to so much (region windows).
         seed: of the variation.
         cache_dir: keep the slices there at the model's size (see `open_cache`) instead of reading them anew
             every time; the pairs are the same.
@@ -50,6 +57,8 @@ class SliceDataset(Dataset):
         zoom: tuple[float, float] = (0.5, 1.5),
         light: float = 1.0,
         noise: float = 0.05,
+        planes: str = "z",
+        oblique: float = 0.0,
         seed: int = 0,
         cache_dir: Path | str | None = None,
     ):
@@ -57,6 +66,7 @@ class SliceDataset(Dataset):
         self.preprocessing = preprocessing
         self.augment, self.seed, self.epoch = augment, seed, 0
         self.zoom, self.light, self.noise = zoom, light, noise
+        self.planes, self.oblique = planes, oblique
         labelled = labelled_slices(self.volumes)
         only, exclude = labelled.keys() if only is None else {*only}, {*exclude}
         _check_known(only | exclude, labelled, "a labelled slice")
@@ -76,6 +86,11 @@ class SliceDataset(Dataset):
             for volume, z in self._places:
                 volume.label_path(z)  # a pair that does not fit is found now, not in the middle of an epoch
             self._intensity = {volume.name: measure_intensity(volume, preprocessing) for volume in used}
+        self._blocks = {}
+        if planes != "z" or oblique:
+            if cache_dir is None:
+                raise ValueError("planes across slices need a cache_dir, got None")
+            self._blocks = open_blocks(cache_dir, self.slices, preprocessing.offsets)
 
     @property
     def slice_ids(self) -> list[str]:
@@ -116,6 +131,8 @@ class SliceDataset(Dataset):
         """
         rng = np.random.default_rng((self.seed, self.epoch, index))
         index %= len(self)
+        if self._blocks:
+            return self._window_in_block(index, rng)
         if self.preprocessing.region == "windows":
             image, masks = self._window(index, rng)
         else:
@@ -150,6 +167,21 @@ class SliceDataset(Dataset):
         image = vary_light(image, self.light, self.noise, rng) if self.augment else image
         masks = {each: cut_window(label, placement, roi_size) for each, label in labels.items()}
         return image, [masks.get(each) for each in target_zs]
+
+    def _window_in_block(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """A training pair out of the decoded volume; NaN also where the window lies beyond it."""
+        volume, z = self._places[index]
+        block, z = self._blocks[volume.name, z]
+        preprocessing, roi_size = self.preprocessing, self.preprocessing.roi_size
+        zoom = self.zoom if self.augment else None
+        plane = draw_plane(block, z, roi_size, zoom, self.planes, self.oblique, rng)
+        offsets = preprocessing.offsets if any(preprocessing.offsets) else (0,)
+        window = cut_plane(block, plane, roi_size, offsets)
+        image = slice_to_image(window, self._intensity[volume.name], preprocessing)
+        image = vary_light(image, self.light, self.noise, rng) if self.augment else image
+        label = torch.from_numpy(cut_label(block, plane, roi_size, preprocessing.output_offsets))
+        target = label.float().masked_fill_(label == UNKNOWN, torch.nan)
+        return image_to_tensor(image, preprocessing), target
 
     def _pair(self, index: int) -> tuple[np.ndarray, list[np.ndarray | None]]:
         """The whole slice: image (C, h, w) float32 as of `read_pair`, and a mask (h, w) bool per output or None."""

@@ -1,7 +1,7 @@
 """A kidney folder as slices: exact grey values, labels paired by file name, nothing read before it is asked for."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..checks import check_distinct
 from ..errors import InputError, warn
+from ..files import file_digest
 from .names import consecutive_runs, natural_key
 from .tiff import read_grey, read_mask, read_size
 
@@ -83,6 +84,10 @@ class Volume:
                 f"{image_size[0]}x{image_size[1]}: both must be of one size"
             )
         return label_path
+
+    def label_digests(self, zs: Sequence[int]) -> list[bytes]:
+        """What tells the labels of labelled slices from other labels, 64 bytes each; raises as `label_path`."""
+        return [file_digest(self.label_path(z)) for z in zs]
 
 
 def open_volume(kidney_dir: Path | str) -> Volume:

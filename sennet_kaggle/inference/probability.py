@@ -1,6 +1,7 @@
 """Probability maps kept on disk in 8 bits, to try thresholds without running the model again."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
@@ -41,6 +42,12 @@ class PseudoLabelledVolume(Volume):
     def label(self, z: int) -> np.ndarray:
         """Reads the label of slice z and adds what is above the threshold: (H, W) bool."""
         return super().label(z) | (self.levels[z] > LEVELS * self.threshold)
+
+    def label_digests(self, zs: Sequence[int]) -> list[bytes]:
+        """As of the labels' files, each with what is added to it."""
+        added = (np.packbits(self.levels[z] > LEVELS * self.threshold).tobytes() for z in zs)
+        files = super().label_digests(zs)
+        return [hashlib.blake2b(digest + bits).digest() for digest, bits in zip(files, added, strict=True)]
 
 
 def add_pseudo_labels(volumes: Sequence[Volume], probability_dir: Path | str, threshold: float) -> list[Volume]:

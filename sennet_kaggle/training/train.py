@@ -163,7 +163,7 @@ def train_one_epoch(
             images, targets = (tensor.to(accelerator.device, non_blocking=True) for tensor in next(pairs))
             images = images.contiguous(memory_format=memory_format(accelerator.device))
             valid_mask = None
-            if training.preprocessing.outputs == "all" or not each.counts:
+            if training.preprocessing.outputs == "all" or training.cuts_planes or not each.counts:
                 valid_mask = targets.isfinite() & each.counts
                 targets = targets.nan_to_num()
             with contextlib.ExitStack() as stack:

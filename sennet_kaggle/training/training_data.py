@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import Training
+from ..data.blocks import check_planes
 from ..data.cache import file_digests
 from ..data.dataset import SliceDataset, labelled_slices, split_slices
 from ..data.padding import sampled_zs
@@ -50,6 +51,8 @@ def open_data(training: Training, data_dir: Path | str) -> TrainingData:
         held_out_fraction=training.held_out_fraction,
         seed=training.seed,
     )
+    labelled = labelled_slices(volumes)
+    check_planes({slice_id: labelled[slice_id] for slice_id in learned}, training.planes, training.oblique)
     completed = volumes
     if training.pseudo_label_dir is not None:
         completed = add_pseudo_labels(volumes, training.pseudo_label_dir, training.pseudo_label_threshold)
@@ -70,8 +73,11 @@ def make_sets(
         zoom=training.zoom,
         light=training.light,
         noise=training.noise,
+        planes=training.planes,
+        oblique=training.oblique,
         seed=training.seed,
-        cache_dir=None if training.pseudo_label_dir else cache_dir,  # it knows the labels' files only
+        # The cache of whole slices knows the labels' files only.
+        cache_dir=None if training.pseudo_label_dir and not training.cuts_planes else cache_dir,
     )
     return train_set, held_out_set
 
