@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ GREY_RANGES = {
 """Grey values of the competition's kidneys at the 10th and the 99.8th percentile."""
 _PERCENTILES = (10.0, 99.8)
 _TABLE = "patches.md"
+Axes = Literal["z", "zyx"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def score_patches(
     checkpoint_paths: Sequence[Path | str],
     output_dir: Path | str,
     thresholds: Sequence[float] = (0.2, 0.4),
-    axes: Sequence[str] = ("z", "zyx"),
+    axes: Sequence[Axes] = ("z", "zyx"),
     indices: Sequence[int] = PATCHES_WITH_VESSELS,
 ) -> Path:
     """Writes `patches.md`: the Surface Dice of each checkpoint, and of all together, on each patch.
@@ -124,7 +126,7 @@ def open_patches(path: Path | str) -> Patches:
     return Patches(grey, mask)
 
 
-def predict_patch(patch: np.ndarray, predictor: Predictor, axes: str) -> np.ndarray:
+def predict_patch(patch: np.ndarray, predictor: Predictor, axes: Axes) -> np.ndarray:
     """Predicts a patch at its own size.
 
     A patch is too small a piece to have percentiles of its own: most of the organ's surroundings, and of the bright
@@ -166,7 +168,7 @@ def nearest_kidney(patch: np.ndarray) -> str:
 
 def _score_all(
     patches: Patches,
-    predictors: Mapping[str, Sequence[Predictor]],
+    predictors: Mapping[Axes, Sequence[Predictor]],
     thresholds: Sequence[float],
     indices: Sequence[int],
 ) -> dict[tuple[str, int], dict[tuple[int, float], float]]:
@@ -202,11 +204,11 @@ def _to_map(score: torch.Tensor, inference: Inference) -> np.ndarray:
     return to_probability(score, inference).numpy(force=True)
 
 
-def _inference(axes: str) -> Inference:
+def _inference(axes: Axes) -> Inference:
     return replace(DEFAULT_INFERENCE, axes=axes)
 
 
-def _check_choices(thresholds: Sequence[float], axes: Sequence[str], indices: Sequence[int]) -> None:
+def _check_choices(thresholds: Sequence[float], axes: Sequence[Axes], indices: Sequence[int]) -> None:
     for name, values in (("thresholds", thresholds), ("axes", axes), ("indices", indices)):
         if not values:
             raise InputError(f"{name} must be at least one, found none: give some, or leave the option out")
