@@ -237,6 +237,9 @@ class Training:
     """Random flips, turns, zoom and light."""
     zoom: tuple[float, float] = (0.5, 1.5)
     """How much a window is enlarged when varied, at least and at most (region windows)."""
+    scales: dict[str, float] = field(default_factory=dict)
+    """Scale of single kidneys, on top of zoom, as JSON, such as {"kidney_1_voi": 0.26} (5.2 micrometres shown as 20)
+    (region windows with augment)."""
     light: float = 1.0
     """Strength of the varied contrast, gamma and blur; 0 leaves the grey values as they are (region windows)."""
     noise: float = 0.05
@@ -297,6 +300,9 @@ class Training:
                 f"oblique must be at most 45 degrees and goes with augment, got {self.oblique:g} and augment "
                 f"{self.augment}"
             )
+        for scale in self.scales.values():
+            if type(scale) not in (int, float) or not 0.1 <= scale <= 10:
+                raise InputError(f"scale must be a number in 0.1..10, got {scale!r}")
         if not 0.1 <= self.zoom[0] <= self.zoom[1] <= 10:
             raise InputError(f"zoom must be two factors in 0.1..10, the smaller first, got {self.zoom}")
         if self.weights_path is not None and self.init_from is not None:

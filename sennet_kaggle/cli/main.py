@@ -34,6 +34,7 @@ _FUNCTIONS = (
     studies.ablate,
     studies.compare_planes,
     studies.card,
+    studies.score_patches,
     studies.sam_zero_shot,
     scans.stats,
     vessels.vessels,

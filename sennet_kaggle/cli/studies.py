@@ -1,7 +1,7 @@
 """Commands that train or run several models, and write down how they compare."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
 
@@ -106,6 +106,34 @@ def card(
         for path in paths:
             add_digests(path, data_dir)
     path = write_card(paths, data_dir / "train" / volume, output_dir)
+    print(f"{path.read_text(encoding='utf-8')}\n{path}")
+
+
+def score_patches(
+    patches: Path,
+    output_dir: Path,
+    checkpoint: tuple[Path, ...] = (),
+    threshold: tuple[float, ...] = (0.2, 0.4),
+    axes: tuple[Literal["z", "zyx"], ...] = ("z", "zyx"),
+    patch: tuple[int, ...] = (2, 4, 8, 15),
+) -> None:
+    """Score checkpoints on labelled 3D patches of real tissue: Surface Dice in 3D, the competition's metric.
+
+    The patches are a .npz file with x (N, D, H, W) uint8, the high bytes of a scan's grey values, and y, bool. They are
+    lossy and show unknown kidneys, so they are for a look, and choose nothing.
+
+    Args:
+        patches: The .npz file.
+        output_dir: Gets patches.md.
+        checkpoint: Checkpoints to score, each alone and all together; the shipped ones when none is named.
+        threshold: Probabilities above which a voxel is vessel.
+        axes: z, slice by slice, and zyx, the mean over three axes.
+        patch: Which patches, from 0; those with vessels when not given.
+    """
+    from ..files import shipped_checkpoints
+    from ..studies.patches import score_patches as run_scoring
+
+    path = run_scoring(patches, checkpoint or shipped_checkpoints(), output_dir, threshold, axes, patch)
     print(f"{path.read_text(encoding='utf-8')}\n{path}")
 
 

@@ -1,6 +1,6 @@
 """(image, target) pairs from labelled slices, with random variation in training, and which slices are held out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ class SliceDataset(Dataset):
         only: slice ids to keep; all when None.
         augment: vary each pair at random, by (seed, epoch, index) alone.
         zoom: how much a varied window is enlarged, at least and at most (region windows).
+        scales: of single kidneys, by which that is multiplied.
         light: strength of a window's varied contrast, gamma and blur (region windows).
         noise: largest standard deviation of a window's noise (region windows).
         planes: the axes that windows are cut across, such as "zyx" (region windows). Only "z" without `oblique` reads
@@ -55,6 +56,7 @@ class SliceDataset(Dataset):
         exclude: Iterable[str] = (),
         augment: bool = False,
         zoom: tuple[float, float] = (0.5, 1.5),
+        scales: Mapping[str, float] = {},  # noqa: B006 (only read)
         light: float = 1.0,
         noise: float = 0.05,
         planes: str = "z",
@@ -65,7 +67,7 @@ class SliceDataset(Dataset):
         self.volumes = list(volumes)
         self.preprocessing = preprocessing
         self.augment, self.seed, self.epoch = augment, seed, 0
-        self.zoom, self.light, self.noise = zoom, light, noise
+        self.zoom, self.scales, self.light, self.noise = zoom, scales, light, noise
         self.planes, self.oblique = planes, oblique
         labelled = labelled_slices(self.volumes)
         only, exclude = labelled.keys() if only is None else {*only}, {*exclude}
@@ -176,7 +178,7 @@ class SliceDataset(Dataset):
         wanted, annotated = labels[z], volume.annotated(z)
         if annotated is not None:  # half of the windows are laid where there is something to learn from
             wanted = wanted & annotated if (wanted & annotated).any() else annotated
-        placement = draw_window(wanted, roi_size, self.zoom if self.augment else None, rng)
+        placement = draw_window(wanted, roi_size, self._zoom_of(volume), rng)
         stack = read_stack(volume, z, self.preprocessing)  # (1 or C, H, W)
         windows = np.stack([cut_window(slice_, placement, roi_size) for slice_ in stack])
         image = slice_to_image(windows, self._intensity[volume.name], self.preprocessing)
@@ -196,11 +198,17 @@ class SliceDataset(Dataset):
         whole = [np.ones(volume.slice_size(z), np.bool_) if plane is None else plane for plane in planes]
         return np.stack([mask_to_target(plane, self.preprocessing)[0].numpy() == 1 for plane in whole])
 
+    def _zoom_of(self, volume: Volume) -> tuple[float, float] | None:
+        """How much a kidney's windows are enlarged; None leaves them as they are."""
+        low, high = self.zoom
+        scale = self.scales.get(volume.name, 1.0)
+        return (low * scale, high * scale) if self.augment else None
+
     def _window_in_block(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """A training pair out of the decoded volume; NaN also where the window lies beyond it."""
         volume, z = self._places[index]
         place, roi_size = self._blocks[volume.name, z], self.preprocessing.roi_size
-        plane = draw_plane(*place, roi_size, self.zoom if self.augment else None, self.planes, self.oblique, rng)
+        plane = draw_plane(*place, roi_size, self._zoom_of(volume), self.planes, self.oblique, rng)
         window, label = cut_pair(place.block, plane, self.preprocessing)
         image = slice_to_image(window, self._intensity[volume.name], self.preprocessing)
         image = vary_light(image, self.light, self.noise, rng) if self.augment else image

@@ -269,14 +269,18 @@ def _card(
     held_out: SliceDataset | None,
     digests: dict[str, str],
 ) -> Card:
-    source = source_card(training)
+    source, surface_dice = source_card(training), row["held_out_surface_dice"]
     return Card(
         model=training.model,
         model_arguments=model_arguments(training),
         preprocessing=training.preprocessing,
         threshold=training.threshold if row["threshold"] is None else row["threshold"],
         trained_on=tuple(dict.fromkeys((*(source.trained_on if source else ()), *train_set.slices))),
-        scores={"held_out_dice_pooled": row["held_out_dice"], "epoch": row["epoch"]},
+        scores={
+            "held_out_dice_pooled": row["held_out_dice"],
+            **({} if surface_dice is None else {"held_out_surface_dice": surface_dice}),
+            "epoch": row["epoch"],
+        },
         training={
             **dataclasses.asdict(training),
             "held_out": list(held_out.slices) if held_out else [],

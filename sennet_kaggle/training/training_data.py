@@ -72,6 +72,7 @@ def make_sets(
         only=data.learned,
         augment=training.augment,
         zoom=training.zoom,
+        scales=training.scales,
         light=training.light,
         noise=training.noise,
         planes=training.planes,

@@ -20,7 +20,7 @@ from .training_data import difference
 
 HISTORY_NAME = "metrics.csv"
 STATE_NAME = "training-state.pt"
-_NEW_SETTINGS = {"planes": "z", "oblique": 0.0}
+_NEW_SETTINGS: dict[str, Any] = {"planes": "z", "oblique": 0.0, "scales": {}}
 """What runs of earlier versions did without saying so."""
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
