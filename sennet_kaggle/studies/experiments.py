@@ -50,6 +50,22 @@ EXPERIMENTS = {
         evaluate_every=24,
         threshold=0.6,
     ),
+    "sam-finetuned": Training(
+        model="sam_segmenter",
+        model_arguments={"variant": "vit_t", "encoder": "frozen", "upscale": 2, "prompts": 4, "detail_width": 32},
+        preprocessing=Preprocessing(region="windows", roi_size=2048),
+        loss="dice_bce_surface",
+        window_size=512,
+        light=0.3,
+        noise=0.1,
+        ema_decay=0.98,
+        epochs=8,
+        epoch_slices=192,
+        distinct_epochs=1,
+        batch_size=2,
+        learning_rate=5e-4,
+        evaluate_every=8,
+    ),
 }
 """Named training runs, the report's six and the shipped checkpoint's; any field can be overridden."""
 

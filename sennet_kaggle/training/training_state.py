@@ -130,7 +130,8 @@ def read_state(output_dir: Path, training: Training, data: Mapping[str, Any]) ->
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        theirs, ours = json.loads(state["settings"]), json.loads(_settings(training))
+        theirs, ours = (json.loads(each) for each in (state["settings"], _settings(training)))
+        theirs = {**json.loads(_settings(Training())), **theirs}  # an earlier version lacks later settings
         before, now = json.loads(state.get("data", "null")), json.loads(json.dumps(data))
     except Exception as error:  # torch's loader raises many kinds on damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
