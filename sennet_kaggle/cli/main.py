@@ -31,6 +31,7 @@ _FUNCTIONS = (
     studies.ablate,
     studies.card,
     studies.sam_zero_shot,
+    studies.sam_prompts,
     scans.stats,
     submissions.dry_run,
     scans.phantom,

@@ -1,7 +1,9 @@
 """Segment Anything (Kirillov 2023) without any training: image → union of the masks it proposes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +55,8 @@ class SamVessels(nn.Module):
                 f"got {min_area} and {max_area_fraction}"
             )
         self.sam = sam
+        self.dtype = torch.float32
+        """Arithmetic of the encoder and the decoder; other than float32 by autocast."""
         self.min_area, self.max_area_fraction = min_area, max_area_fraction
         self._generator_arguments = {
             "points_per_side": points_per_side,
@@ -80,10 +84,26 @@ class SamVessels(nn.Module):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(f"sam: image must be (H, W, 3) uint8, got {image.shape} {image.dtype}: convert it to RGB")
         # Made anew for each image, so that it follows the module to another device.
-        records = SamAutomaticMaskGenerator(self.sam, **self._generator_arguments).generate(image)
+        with self.arithmetic():
+            records = SamAutomaticMaskGenerator(self.sam, **self._generator_arguments).generate(image)
         fraction = 1.0 if self.max_area_fraction is None else self.max_area_fraction
         largest = fraction * image.shape[0] * image.shape[1]
         return [record for record in records if self.min_area <= record["area"] <= largest]
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Lets encoder and decoder compute in `dtype`; what they answer is float32, as numpy has no bfloat16."""
+        if self.dtype == torch.float32:
+            yield
+            return
+        parts = (self.sam.image_encoder, self.sam.mask_decoder)
+        hooks = [part.register_forward_hook(_to_float32) for part in parts]
+        try:
+            with torch.autocast(self.sam.device.type, self.dtype):
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def segment(self, image: np.ndarray) -> np.ndarray:
         """Maps (H, W, 3) uint8 RGB to (H, W) bool: the union of the accepted masks."""
@@ -91,6 +111,10 @@ class SamVessels(nn.Module):
         for record in self.generate(image):
             mask |= record["segmentation"]
         return mask
+
+
+def _to_float32(module: nn.Module, inputs: object, outputs: Any) -> Any:
+    return tuple(map(torch.Tensor.float, outputs)) if isinstance(outputs, tuple) else outputs.float()
 
 
 def create_sam(

@@ -22,7 +22,6 @@ UPSCALES = (1, 2, 4)
 _GRID = 64  # cells along a side of the square that official weights know
 _CELL_IN_MASK = 4  # pixels of the decoder's masks along a side of a cell
 _MASK_CHANNELS = 32
-_TILE_OVERLAP = 16  # cells, at least
 # What official weights do not have.
 _OURS = ("prompt.", "detail.")
 
@@ -35,7 +34,9 @@ class SamSegmenter(nn.Module):
     `create_sam_segmenter` explains the arguments.
     """
 
-    def __init__(self, sam: nn.Module, encoder: str, upscale: int, prompts: int, detail_width: int, cached: int):
+    def __init__(
+        self, sam: nn.Module, encoder: str, upscale: int, prompts: int, detail_width: int, tile: int, cached: int
+    ):
         super().__init__()
         self.image_encoder, self.prompt_encoder, self.mask_decoder = (
             sam.image_encoder,
@@ -46,7 +47,7 @@ class SamSegmenter(nn.Module):
         del self.prompt_encoder.point_embeddings, self.prompt_encoder.not_a_point_embed
         del self.prompt_encoder.mask_downscaling, self.mask_decoder.iou_prediction_head
         self.prompt = nn.Embedding(prompts, EMBED_DIM)
-        self.frozen, self.upscale = encoder == "frozen", upscale
+        self.frozen, self.upscale, self.tile = encoder == "frozen", upscale, tile
         self.cell = self.image_encoder.stride // upscale
         """Pixels of the image along a side of one of the encoder's cells."""
         self.mask_pixel = self.cell // _CELL_IN_MASK
@@ -95,8 +96,8 @@ class SamSegmenter(nn.Module):
             return self.image_encoder(self._enlarge(image))
 
     def _decode_in_tiles(self, embedding: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        """As `decode`, in tiles of at most 64 x 64 cells, the most that it knows, averaged where they overlap."""
-        rows, columns = (_tiles(length) for length in embedding.shape[-2:])
+        """As `decode`, in tiles as large as it has learned from, averaged where they overlap."""
+        rows, columns = (_tiles(length, self.tile) for length in embedding.shape[-2:])
         if len(rows) == len(columns) == 1:
             return self.decode(embedding, image)
         batch, (height, width) = len(embedding), embedding.shape[-2:]
@@ -143,10 +144,10 @@ class SamSegmenter(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1).permute(2, 0, 1)[None]
 
 
-def _tiles(length: int) -> list[slice]:
-    """Covers so many cells with stretches of at most 64, evenly spread."""
-    size = min(length, _GRID)
-    steps = math.ceil((length - size) / (size - _TILE_OVERLAP)) if length > size else 0
+def _tiles(length: int, tile: int) -> list[slice]:
+    """Covers so many cells with stretches of at most `tile`, evenly spread, a quarter of each in the next at least."""
+    size = min(length, tile)
+    steps = math.ceil((length - size) / (size - size // 4)) if length > size else 0
     starts = [round(step * (length - size) / max(steps, 1)) for step in range(steps + 1)]
     return [slice(start, start + size) for start in starts]
 
@@ -192,6 +193,7 @@ def create_sam_segmenter(
     upscale: int = 2,
     prompts: int = 4,
     detail_width: int = 0,
+    tile: int = 64,
     cached: int = 512,
     weights_path: Path | str | None = None,
 ) -> SamSegmenter:
@@ -207,6 +209,8 @@ def create_sam_segmenter(
         upscale: how much the image is enlarged for the encoder: 1, 2 or 4; 1 for LiteMedSAM.
         prompts: vectors of the learned prompt.
         detail_width: channels of convolutions that see the image itself and add to the decoder's features; 0: none.
+        tile: cells along a side that the decoder sees at once, those of a training window: of 8 pixels with upscale 2.
+            The encoder sees larger images whole.
         cached: training images whose embeddings are kept in memory, 2 MB for one of 512 x 512 (frozen encoders).
         weights_path: see `load_pretrained`.
 
@@ -219,11 +223,12 @@ def create_sam_segmenter(
         raise InputError(f"sam_segmenter: variant must be vit_t, which takes images of every size, got {variant!r}")
     if encoder not in ENCODERS:
         raise InputError(f"sam_segmenter: encoder must be {' or '.join(ENCODERS)}, got {encoder!r}")
-    numbers = (prompts, detail_width, cached)
-    if not all(isinstance(number, int) and number >= least for number, least in zip(numbers, (1, 0, 0), strict=True)):
+    if not all(isinstance(each, int) for each in (prompts, detail_width, tile, cached)) or (
+        min(prompts, tile) < 1 or min(detail_width, cached) < 0
+    ):
         raise InputError(
-            f"sam_segmenter: prompts must be at least 1, detail_width and cached at least 0, got {prompts!r}, "
-            f"{detail_width!r} and {cached!r}"
+            f"sam_segmenter: prompts and tile must be at least 1, detail_width and cached at least 0, got {prompts!r}, "
+            f"{tile!r}, {detail_width!r} and {cached!r}"
         )
     sam = create_network(variant, image_size, patch_stride=patch_stride)
     if upscale not in UPSCALES or sam.image_encoder.stride < _CELL_IN_MASK * upscale:
@@ -231,7 +236,7 @@ def create_sam_segmenter(
             f"sam_segmenter: upscale must be 1, 2 or 4, and 1 for LiteMedSAM, whose masks are as large as its images, "
             f"got {upscale!r}"
         )
-    model = SamSegmenter(sam, encoder, upscale, prompts, detail_width, cached)
+    model = SamSegmenter(sam, encoder, upscale, prompts, detail_width, tile, cached)
     if weights_path is not None:
         load_pretrained(model, weights_path)
     return model

@@ -75,7 +75,7 @@ def test_unet_border_does_not_depend_on_the_padding():
 
 
 def test_unknown_model():
-    with pytest.raises(InputError, match="unknown model 'resnet': choose one of sam, sam_segmenter, segformer, timm_unet, unet"):
+    with pytest.raises(InputError, match="unknown model 'resnet': choose one of sam, sam_segmenter, segformer, timm"):
         create_model("resnet")
 
 
