@@ -5,7 +5,7 @@ import pandas as pd
 from ..rendering import markdown_table
 
 LABEL, MODEL = "label", "model"
-SIZES = ((100, 200), (200, 500), (500, 1000), (1000, None))
+SIZES = ((1, 100), (100, 200), (200, 500), (500, 1000), (1000, None))
 """Pixels of a component: from, up to."""
 _LARGEST = 2
 
