@@ -29,18 +29,23 @@ class EmbeddingCache:
     def look_up(self, images: torch.Tensor, encode: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Encodes images, each of which may be known.
 
+        Each is encoded alone and rounded, known or not, so that a run that goes on with an empty cache computes what
+        one that was not stopped does.
+
         Args:
             images: (N, C, h, w) float.
             encode: maps such images to embeddings (N, K, i, j) float.
 
         Returns:
-            (N, K, i, j), of the images' dtype on their device; known ones as float16 has them.
+            (N, K, i, j), of the images' dtype on their device, as float16 has them.
         """
-        keys = [hashlib.blake2b(image.contiguous().numpy(force=True)).digest() for image in images]
-        wanted = [index for index, key in enumerate(keys) if key not in self._embeddings]
-        fresh = dict(zip(wanted, encode(images[wanted]), strict=True)) if wanted else {}
-        for index, embedding in fresh.items():
-            if len(self) < self.capacity:
-                self._embeddings[keys[index]] = embedding.to("cpu", torch.float16)
-        rows = [fresh[index] if index in fresh else self._embeddings[key] for index, key in enumerate(keys)]
-        return torch.stack([row.to(images.device, images.dtype) for row in rows])
+        rows = []
+        for image in images:
+            key = hashlib.blake2b(image.contiguous().numpy(force=True)).digest()
+            row = self._embeddings.get(key)
+            if row is None:
+                row = encode(image[None])[0].to("cpu", torch.float16)
+                if len(self) < self.capacity:
+                    self._embeddings[key] = row
+            rows.append(row.to(images.device, images.dtype))
+        return torch.stack(rows)
