@@ -24,8 +24,8 @@ from ..inference.predictor import Predictor
 from ..models import create_model
 from ..models.sam import SamVessels
 from ..rendering import figure_to_png
-from .sam_prompt_tables import LABEL, MODEL, format_prompts
-from .zero_shot import check_weights
+from .sam_tables import LABEL, MODEL, format_prompts
+from .zero_shot import check_precision, check_weights
 
 TABLE_NAME, TEXT_NAME, PICTURE_NAME = "prompts.csv", "prompts.md", "prompts.png"
 WHOLE, WINDOW = "whole slice", "window"
@@ -100,6 +100,7 @@ def run_prompts(
         raise InputError(f"views must be among {WHOLE!r} and {WINDOW!r}, got {unknown or 'none'}")
     if min_area < 1:
         raise InputError(f"min_area must be at least 1 pixel, got {min_area}")
+    check_precision(precision)
     arguments = dict(model_arguments or {})
     if not random_weights:
         arguments["weights_path"] = check_weights(weights_path)
@@ -109,9 +110,9 @@ def run_prompts(
     torch.manual_seed(0)
     model = create_model("sam", **arguments).to(pick_device(device))
     model.dtype = getattr(torch, precision)
+    predictors = load_predictors([*checkpoints] or shipped_checkpoints(), DEFAULT_INFERENCE)
     output_dir = Path(output_dir)
     make_dir(output_dir)
-    predictors = load_predictors([*checkpoints] or shipped_checkpoints(), DEFAULT_INFERENCE)
     rows: list[dict[str, Any]] = []
     drawn: list[tuple[np.ndarray, Answer]] = []
     for slice_id, (volume, z) in tqdm(slices.items(), unit="slice", desc="prompting"):

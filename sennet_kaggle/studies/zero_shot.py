@@ -26,25 +26,16 @@ from ..inference.loading import pick_device
 from ..inference.windows import plan_windows
 from ..models import create_model
 from ..models.sam import SamVessels
-from ..rendering import figure_to_png, markdown_table
+from ..rendering import figure_to_png
 from ..reports.report import SegmentedSlice, figure_of_slices, to_display
 from ..scoring.metrics import dice_coefficient
+from .sam_tables import format_zero_shot
 
 TABLE_NAME, TEXT_NAME = "zero-shot.csv", "zero-shot.md"
 _RANKS = ("best", "second", "third")
 _REPORTED = Preprocessing(intensity="eight_bit")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 _WINDOW_OVERLAP = 0.125
-# Columns of the text, and their form; a slice with fewer masks has "nan".
-_SHOWN = {
-    "masks": "{:.0f}",
-    "dice_union": "{:.3f}",
-    "dice_best": "{:.3f}",
-    "dice_second": "{:.3f}",
-    "dice_third": "{:.3f}",
-    "dice_oracle": "{:.3f}",
-    "seconds": "{:.1f}",
-}
 _OPACITY = 0.35  # as in segment_anything's notebooks
 
 
@@ -98,8 +89,7 @@ def run_zero_shot(
     arguments = {"max_area_fraction": None, **(model_arguments or {}), "weights_path": check_weights(weights_path)}
     if window_size is not None and not 32 <= window_size <= 8192:
         raise InputError(f"window_size must lie in 32..8192, got {window_size}")
-    if precision not in _PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(_PRECISIONS)}, got {precision!r}")
+    check_precision(precision)
     check_output_dir(output_dir, (TABLE_NAME, TEXT_NAME))
     slices = SliceDataset(
         open_volumes(data_dir, "train", tuple(volume_names)), _REPORTED, only=slice_ids or None
@@ -123,14 +113,10 @@ def run_zero_shot(
     return table
 
 
-def format_zero_shot(table: pd.DataFrame) -> str:
-    """The table of `run_zero_shot` in Markdown, with the mean of all slices in the last row."""
-    shown = table[["slice", *_SHOWN]]
-    mean = {"slice": "mean", **shown[list(_SHOWN)].mean().to_dict()}
-    rows = [*shown.to_dict("records"), mean]
-    cells = [[row["slice"], *(_SHOWN[name].format(row[name]) for name in _SHOWN)] for row in rows]
-    titles = ["slice", *(name.replace("dice_", "Dice, ").replace("_", " ") for name in _SHOWN)]
-    return markdown_table(titles, cells)
+def check_precision(precision: str) -> None:
+    """Raises InputError for an arithmetic that is not known."""
+    if precision not in _PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(_PRECISIONS)}, got {precision!r}")
 
 
 def check_weights(weights_path: Path | str | None) -> Path:

@@ -1,4 +1,4 @@
-"""Segment Anything's answers to prompts → tables in Markdown."""
+"""What Segment Anything proposes, and answers to prompts → tables in Markdown."""
 
 import pandas as pd
 
@@ -8,6 +8,26 @@ LABEL, MODEL = "label", "model"
 SIZES = ((1, 100), (100, 200), (200, 500), (500, 1000), (1000, None))
 """Pixels of a component: from, up to."""
 _LARGEST = 2
+# Columns of the text, and their form; a slice with fewer masks has "nan".
+_SHOWN = {
+    "masks": "{:.0f}",
+    "dice_union": "{:.3f}",
+    "dice_best": "{:.3f}",
+    "dice_second": "{:.3f}",
+    "dice_third": "{:.3f}",
+    "dice_oracle": "{:.3f}",
+    "seconds": "{:.1f}",
+}
+
+
+def format_zero_shot(table: pd.DataFrame) -> str:
+    """The table of `zero_shot.run_zero_shot` in Markdown, with the mean of all slices in the last row."""
+    shown = table[["slice", *_SHOWN]]
+    mean = {"slice": "mean", **shown[list(_SHOWN)].mean().to_dict()}
+    rows = [*shown.to_dict("records"), mean]
+    cells = [[row["slice"], *(_SHOWN[name].format(row[name]) for name in _SHOWN)] for row in rows]
+    titles = ["slice", *(name.replace("dice_", "Dice, ").replace("_", " ") for name in _SHOWN)]
+    return markdown_table(titles, cells)
 
 
 def format_prompts(table: pd.DataFrame) -> str:
