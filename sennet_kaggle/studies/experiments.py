@@ -35,21 +35,6 @@ EXPERIMENTS = {
     "segformer-weighted-bce": replace(_REPORT_SEGFORMER, loss="weighted_bce", loss_arguments={"pos_weight": 50.0}),
     "segformer-ce-dice": replace(_REPORT_SEGFORMER, loss="ce_dice"),
     "segformer-ignore-background": replace(_REPORT_SEGFORMER, loss="ignore_background_bce"),
-    "unet-native": Training(
-        model_arguments={"widths": [16, 32, 64, 128, 192], "bottleneck": 256, "unshuffle": 2, "prior": 0.01},
-        preprocessing=Preprocessing(region="windows", roi_size=2048, mean=(0.4,), std=(0.3,)),
-        loss="dice_bce_surface",
-        window_size=320,
-        light=0.3,
-        noise=0.1,
-        ema_decay=0.98,
-        epochs=24,
-        epoch_slices=150,
-        batch_size=2,
-        learning_rate=3e-3,
-        evaluate_every=24,
-        threshold=0.6,
-    ),
     "sam-finetuned": Training(
         model="sam_segmenter",
         model_arguments={"encoder": "frozen", "upscale": 2, "tile": 32, "prompts": 4, "detail_width": 32},
@@ -66,8 +51,24 @@ EXPERIMENTS = {
         learning_rate=1e-3,
         evaluate_every=12,
     ),
+    "unet-native": Training(
+        model_arguments={"widths": [16, 32, 64, 128, 192], "bottleneck": 256, "unshuffle": 2, "prior": 0.01},
+        preprocessing=Preprocessing(region="windows", roi_size=2048, mean=(0.4,), std=(0.3,)),
+        loss="dice_bce_surface",
+        window_size=320,
+        light=0.3,
+        noise=0.1,
+        ema_decay=0.98,
+        epochs=24,
+        epoch_slices=150,
+        batch_size=2,
+        learning_rate=3e-3,
+        evaluate_every=24,
+        threshold=0.6,
+    ),
 }
-"""Named training runs, the report's six and the shipped checkpoint's; any field can be overridden."""
+"""Named training runs: the report's six, Segment Anything trained, and the shipped checkpoint's; any field can be
+overridden."""
 
 
 SHIPPED = "unet-native"
@@ -102,7 +103,8 @@ def format_experiments() -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append("")
     lines.append(
-        "The last is the shipped checkpoint's, the others are the report's. Start one: train NAME, or sam-zero-shot."
+        "The last is the shipped checkpoint's, sam-finetuned is Segment Anything trained, the others are the report's. "
+        "Start one: train NAME, or sam-zero-shot."
     )
     return "\n".join(lines)
 
