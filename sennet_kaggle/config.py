@@ -218,6 +218,9 @@ class Training:
     epochs: int = 12
     epoch_slices: int = 0
     """Slices per epoch, drawn in rounds over all; 0 takes each training slice once."""
+    distinct_epochs: int = 0
+    """Epochs whose slices are varied differently; those after them repeat these in turn, so that a frozen encoder meets
+    images that it knows. 0: every epoch is different."""
     batch_size: int = 4
     """Slices per optimizer step, over all processes and passes."""
     accumulate: int = 1
@@ -267,7 +270,8 @@ class Training:
         for name in ("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("epoch_slices", "workers", "weight_decay", "light", "noise", "oblique"):
+        counts = ("epoch_slices", "distinct_epochs", "workers")
+        for name in (*counts, "weight_decay", "light", "noise", "oblique"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, largest in _MOST.items():

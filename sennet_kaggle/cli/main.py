@@ -36,6 +36,7 @@ _FUNCTIONS = (
     studies.card,
     studies.score_patches,
     studies.sam_zero_shot,
+    studies.sam_prompts,
     scans.stats,
     vessels.vessels,
     submissions.dry_run,

@@ -143,19 +143,24 @@ def sam_zero_shot(
     weights_path: Path | None = None,
     volume: tuple[str, ...] = ("kidney_2",),
     slices: tuple[str, ...] = (),
+    window_size: int | None = None,
     model_arguments: dict[str, Any] = {},  # noqa: B006 (only read)
     device: str = "auto",
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> None:
     """Let Segment Anything propose masks without any training, and see how vessels fare.
 
     Args:
         data_dir: A folder in the competition's layout.
-        output_dir: Gets zero-shot.csv and a picture per slice.
+        output_dir: Gets zero-shot.csv, zero-shot.md and a picture per slice.
         weights_path: Segment Anything's weights, such as sam_vit_b_01ec64.pth.
         volume: Kidneys of train/; their labelled slices are scored.
         slices: Slice ids to score; all labelled ones when not given.
+        window_size: Show the model windows of so many pixels at the slice's own size; without it, the whole slice
+            squeezed to 512 x 512, as the report did.
         model_arguments: Further arguments of the model, as JSON, such as '{"variant": "vit_h"}'.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
+        precision: Arithmetic of the model; bfloat16 takes less time on CPUs that have it.
     """
     from ..rendering import format_table
     from ..studies.zero_shot import run_zero_shot
@@ -166,7 +171,58 @@ def sam_zero_shot(
         weights_path,
         volume_names=volume,
         slice_ids=slices,
+        window_size=window_size,
         model_arguments=model_arguments,
         device=device,
+        precision=precision,
     )
     print(format_table(table))
+
+
+def sam_prompts(
+    data_dir: Path,
+    output_dir: Path,
+    weights_path: Path | None = None,
+    checkpoint: tuple[Path, ...] = (),
+    volume: tuple[str, ...] = ("kidney_1_dense", "kidney_2"),
+    slices: tuple[str, ...] = (),
+    min_area: int = 100,
+    views: tuple[Literal["whole slice", "window"], ...] = ("whole slice", "window"),
+    random_weights: bool = False,
+    model_arguments: dict[str, Any] = {},  # noqa: B006 (only read)
+    device: str = "auto",
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+) -> None:
+    """Prompt Segment Anything with boxes and points, of the labels and of a trained model's masks.
+
+    Args:
+        data_dir: A folder in the competition's layout.
+        output_dir: Gets prompts.csv, prompts.md and prompts.png.
+        weights_path: Segment Anything's weights.
+        checkpoint: The trained models, whose masks are averaged; the shipped ones when not given.
+        volume: Kidneys of train/; their labelled slices are used.
+        slices: Slice ids; all labelled ones when not given.
+        min_area: Components of fewer pixels are left out.
+        views: What the model is shown: the whole slice, or a window of 256 pixels or more around the component.
+        random_weights: Leave Segment Anything's weights random, for comparison.
+        model_arguments: Further arguments of the model, as JSON, such as '{"variant": "vit_t"}'.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:N.
+        precision: Arithmetic of the model; bfloat16 takes less time on CPUs that have it.
+    """
+    from ..studies.sam_prompts import TEXT_NAME, run_prompts
+
+    run_prompts(
+        data_dir,
+        output_dir,
+        weights_path,
+        checkpoints=checkpoint,
+        volume_names=volume,
+        slice_ids=slices,
+        min_area=min_area,
+        views=views,
+        random_weights=random_weights,
+        model_arguments=model_arguments,
+        device=device,
+        precision=precision,
+    )
+    print((output_dir / TEXT_NAME).read_text(encoding="utf-8"))

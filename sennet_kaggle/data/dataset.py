@@ -67,6 +67,8 @@ class SliceDataset(Dataset):
         self.volumes = list(volumes)
         self.preprocessing = preprocessing
         self.augment, self.seed, self.epoch = augment, seed, 0
+        self.variation: int | None = None
+        """The epoch whose variations are made; the current one when None."""
         self.zoom, self.scales, self.light, self.noise = zoom, scales, light, noise
         self.planes, self.oblique = planes, oblique
         labelled = labelled_slices(self.volumes)
@@ -132,7 +134,8 @@ class SliceDataset(Dataset):
             preprocessing's `output_offsets`; NaN where that slice is not one of this set's: without a label, held
             out, of another size, or beyond the volume.
         """
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        epoch = self.epoch if self.variation is None else self.variation
+        rng = np.random.default_rng((self.seed, epoch, index))
         index %= len(self)
         if self._blocks:
             return self._window_in_block(index, rng)

@@ -97,6 +97,22 @@ EXPERIMENTS = {
     "segformer-weighted-bce": replace(_REPORT_SEGFORMER, loss="weighted_bce", loss_arguments={"pos_weight": 50.0}),
     "segformer-ce-dice": replace(_REPORT_SEGFORMER, loss="ce_dice"),
     "segformer-ignore-background": replace(_REPORT_SEGFORMER, loss="ignore_background_bce"),
+    "sam-finetuned": Training(
+        model="sam_segmenter",
+        model_arguments={"encoder": "frozen", "upscale": 2, "tile": 32, "prompts": 4, "detail_width": 32},
+        preprocessing=Preprocessing(region="windows", roi_size=2048),
+        loss="dice_bce_surface",
+        window_size=256,
+        light=0.3,
+        noise=0.1,
+        ema_decay=0.98,
+        epochs=12,
+        epoch_slices=480,
+        distinct_epochs=1,
+        batch_size=4,
+        learning_rate=1e-3,
+        evaluate_every=12,
+    ),
     "unet-native": Training(
         model_arguments={"widths": [16, 32, 64, 128, 192], "bottleneck": 256, "unshuffle": 2, "prior": 0.01},
         preprocessing=Preprocessing(region="windows", roi_size=3456, mean=(0.4,), std=(0.3,)),
@@ -115,7 +131,8 @@ EXPERIMENTS = {
     ),
     **RECIPE,
 }
-"""Named training runs, the report's six, the shipped checkpoint's and the recipe's; any field can be overridden."""
+"""Named training runs: the report's six, Segment Anything trained, the shipped checkpoint's and the recipe's; any field
+can be overridden."""
 
 
 SHIPPED = "unet-native"
@@ -152,7 +169,8 @@ def format_experiments() -> str:
     lines.append("")
     lines.append(
         f"{SHIPPED} is the shipped checkpoint's, {next(iter(RECIPE))} and those after it are the recipe's for all the "
-        f"data (docs/recipe.md), the others are the report's. Start one: train NAME, or sam-zero-shot."
+        f"data (docs/recipe.md), sam-finetuned is Segment Anything trained, the others are the report's. Start one: "
+        f"train NAME, or sam-zero-shot."
     )
     return "\n".join(lines)
 

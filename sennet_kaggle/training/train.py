@@ -118,6 +118,8 @@ def _train(
         for epoch in range(state.epoch + 1, training.epochs + 1):
             started = time.perf_counter()
             train_set.epoch = epoch
+            if training.distinct_epochs:
+                train_set.variation = (epoch - 1) % training.distinct_epochs + 1
             set_seed((training.seed * 1_000_003 + epoch) % 2**32)
             row = train_one_epoch(model, train_set, criterion, optimizer, state, accelerator, training, progress)
             row["seconds"] = time.perf_counter() - started

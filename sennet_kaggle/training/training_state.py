@@ -20,8 +20,6 @@ from .training_data import difference
 
 HISTORY_NAME = "metrics.csv"
 STATE_NAME = "training-state.pt"
-_NEW_SETTINGS: dict[str, Any] = {"planes": "z", "oblique": 0.0, "scales": {}}
-"""What runs of earlier versions did without saying so."""
 _OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
@@ -133,7 +131,8 @@ def read_state(output_dir: Path, training: Training, data: Mapping[str, Any]) ->
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        theirs, ours = {**_NEW_SETTINGS, **json.loads(state["settings"])}, json.loads(_settings(training))
+        theirs, ours = (json.loads(each) for each in (state["settings"], _settings(training)))
+        theirs = {**json.loads(_settings(Training())), **theirs}  # an earlier version lacks later settings
         before, now = json.loads(state.get("data", "null")), json.loads(json.dumps(data))
     except Exception as error:  # torch's loader raises many kinds on damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]

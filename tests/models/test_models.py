@@ -75,7 +75,7 @@ def test_unet_border_does_not_depend_on_the_padding():
 
 
 def test_unknown_model():
-    with pytest.raises(InputError, match="unknown model 'resnet': choose one of sam, segformer, timm_unet, unet"):
+    with pytest.raises(InputError, match="unknown model 'resnet': choose one of sam, sam_segmenter, segformer, timm"):
         create_model("resnet")
 
 
@@ -101,7 +101,7 @@ def test_unknown_argument(name):
         ("segformer", {"depths": [1, 1, 1]}, r"depths must be four positive integers up to 4096, got \[1, 1, 1\]"),
         ("segformer", {"hidden_sizes": [32, 65, 160, 256]}, "multiples of .*1, 2, 5, 8.*got .32, 65, 160, 256"),
         ("segformer", {"num_attention_heads": [3, 2, 5, 8]}, "multiples of num_attention_heads .3, 2, 5, 8., got"),
-        ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h"),
+        ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h, vit_t"),
         ("sam", {"image_size": 100}, "image_size must be a multiple of 16, got 100"),
         ("sam", {"embed_dim": 33}, "embed_dim a multiple of num_heads, got 33, 12 and 12"),
         ("sam", {"depth": 2}, r"global_attn_indexes must lie in 0..1, got \[2, 5, 8, 11\]"),
