@@ -1,0 +1,198 @@
+"""Models of several families with the recipe of the shipped one, trained and validated beside one another."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ..checks import check_distinct, check_seeds, check_values
+from ..config import DEFAULT_INFERENCE, THRESHOLDS, Training
+from ..data.dataset import labelled_slices
+from ..data.volume import Volume
+from ..errors import InputError
+from ..files import check_output_dir, file_digest, replacing, write_whole
+from ..inference.loading import load_predictors
+from ..models.checkpoint import read_card
+from ..models.identity import what_was_seen
+from ..rendering import figure_to_png
+from ..reports.tradeoff import figure_of_tradeoff
+from ..scoring.metrics import dice_counts, surface_dice_at_tolerance
+from ..submission.provenance import name_checkpoint
+from ..training.train import fit
+from ..training.training_state import HISTORY_NAME
+from .ablate import LEARNED, TEST, predict_run
+from .experiments import EXPERIMENTS, FOLDS, NATIVE_EXPERIMENTS
+from .native_cost import measure_cost
+from .native_table import Summary, points, summarise, write_up
+from .plan import changed, check_variants, open_test
+
+TABLE_NAME, PICTURE_NAME, RESULTS_NAME = "native.md", "accuracy-speed.png", "results.csv"
+
+
+class Run(NamedTuple):
+    """One training of the comparison."""
+
+    name: str
+    fold: int
+
+
+def compare_native(
+    data_dir: Path | str,
+    output_dir: Path | str,
+    experiments: Sequence[str] = NATIVE_EXPERIMENTS,
+    seed: int = 0,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    weights_dir: Path | str | None = None,
+) -> Path:
+    """Trains each experiment once for each fold of the cross-validation, or goes on where it was stopped.
+
+    A model's threshold is the middle of the plateau of the mean Dice on the slices of kidney_1_dense, each segmented
+    by the model that has not seen it. Each of the models segments kidney_2 as well, which chooses nothing. What is
+    there of the table and of the picture is written after each experiment.
+
+    Args:
+        data_dir: a folder in the competition's layout, with kidney_1_dense and kidney_2.
+        output_dir: made if missing; gets `native.md`, `results.csv`, `accuracy-speed.png`, and a folder
+            `<experiment>/fold-<n>` per run.
+        experiments: names of the group.
+        seed: of all trainings.
+        overrides: settings changed, by a pattern of names such as "*"; later ones go before.
+        weights_dir: where the files of published weights are that some of the experiments start from.
+
+    Returns:
+        The path of `native.md`.
+
+    Raises:
+        InputError: an unknown experiment or setting, weights that are missing, or as `fit`.
+    """
+    runs, output_dir = plan(experiments, seed, overrides or {}, weights_dir), Path(output_dir)
+    check_output_dir(output_dir, (TABLE_NAME, RESULTS_NAME, PICTURE_NAME))
+    kidneys = {name: open_test(data_dir, name) for name in (LEARNED, TEST)}
+    places = labelled_slices([kidneys[TEST]])
+    run_dirs = {run: output_dir / run.name / f"fold-{run.fold}" for run in runs}
+    variants = [(run.name, training) for run, training in runs.items()]
+    check_variants(variants, [*run_dirs.values()], data_dir, places, [_ids(run.fold) for run in runs])
+    summaries: list[Summary] = []
+    seen = []
+    for number, name in enumerate(experiments, 1):
+        tables, checkpoints = [], []
+        for fold in range(len(FOLDS)):
+            run = Run(name, fold)
+            print(f"model {number} of {len(experiments)}, fold {fold + 1} of {len(FOLDS)}: {name}", flush=True)
+            checkpoints.append(fit(runs[run], data_dir, run_dirs[run], output_dir / "cache"))
+            tables.append(score_run(run_dirs[run], checkpoints[-1], kidneys, fold))
+        seen += [read_card(path) for path in checkpoints]
+        cost = measure_cost(
+            checkpoints[0], Path(data_dir) / "train" / LEARNED, runs[Run(name, 0)], output_dir / name / "cost.json"
+        )
+        minutes = sum(
+            pd.read_csv(run_dirs[Run(name, fold)] / HISTORY_NAME)["seconds"].sum() for fold in range(len(FOLDS))
+        )
+        files = [name_checkpoint(path) for path in checkpoints]
+        summaries.append(summarise(name, runs[Run(name, 0)], tables, cost, minutes / 60, files))
+        claim = what_was_seen(seen, places, data_dir).claim("no run")
+        write_results(output_dir, summaries, len(experiments), claim, overrides or {})
+        print(summaries[-1].line(), flush=True)
+    return output_dir / TABLE_NAME
+
+
+def plan(
+    experiments: Sequence[str],
+    seed: int,
+    overrides: Mapping[str, Mapping[str, Any]],
+    weights_dir: Path | str | None,
+) -> dict[Run, Training]:
+    """The trainings to make, each with its settings, experiment by experiment.
+
+    Raises:
+        InputError: as `compare_native`.
+    """
+    check_seeds((seed,))
+    check_distinct("experiments", tuple(experiments))
+    for name in experiments:
+        if name not in NATIVE_EXPERIMENTS:
+            raise InputError(f"{name!r} is not of the group native: choose among {', '.join(NATIVE_EXPERIMENTS)}")
+    for pattern, changes in overrides.items():
+        if not fnmatch.filter(experiments, pattern):
+            raise InputError(f"override {pattern!r} is of no chosen experiment: {', '.join(experiments)}")
+        fixed = (
+            sorted({"seed", "held_out_slices", "evaluate_every"} & {*changes}) if isinstance(changes, Mapping) else []
+        )
+        if fixed:
+            raise InputError(f"override {pattern!r} has {fixed[0]}, which the comparison sets itself: leave it out")
+    return {
+        Run(name, fold): _training_of(Run(name, fold), seed, overrides, weights_dir)
+        for name in experiments
+        for fold in range(len(FOLDS))
+    }
+
+
+def score_run(run_dir: Path, checkpoint_path: Path, kidneys: Mapping[str, Volume], fold: int) -> pd.DataFrame:
+    """Scores a model at every threshold on the slices that it has not learned from; what is kept is not done again.
+
+    Args:
+        run_dir: keeps the table as `scores.csv`.
+        checkpoint_path: the model.
+        kidneys: LEARNED and TEST, opened.
+        fold: index of FOLDS.
+
+    Returns:
+        A row per slice and threshold: checkpoint (its hash), kidney, slice, threshold, vessel_px, predicted_px,
+        common_px and surface_dice_2d_1px.
+    """
+    path, digest = run_dir / "scores.csv", file_digest(checkpoint_path).hex()
+    if path.is_file():
+        kept = pd.read_csv(path)
+        if {*kept["checkpoint"]} == {digest}:
+            return kept
+    predictors = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
+    rows = []
+    for kidney in (LEARNED, TEST):
+        for slice_id, mask_gt, probability in predict_run(predictors, kidneys, kidney, fold, DEFAULT_INFERENCE):
+            for threshold in THRESHOLDS:
+                mask = probability > threshold
+                near = surface_dice_at_tolerance(mask_gt, mask, 1.0)
+                rows.append((digest, kidney, slice_id, threshold, *dice_counts(mask_gt, mask), near))
+    counts = ("vessel_px", "predicted_px", "common_px")
+    table = pd.DataFrame(rows, columns=["checkpoint", "kidney", "slice", "threshold", *counts, "surface_dice_2d_1px"])
+    with replacing(path) as temporary_path:
+        table.to_csv(temporary_path, index=False, lineterminator="\n")
+    return table
+
+
+def write_results(
+    output_dir: Path,
+    summaries: Sequence[Summary],
+    wanted: int,
+    claim: str,
+    overrides: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Writes the table, its numbers and the picture of the experiments that are done, of so many."""
+    table = pd.DataFrame([summary.row() for summary in summaries])
+    with replacing(output_dir / RESULTS_NAME) as temporary_path:
+        table.to_csv(temporary_path, index=False, lineterminator="\n")
+    write_whole(output_dir / PICTURE_NAME, figure_to_png(figure_of_tradeoff(points(summaries))))
+    write_whole(output_dir / TABLE_NAME, write_up(summaries, wanted, claim, overrides).encode())
+
+
+def _training_of(
+    run: Run, seed: int, overrides: Mapping[str, Mapping[str, Any]], weights_dir: Path | str | None
+) -> Training:
+    training = EXPERIMENTS[run.name]
+    if training.weights_path is not None and weights_dir is not None:
+        training = dataclasses.replace(training, weights_path=str(Path(weights_dir) / training.weights_path))
+    for pattern, changes in overrides.items():
+        if fnmatch.fnmatchcase(run.name, pattern):
+            training = changed(training, changes, pattern)
+    check_values(training)
+    return dataclasses.replace(
+        training, seed=seed, held_out_slices=_ids(run.fold), evaluate_every=training.epochs, workers=0
+    )
+
+
+def _ids(fold: int) -> tuple[str, ...]:
+    """The slices that a fold holds out."""
+    return tuple(f"{LEARNED}_{stem}" for stem in FOLDS[fold])
