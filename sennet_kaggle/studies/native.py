@@ -21,6 +21,7 @@ from ..rendering import figure_to_png
 from ..reports.tradeoff import figure_of_tradeoff
 from ..scoring.metrics import dice_counts, surface_dice_at_tolerance
 from ..submission.provenance import name_checkpoint
+from ..training.run_checks import CHECKPOINT_NAME
 from ..training.train import fit
 from ..training.training_state import HISTORY_NAME
 from .ablate import LEARNED, TEST, predict_run
@@ -51,7 +52,7 @@ def compare_native(
 
     A model's threshold is the middle of the plateau of the mean Dice on the slices of kidney_1_dense, each segmented
     by the model that has not seen it. Each of the models segments kidney_2 as well, which chooses nothing. What is
-    there of the table and of the picture is written after each experiment.
+    there of the table and of the picture is written after each model of the first fold and after each later fold.
 
     Args:
         data_dir: a folder in the competition's layout, with kidney_1_dense and kidney_2.
@@ -75,27 +76,25 @@ def compare_native(
     run_dirs = {run: output_dir / run.name / f"fold-{run.fold}" for run in runs}
     variants = [(run.name, training) for run, training in runs.items()]
     check_variants(variants, [*run_dirs.values()], data_dir, places, [_ids(run.fold) for run in runs])
-    summaries: list[Summary] = []
-    seen = []
-    for number, name in enumerate(experiments, 1):
-        tables, checkpoints = [], []
-        for fold in range(len(FOLDS)):
-            run = Run(name, fold)
-            print(f"model {number} of {len(experiments)}, fold {fold + 1} of {len(FOLDS)}: {name}", flush=True)
-            checkpoints.append(fit(runs[run], data_dir, run_dirs[run], output_dir / "cache"))
-            tables.append(score_run(run_dirs[run], checkpoints[-1], kidneys, fold))
-        seen += [read_card(path) for path in checkpoints]
-        cost = measure_cost(
-            checkpoints[0], Path(data_dir) / "train" / LEARNED, runs[Run(name, 0)], output_dir / name / "cost.json"
-        )
-        minutes = sum(
-            pd.read_csv(run_dirs[Run(name, fold)] / HISTORY_NAME)["seconds"].sum() for fold in range(len(FOLDS))
-        )
-        files = [name_checkpoint(path) for path in checkpoints]
-        summaries.append(summarise(name, runs[Run(name, 0)], tables, cost, minutes / 60, files))
-        claim = what_was_seen(seen, places, data_dir).claim("no run")
-        write_results(output_dir, summaries, len(experiments), claim, overrides or {})
-        print(summaries[-1].line(), flush=True)
+    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in experiments}
+    summaries: dict[str, Summary] = {}
+    for number, run in enumerate(sorted(runs, key=lambda run: run.fold)):
+        model = number % len(experiments) + 1
+        print(f"fold {run.fold + 1} of {len(FOLDS)}, model {model} of {len(experiments)}: {run.name}", flush=True)
+        checkpoint_path = fit(runs[run], data_dir, run_dirs[run], output_dir / "cache")
+        tables[run.name].append(score_run(run_dirs[run], checkpoint_path, kidneys, run.fold))
+        first = Run(run.name, 0)
+        checkpoint_paths = [run_dirs[Run(run.name, fold)] / CHECKPOINT_NAME for fold in range(run.fold + 1)]
+        volume_path, kept_path = Path(data_dir) / "train" / LEARNED, run_dirs[first].parent / "cost.json"
+        cost = measure_cost(checkpoint_paths[0], volume_path, runs[first], kept_path)
+        minutes = sum(pd.read_csv(path.parent / HISTORY_NAME)["seconds"].sum() / 60 for path in checkpoint_paths)
+        names = [name_checkpoint(path) for path in checkpoint_paths]
+        summaries[run.name] = summarise(run.name, runs[run], tables[run.name], cost, minutes, names)
+        print(summaries[run.name].line(), flush=True)
+        if run.fold == 0 or model == len(experiments):  # otherwise the models have different folds
+            cards = [read_card(run_dirs[done] / CHECKPOINT_NAME) for done in runs if len(tables[done.name]) > done.fold]
+            claim = what_was_seen(cards, places, data_dir).claim("no run")
+            write_results(output_dir, [*summaries.values()], len(experiments), claim, overrides or {})
     return output_dir / TABLE_NAME
 
 

@@ -39,8 +39,11 @@ class Summary:
     """Standard deviation over the models of their mean Dice on kidney_2."""
     cost: Cost
     minutes: float
-    """Of all trainings together, by the clock."""
+    """Of its trainings together, by the clock."""
     checkpoints: Sequence[str]
+    """One per fold that is done."""
+    slices: int
+    """Of kidney_1_dense, that these have not learned from."""
 
     @property
     def family(self) -> str:
@@ -106,7 +109,8 @@ def summarise(
     kidneys = {kidney: there[there["kidney"] == kidney] for kidney in (LEARNED, TEST)}
     spread = kidneys[TEST].groupby("fold")["dice"].mean().std()
     scores = [_scores(kidneys[kidney]) for kidney in (LEARNED, TEST)]
-    return Summary(name, training, threshold, *scores, float(spread), cost, minutes, checkpoints)
+    slices = learned["slice"].nunique()
+    return Summary(name, training, threshold, *scores, float(spread), cost, minutes, checkpoints, slices)
 
 
 def points(summaries: Sequence[Summary]) -> list[Point]:
@@ -133,13 +137,14 @@ def write_up(summaries: Sequence[Summary], wanted: int, claim: str, overrides: M
     rows = [_cells(each) for each in summaries]
     one = summaries[0]
     height, width = one.cost.size
+    folds = len(one.checkpoints)
     problems = {each.name: each.cost.openvino_problem for each in summaries if each.cost.openvino_problem}
     changes = [f"Changed for `{pattern}`: {_settings(each)}." for pattern, each in overrides.items()]
     notes = [
-        f"Dice on the {sum(map(len, FOLDS))} slices of {LEARNED}, each segmented by that of {len(FOLDS)} models which "
-        f"has not learned from it (cross-validation), and on {TEST}, {claim}, by all {len(FOLDS)} models: mean ± "
-        f"standard deviation over them. Thresholds were chosen on {LEARNED}; {TEST} chose nothing. How the models were "
-        f"run: {DEFAULT_INFERENCE.describe('as chosen')}.",
+        f"Dice on {one.slices} slices of {LEARNED}, each segmented by a model that has not learned from it ({folds} of "
+        f"the {len(FOLDS)} folds of the cross-validation), and on {TEST}, {claim}, by each "
+        f"of these {folds} models (mean ± standard deviation over them). Thresholds were chosen on {LEARNED}; {TEST} "
+        f"chose nothing. How the models were run: {DEFAULT_INFERENCE.describe('as chosen')}.",
         f"Trainings: {_trainings(summaries)}; one seed, {one.training.seed}.",
         f"Costs: CPU time of one thread, float32, one view of a slice of {height} x {width}, from grey values to "
         "probability; training is the time of a step times the steps of one training; memory is that of a process "
@@ -150,7 +155,9 @@ def write_up(summaries: Sequence[Summary], wanted: int, claim: str, overrides: M
         f"Checkpoints: {', '.join(f'{each.name} {name}' for each in summaries for name in each.checkpoints)}.",
         f"Machine: {machine()}. Command: `{shlex.join(['python', '-m', 'sennet_kaggle', *sys.argv[1:]])}`",
     ]
-    unfinished = f"**{len(summaries)} of {wanted} models so far.**\n\n" if len(summaries) < wanted else ""
+    done = [f"{len(summaries)} of {wanted} models"] * (len(summaries) < wanted)
+    done += [f"{folds} of {len(FOLDS)} folds"] * (folds < len(FOLDS))
+    unfinished = f"**{', '.join(done)} so far.**\n\n" if done else ""
     return (
         unfinished
         + markdown_table(header, rows)
@@ -184,8 +191,8 @@ def read_table(summaries: Sequence[Summary]) -> str:
     )
     test = max(summaries, key=lambda each: each.test["dice_mean"])
     sentences.append(
-        f"On {TEST}, which is {len(test.checkpoints)} models on two slices, {test.name} is ahead with "
-        f"{test.test['dice_mean']:.3f}. Differences below 0.02 may be chance: there is one seed, and in the ablation "
+        f"On {TEST}, {test.name} is ahead with {test.test['dice_mean']:.3f}. Differences below 0.02 may be "
+        "chance: there is one seed, and in the ablation "
         "three seeds of one model had a standard deviation of 0.011."
     )
     return " ".join(sentences)
@@ -205,7 +212,8 @@ def _scores(there: pd.DataFrame) -> dict[str, float]:
 
 def _cells(each: Summary) -> list[str]:
     scores = [f"{value:.3f}" for value in (*each.learned.values(), *each.test.values())]
-    scores[len(each.learned)] += f" ± {each.test_spread:.3f}"
+    if len(each.checkpoints) > 1:
+        scores[len(each.learned)] += f" ± {each.test_spread:.3f}"
     openvino, peak = each.cost.openvino_seconds, each.cost.peak_gib
     return [
         each.name,

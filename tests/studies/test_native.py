@@ -119,7 +119,7 @@ def test_comparison(kidneys, tmp_path, monkeypatch, capsys):
     chosen = {"experiments": ("unet-native", "segformer-native"), "overrides": TINY}
     path = compare_native(kidneys, tmp_path / "out", **chosen)
     said, text = capsys.readouterr().out, path.read_text()
-    assert "model 2 of 2, fold 3 of 3: segformer-native" in said and "unet-native: cross-validated Dice 0." in said
+    assert "fold 3 of 3, model 2 of 2: segformer-native" in said and "unet-native: cross-validated Dice 0." in said
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     assert [row[0].removeprefix("| ") for row in rows[2:]] == ["unet-native", "segformer-native"]
     assert [row[1] for row in rows[2:]] == ["convolutions", "transformer"]
@@ -153,7 +153,7 @@ def test_what_is_done_is_written_before_the_next_training(kidneys, tmp_path, mon
     monkeypatch.setattr(module, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         compare_native(kidneys, tmp_path / "out", ("unet-native", "segformer-native"), overrides=TINY)
-    assert (tmp_path / "out" / "native.md").read_text().startswith("**1 of 2 models so far.**")
+    assert (tmp_path / "out" / "native.md").read_text().startswith("**1 of 2 models, 1 of 3 folds so far.**")
 
 
 @pytest.fixture
@@ -222,20 +222,20 @@ def test_a_summary_by_hand():
         drawn_table(0, [(LEARNED, "a", 10), (LEARNED, "b", 5), (TEST, "t", 10)]),
         drawn_table(1, [(LEARNED, "c", 0), (TEST, "t", 0)]),
     ]
-    summary = summarise("unet-native", EXPERIMENTS["unet-native"], tables, COST, 3.0, ["c"])
+    summary = summarise("unet-native", EXPERIMENTS["unet-native"], tables, COST, 3.0, ["c", "d"])
     assert summary.threshold == pytest.approx(0.5)
     assert summary.learned["dice_mean"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert summary.learned["dice_pooled"] == pytest.approx(2 * 15 / (30 + 15))
     assert summary.learned["surface_dice_2d_1px"] == pytest.approx(0.5)
     assert summary.test["dice_mean"] == pytest.approx(0.5)
     assert summary.test_spread == pytest.approx(np.std([1, 0], ddof=1))
-    assert summary.steps == 24 * 75
+    assert summary.steps == EXPERIMENTS["unet-native"].epochs * 75 and summary.slices == 3
 
 
 def made(name, dice, seconds):
     scores = {"dice_mean": dice, "dice_pooled": dice, "surface_dice_2d_1px": dice}
     cost = dataclasses.replace(COST, seconds=seconds)
-    return Summary(name, EXPERIMENTS[name], 0.5, scores, scores, 0.01, cost, 60.0, ["c.safetensors (abc)"])
+    return Summary(name, EXPERIMENTS[name], 0.5, scores, scores, 0.01, cost, 60.0, ["c (abc)"] * 3, 11)
 
 
 def test_what_the_paragraph_says():
@@ -261,6 +261,8 @@ def test_the_table_says_what_is_missing_and_what_was_changed():
     text = write_up([one], 7, "which no run has seen", {"*": {"epochs": 6}})
     assert text.startswith("**1 of 7 models so far.**")
     assert "- No OpenVINO for unet-native: no package." in text and "- Changed for `*`: epochs 6." in text
+    assert "Dice on 11 slices of kidney_1_dense" in text and "(3 of the 3 folds of the cross-validation)" in text
+    assert write_up([dataclasses.replace(one, checkpoints=["c"])], 1, "", {}).startswith("**1 of 3 folds so far.**")
     cells = text.splitlines()[4].split(" | ")
     assert cells[:4] == ["| unet-native", "convolutions", "0.700", "0.700"] and cells[5] == "0.700 ± 0.010"
     assert cells[8:13] == ["1,000", "1.5", "3.0", "2.00", ""] and cells[13] == "0.75 |"
