@@ -193,7 +193,7 @@ def load_pretrained(model: TimmUNet, weights_path: Path | str) -> tuple[list[str
     Raises:
         InputError: as `load_weights_file`, or a tensor is missing or has another shape.
     """
-    source = to_timm_tiny_vit(load_weights_file(weights_path, "timm_unet"))
+    source = load_weights_file(weights_path, "timm_unet")
     own = model.state_dict()
     match = match_names(source, own)
     if _WHOLE_MODEL in match.tensors:
@@ -214,6 +214,8 @@ def load_pretrained(model: TimmUNet, weights_path: Path | str) -> tuple[list[str
 
 def _match_encoder(source: dict[str, torch.Tensor], encoder: dict[str, torch.Tensor], architecture: str) -> Match:
     """What a file has of an encoder; a first convolution of red, green and blue as one of the encoder's channels."""
+    if architecture.startswith("tiny_vit"):
+        source = to_timm_tiny_vit(source)
     ordered = in_order_of_lite0(source) if architecture == "tf_efficientnet_lite0" else None
     if ordered is None:
         match = match_names(source, encoder, key=_flat)
