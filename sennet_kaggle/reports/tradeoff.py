@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 # Okabe and Ito's colours and a shape for each family, so that neither is needed alone.
@@ -80,17 +82,15 @@ def _label(axis: Axes, points: Sequence[Point]) -> None:
     times = [(point.seconds, point.dice) for point in points]
     times += [(point.openvino_seconds, point.dice) for point in points if point.openvino_seconds is not None]
     marks = axis.transData.transform(times)
-    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in marks.tolist()]
+    taken = [[x - 8, y - 8, x + 8, y + 8] for x, y in marks.tolist()]
     frame = axis.get_window_extent()
     for point in sorted(points, key=lambda each: -each.dice):
         colour = _STYLES[point.family][0]
-        tried = []
+        tried: list[tuple[float, int, Annotation, list[float]]] = []
         for x, y, alignment in _PLACES:
-            text = axis.annotate(
-                *(point.name, (point.seconds, point.dice), (x, y)),
-                **{"textcoords": "offset points", "ha": alignment, "va": "center", "color": colour, "fontsize": 9},
-            )
-            box = text.get_window_extent().extents.tolist()
+            text = axis.annotate(point.name, (point.seconds, point.dice), (x, y), textcoords="offset points")
+            text.set(ha=alignment, va="center", color=colour, fontsize=9)
+            box = np.asarray(text.get_window_extent().extents).tolist()
             inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
             overlaps = sum(_overlap(box, other) for other in taken) + (0 if inside else 1e6)
             tried.append((overlaps, len(tried), text, box))
@@ -100,7 +100,7 @@ def _label(axis: Axes, points: Sequence[Point]) -> None:
         for _, _, text, _ in tried:
             if text is not chosen:
                 text.remove()
-        taken.append(tuple(box))
+        taken.append(box)
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> float:

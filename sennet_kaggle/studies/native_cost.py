@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs on the CPU, with one thread; times are CPU times, which other work does not lengthen."""
+    """What a model costs on the CPU with one thread; CPU times, which other work lengthens less than the clock's."""
 
     parameters: int
     gflop: float
@@ -70,7 +71,7 @@ def _measure(checkpoint_path: Path, volume_path: Path, training: Training) -> Co
     volume = open_volume(volume_path)
     z = next(z for z in range(len(volume)) if volume.is_labelled(z))
 
-    def segmenting(backend: str) -> Callable[[], np.ndarray]:
+    def segmenting(backend: Literal["torch", "openvino"]) -> Callable[[], np.ndarray]:
         inference = Inference(device="cpu", backend=backend)
         (predictor,) = load_predictors([checkpoint_path], inference)
         intensity = measure_intensity(volume, predictor.preprocessing)
@@ -94,7 +95,7 @@ def _measure(checkpoint_path: Path, volume_path: Path, training: Training) -> Co
         openvino_problem=problem,
         peak_gib=peak_gib,
         step_seconds=_cpu_seconds(_training_step(training)),
-        size=volume[z].shape,
+        size=(volume[z].shape[0], volume[z].shape[1]),
     )
 
 

@@ -108,9 +108,18 @@ def summarise(
     there = every[np.isclose(every["threshold"], threshold)]
     kidneys = {kidney: there[there["kidney"] == kidney] for kidney in (LEARNED, TEST)}
     spread = kidneys[TEST].groupby("fold")["dice"].mean().std()
-    scores = [_scores(kidneys[kidney]) for kidney in (LEARNED, TEST)]
-    slices = learned["slice"].nunique()
-    return Summary(name, training, threshold, *scores, float(spread), cost, minutes, checkpoints, slices)
+    return Summary(
+        name=name,
+        training=training,
+        threshold=threshold,
+        learned=_scores(kidneys[LEARNED]),
+        test=_scores(kidneys[TEST]),
+        test_spread=float(spread),
+        cost=cost,
+        minutes=minutes,
+        checkpoints=checkpoints,
+        slices=learned["slice"].nunique(),
+    )
 
 
 def points(summaries: Sequence[Summary]) -> list[Point]:
@@ -142,9 +151,10 @@ def write_up(summaries: Sequence[Summary], wanted: int, claim: str, overrides: M
     changes = [f"Changed for `{pattern}`: {_settings(each)}." for pattern, each in overrides.items()]
     notes = [
         f"Dice on {one.slices} slices of {LEARNED}, each segmented by a model that has not learned from it ({folds} of "
-        f"the {len(FOLDS)} folds of the cross-validation), and on {TEST}, {claim}, by each "
-        f"of these {folds} models (mean ± standard deviation over them). Thresholds were chosen on {LEARNED}; {TEST} "
-        f"chose nothing. How the models were run: {DEFAULT_INFERENCE.describe('as chosen')}.",
+        f"the {len(FOLDS)} folds of the cross-validation), and on {TEST}, {claim}, by "
+        f"{'the same model' if folds == 1 else f'each of these {folds} models (mean ± standard deviation over them)'}. "
+        f"Thresholds were chosen on {LEARNED}; {TEST} chose nothing. "
+        f"How the models were run: {DEFAULT_INFERENCE.describe('as chosen')}.",
         f"Trainings: {_trainings(summaries)}; one seed, {one.training.seed}.",
         f"Costs: CPU time of one thread, float32, one view of a slice of {height} x {width}, from grey values to "
         "probability; training is the time of a step times the steps of one training; memory is that of a process "
