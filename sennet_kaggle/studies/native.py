@@ -78,21 +78,16 @@ def compare_native(
     check_variants(variants, [*run_dirs.values()], data_dir, places, [_ids(run.fold) for run in runs])
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in experiments}
     summaries: dict[str, Summary] = {}
+    cards = []
     for number, run in enumerate(sorted(runs, key=lambda run: run.fold)):
         model = number % len(experiments) + 1
         print(f"fold {run.fold + 1} of {len(FOLDS)}, model {model} of {len(experiments)}: {run.name}", flush=True)
         checkpoint_path = fit(runs[run], data_dir, run_dirs[run], output_dir / "cache")
+        cards.append(read_card(checkpoint_path))
         tables[run.name].append(score_run(run_dirs[run], checkpoint_path, kidneys, run.fold))
-        first = Run(run.name, 0)
-        checkpoint_paths = [run_dirs[Run(run.name, fold)] / CHECKPOINT_NAME for fold in range(run.fold + 1)]
-        volume_path, kept_path = Path(data_dir) / "train" / LEARNED, run_dirs[first].parent / "cost.json"
-        cost = measure_cost(checkpoint_paths[0], volume_path, runs[first], kept_path)
-        minutes = sum(pd.read_csv(path.parent / HISTORY_NAME)["seconds"].sum() / 60 for path in checkpoint_paths)
-        names = [name_checkpoint(path) for path in checkpoint_paths]
-        summaries[run.name] = summarise(run.name, runs[run], tables[run.name], cost, minutes, names)
+        summaries[run.name] = _summarise(run, runs[run], run_dirs, tables[run.name], Path(data_dir) / "train" / LEARNED)
         print(summaries[run.name].line(), flush=True)
         if run.fold == 0 or model == len(experiments):  # otherwise the models have different folds
-            cards = [read_card(run_dirs[done] / CHECKPOINT_NAME) for done in runs if len(tables[done.name]) > done.fold]
             claim = what_was_seen(cards, places, data_dir).claim("no run")
             write_results(output_dir, [*summaries.values()], len(experiments), claim, overrides or {})
     return output_dir / TABLE_NAME
@@ -175,6 +170,17 @@ def write_results(
         table.to_csv(temporary_path, index=False, lineterminator="\n")
     write_whole(output_dir / PICTURE_NAME, figure_to_png(figure_of_tradeoff(points(summaries))))
     write_whole(output_dir / TABLE_NAME, write_up(summaries, wanted, claim, overrides).encode())
+
+
+def _summarise(
+    run: Run, training: Training, run_dirs: Mapping[Run, Path], tables: Sequence[pd.DataFrame], volume_path: Path
+) -> Summary:
+    """What an experiment has come to with this run; its cost is that of its first model."""
+    done = [run_dirs[Run(run.name, fold)] for fold in range(run.fold + 1)]
+    checkpoint_paths = [run_dir / CHECKPOINT_NAME for run_dir in done]
+    cost = measure_cost(checkpoint_paths[0], volume_path, training, done[0].parent / "cost.json")
+    minutes = sum(pd.read_csv(run_dir / HISTORY_NAME)["seconds"].sum() / 60 for run_dir in done)
+    return summarise(run.name, training, tables, cost, minutes, [name_checkpoint(path) for path in checkpoint_paths])
 
 
 def _training_of(
