@@ -78,7 +78,6 @@ def create_segformer(
     stride: int = 4,
     shuffle: int = 1,
     prior: float = 0.5,
-    scaled_init: bool = False,
 ) -> Segformer:
     """Builds a SegFormer from its configuration.
 
@@ -96,8 +95,6 @@ def create_segformer(
         shuffle: side of the square of pixels that the head answers for at each of its places, a logit for each
             (Shi 2016); at most `stride`. 1 is the paper's one logit, interpolated.
         prior: the probability of a vessel that fresh weights answer, see `UNet`.
-        scaled_init: fresh convolutions have a variance of 2 / fan-out, as in the authors' code, so that the depthwise
-            ones pass on what they get; HuggingFace's have a standard deviation of 0.02, made for loaded weights.
 
     Raises:
         InputError: an unknown variant, a number that is no positive integer, sizes that the attention
@@ -120,7 +117,7 @@ def create_segformer(
         )
     if type(out_channels) is not int or out_channels < 1:
         raise InputError(f"segformer: out_channels must be a positive integer, got {out_channels!r}")
-    _check_resolution(stride, shuffle, prior, scaled_init)
+    _check_resolution(stride, shuffle, prior)
     config = SegformerConfig(
         num_channels=in_channels,
         num_labels=out_channels * shuffle**2,
@@ -131,8 +128,6 @@ def create_segformer(
         decoder_hidden_size=decoder_size,
     )
     model = Segformer(config, shuffle)
-    if scaled_init:
-        _scale_convolutions(model.network.segformer)
     if prior != 0.5:
         nn.init.constant_(model.network.decode_head.classifier.bias, math.log(prior / (1 - prior)))
     if weights_path is not None:
@@ -171,14 +166,7 @@ def load_pretrained(model: Segformer, weights_path: Path | str) -> tuple[list[st
     return list(fitting), fresh
 
 
-def _scale_convolutions(encoder: nn.Module) -> None:
-    for module in encoder.modules():
-        if isinstance(module, nn.Conv2d):
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-
-
-def _check_resolution(stride: int, shuffle: int, prior: float, scaled_init: bool) -> None:
+def _check_resolution(stride: int, shuffle: int, prior: float) -> None:
     if (
         type(stride) is not int
         or type(shuffle) is not int
@@ -191,8 +179,6 @@ def _check_resolution(stride: int, shuffle: int, prior: float, scaled_init: bool
         )
     if type(prior) not in (int, float) or not 0 < prior < 1:
         raise InputError(f"segformer: prior must lie between 0 and 1, got {prior!r}")
-    if not isinstance(scaled_init, bool):
-        raise InputError(f"segformer: scaled_init must be true or false, got {scaled_init!r}")
 
 
 def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str | None:

@@ -105,7 +105,6 @@ def test_unknown_argument(name):
         ("segformer", {"stride": 3}, "stride must be 1, 2 or 4, and shuffle one of them, no larger, got 3 and 1"),
         ("segformer", {"stride": 2, "shuffle": 4}, "shuffle one of them, no larger, got 2 and 4"),
         ("segformer", {"shuffle": "4"}, "no larger, got 4 and '4'"),
-        ("segformer", {"scaled_init": 1}, "segformer: scaled_init must be true or false, got 1"),
         ("segformer", {"prior": 0}, "segformer: prior must lie between 0 and 1, got 0"),
         ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h"),
         ("sam", {"image_size": 100}, "image_size must be a multiple of 16, got 100"),
@@ -225,18 +224,6 @@ def test_segformer_at_other_strides(stride, shuffle):
     model.network.decode_head.classifier.register_forward_hook(lambda *hooked: seen.append(hooked[2].shape))
     assert model.train()(torch.randn(2, 1, 61, 64)).shape == (2, 2, 61, 64)
     assert seen == [(2, 2 * shuffle**2, -(-61 // stride), 64 // stride)]
-
-
-def test_segformer_of_scaled_convolutions():
-    """A depthwise 3 x 3 convolution has a fan-out of 9; the first patch embedding of 7 x 7 x 8."""
-    torch.manual_seed(0)
-    arguments = {**SMALL["segformer"], "hidden_sizes": [8, 16, 20, 256]}
-    encoder = create_model("segformer", scaled_init=True, **arguments).network.segformer.encoder
-    depthwise = encoder.block[3][0].mlp.dwconv.dwconv.weight
-    assert depthwise.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.1)
-    assert encoder.patch_embeddings[0].proj.weight.std().item() == pytest.approx((2 / (49 * 8)) ** 0.5, rel=0.1)
-    plain = create_model("segformer", **arguments).network.segformer.encoder
-    assert plain.block[3][0].mlp.dwconv.dwconv.weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 def test_segformer_of_fresh_weights_answers_the_prior():
