@@ -17,8 +17,13 @@ _STYLES = {
     "other": ("#000000", "D"),
 }
 _DPI = 130
+_MARGIN = 1.3
+"""Of the axis of time, as a factor."""
 # Where a label may stand beside its point, in points of 1/72 inch; the first place that is free is taken.
-_PLACES = [(9, 0, "left"), (-9, 0, "right"), (0, 11, "center"), (0, -12, "center"), (9, 11, "left"), (9, -12, "left")]
+_PLACES = [
+    *((9, 0, "left"), (0, 12, "center"), (0, -13, "center"), (9, 12, "left"), (9, -13, "left")),
+    *((-6, 12, "right"), (-6, -13, "right"), (-9, 0, "right"), (0, 24, "center"), (0, -25, "center")),
+]
 
 
 class Point(NamedTuple):
@@ -64,10 +69,14 @@ def _scale(axis: Axes, points: Sequence[Point]) -> None:
     times = [time for point in points for time in (point.seconds, point.openvino_seconds) if time is not None]
     dice = [point.dice for point in points]
     margin = max(0.15 * (max(dice) - min(dice)), 0.01)
-    axis.set(xscale="log", xlim=(min(times) / 1.25, max(times) * 1.25), ylim=(min(dice) - margin, max(dice) + margin))
+    axis.set(
+        xscale="log", xlim=(min(times) / _MARGIN, max(times) * _MARGIN), ylim=(min(dice) - margin, max(dice) + margin)
+    )
     axis.set(xlabel="seconds per slice, one view, one thread (logarithmic)", ylabel="cross-validated mean Dice")
     ticks = [
-        tick for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if min(times) / 1.25 <= tick <= max(times) * 1.25
+        tick
+        for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+        if min(times) / _MARGIN <= tick <= max(times) * _MARGIN
     ]
     axis.set_xticks(ticks)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -79,10 +88,11 @@ def _scale(axis: Axes, points: Sequence[Point]) -> None:
 
 def _label(axis: Axes, points: Sequence[Point]) -> None:
     """Puts each name where it covers no point and no other name, as far as there is such a place."""
-    times = [(point.seconds, point.dice) for point in points]
-    times += [(point.openvino_seconds, point.dice) for point in points if point.openvino_seconds is not None]
-    marks = axis.transData.transform(times)
-    taken = [[x - 8, y - 8, x + 8, y + 8] for x, y in marks.tolist()]
+    taken = []
+    for point in points:  # from the mark by OpenVINO to that by torch, with the line between them
+        ends = [(time or point.seconds, point.dice) for time in (point.openvino_seconds, point.seconds)]
+        (left, y), (right, _) = sorted(axis.transData.transform(ends).tolist())
+        taken += [[x - 8, y - 8, x + 8, y + 8] for x in (left, right)] + [[left, y - 3, right, y + 3]]
     frame = axis.get_window_extent()
     for point in sorted(points, key=lambda each: -each.dice):
         colour = _STYLES[point.family][0]
