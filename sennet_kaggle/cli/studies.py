@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from ..errors import InputError
+
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
 
 
@@ -14,19 +16,32 @@ def compare(
     seed: tuple[int, ...] = (0,),
     override: dict[str, Any] = {},  # noqa: B006 (only read)
     weights_path: Path | None = None,
+    group: Literal["report", "native"] = "report",
+    weights_dir: Path | None = None,
 ) -> None:
     """Train the report's experiments, validate each on a kidney it has not seen, and write the comparison.
 
+    With --group native: other models with the recipe of the shipped one instead, cross-validated, and timed.
+
     Args:
         data_dir: A folder in the competition's layout.
-        output_dir: Gets comparison.md, results.csv, curves.png, predictions.png and a folder per run; stopped runs go
-            on.
-        experiment: Which to compare; all of the report's but sam-zero-shot when not given.
-        test_volume: The kidney of train/ to validate on.
+        output_dir: Gets comparison.md, results.csv, curves.png, predictions.png and a folder per run, or native.md,
+            results.csv, accuracy-speed.png and the same; stopped runs go on.
+        experiment: Which to compare; all of the group but sam-zero-shot when not given.
+        test_volume: The kidney of train/ to validate on (group report).
         seed: Each experiment is trained once with each.
         override: Changed settings by pattern of names, as JSON, such as '{"segformer-*": {"epochs": 6}}'.
         weights_path: Weights of Segment Anything, for sam-zero-shot.
+        group: report or native.
+        weights_dir: The folder with the files of published weights that two of the group native start from.
     """
+    if group == "native":
+        _compare_native(data_dir, output_dir, experiment, seed, override, weights_dir, weights_path, test_volume)
+        return
+    if weights_dir is not None:
+        raise InputError(
+            "weights_dir is of --group native, but the group is report: leave it out, or give --group native"
+        )
     from ..studies.compare import REPORT_EXPERIMENTS
     from ..studies.compare import compare as run_comparison
 
@@ -39,6 +54,28 @@ def compare(
         overrides=override,
         sam_weights_path=weights_path,
     )
+    print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
+
+
+def _compare_native(
+    data_dir: Path,
+    output_dir: Path,
+    experiment: tuple[str, ...],
+    seed: tuple[int, ...],
+    override: dict[str, Any],
+    weights_dir: Path | None,
+    weights_path: Path | None,
+    test_volume: str,
+) -> None:
+    from ..studies.experiments import NATIVE_EXPERIMENTS
+    from ..studies.native import compare_native
+
+    if len(seed) != 1 or weights_path is not None or test_volume != "kidney_2":
+        raise InputError(
+            "--group native takes one seed, the test volume kidney_2 and a --weights-dir, "
+            f"got seeds {list(seed)}, {test_volume} and weights_path {weights_path}"
+        )
+    path = compare_native(data_dir, output_dir, experiment or NATIVE_EXPERIMENTS, seed[0], override, weights_dir)
     print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
 
 

@@ -28,11 +28,10 @@ from ..scoring.metrics import dice_counts, dice_from_counts
 from ..submission.provenance import name_checkpoint
 from ..training.train import fit
 from ..training.training_state import HISTORY_NAME
-from .experiments import EXPERIMENTS, REPORTED_DICE, REPORTED_SEGFORMER_SLICES, SAM_ZERO_SHOT
+from .experiments import REPORT_EXPERIMENTS, REPORTED_DICE, REPORTED_SEGFORMER_SLICES, SAM_ZERO_SHOT
 from .plan import check_variants, open_test, plan
 from .zero_shot import check_weights, run_zero_shot
 
-REPORT_EXPERIMENTS = tuple(name for name in EXPERIMENTS if name.startswith(("unet-bce", "unet-dice", "segformer")))
 _DRAWN_SLICES = 4
 _MOST_COLUMNS = 12
 """Slices that the table has columns for; of more it has those that are drawn."""

