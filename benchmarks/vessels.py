@@ -2,8 +2,8 @@
 
 Prints, as Markdown, measured length and radius over the true ones: of tubes and rings in random directions, each with
 its spread, and of the synthetic kidney's tree. With --picture it draws the tree of the last one. With skan and kimimaro
-installed it also counts what scikit-image's thinning, measured by skan, and kimimaro make of the same masks. About three
-minutes on an idle core.
+installed it also counts what scikit-image's thinning, measured by skan, and kimimaro make of the same masks. About
+three minutes on an idle core.
 """
 
 import importlib.util

@@ -73,7 +73,7 @@ def test_swc_holds_every_segment_once(vessels):
     places = np.array([[float(value) for value in row[2:5]] for row in rows])
     pieces = [
         np.linalg.norm(places[number - 1] - places[parent - 1])
-        for number, parent in zip(numbers, parents)
+        for number, parent in zip(numbers, parents, strict=True)
         if parent > 0
     ]
     assert sum(pieces) == pytest.approx(vessels.totals["total_length_um"], rel=1e-3)
