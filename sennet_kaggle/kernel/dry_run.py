@@ -18,7 +18,8 @@ from ..data.volume import Volume, find_volumes, open_volumes
 from ..errors import InputError
 from ..files import PACKAGE_DIR, check_output_dir, make_dir, shipped_checkpoints, write_whole
 from ..rendering import figure_to_png
-from ..reports.report import figure_of_slices, score_table, segmented_slice, spread
+from ..reports.outlines import figure_of_slices
+from ..reports.report import score_table, segmented_slice, spread
 from ..scoring.metrics import dice_counts
 from ..submission.submission import read_submission, refuse, validate_submission
 from .fault_tolerant_volume import FaultTolerantVolume

@@ -44,7 +44,8 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
         A PNG file's bytes.
     """
     from ..rendering import figure_to_png
-    from ..reports.report import figure_of_outlines, segmented_slice  # nor for matplotlib
+    from ..reports.outlines import figure_of_slices  # nor for matplotlib
+    from ..reports.report import segmented_slice
 
     rles = dict(read_submission(settings.submission_path))
     volumes = _open(settings)
@@ -59,7 +60,7 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
                 slices.append(segmented_slice(volume, z, rles))
     if not slices:
         raise InputError("no slice can be read: there is nothing to draw")
-    return figure_to_png(figure_of_outlines(slices[:rows]))
+    return figure_to_png(figure_of_slices(slices[:rows]))
 
 
 def _open(settings: KernelSettings) -> list[FaultTolerantVolume]:

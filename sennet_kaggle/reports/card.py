@@ -24,7 +24,8 @@ from ..rendering import figure_to_png, markdown_table
 from ..scoring.metrics import dice_coefficient
 from ..scoring.score import KidneyScorer, Scores
 from ..submission.provenance import hash_file
-from .report import SegmentedSlice, figure_of_slices, spread
+from .outlines import figure_of_slices
+from .report import SegmentedSlice, spread
 
 _TIMED_SLICES = 5
 _MOST_COLUMNS = 12

@@ -23,7 +23,9 @@ from ..inference.predict import predict_probabilities
 from ..models.checkpoint import Card, read_card
 from ..models.identity import what_was_seen
 from ..rendering import figure_to_png, markdown_table
-from ..reports.report import SegmentedSlice, figure_of_curves, figure_of_predictions, spread
+from ..reports.curves import figure_of_curves
+from ..reports.outlines import figure_of_predictions
+from ..reports.report import SegmentedSlice, spread
 from ..scoring.metrics import dice_counts, dice_from_counts
 from ..submission.provenance import name_checkpoint
 from ..training.train import fit

@@ -17,7 +17,9 @@ from ..inference.loading import create_predictor, load_predictors
 from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
 from ..rendering import figure_to_png
-from ..reports.report import SegmentedSlice, figure_of_curves, figure_of_slices
+from ..reports.curves import figure_of_curves
+from ..reports.outlines import figure_of_slices
+from ..reports.report import SegmentedSlice
 from ..scoring.metrics import dice_counts, dice_from_counts
 
 VALIDATION = ("held_out_dice_soft", "held_out_dice", "threshold")
