@@ -93,7 +93,9 @@ def write_phantom(
     with replacing_dir(kidney_dir) as new_dir:
         for folder in ("images", "labels")[: 1 + with_labels]:
             (new_dir / folder).mkdir()
-        slices = tqdm(phantom_slices(phantom), total=phantom.shape[0], unit="slice", disable=not progress)
+        slices = tqdm(
+            phantom_slices(phantom), total=phantom.shape[0], unit="slice", desc="drawing", disable=not progress
+        )
         for z, (slice_, mask) in enumerate(slices):
             _write_tif(new_dir / "images" / f"{z:04d}.tif", slice_)
             if with_labels:

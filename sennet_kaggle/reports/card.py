@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from ..config import DEFAULT_INFERENCE
 from ..data.bits import fetch_mask
@@ -97,7 +98,8 @@ def validate(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor])
     """Scores models that answer together, as `predict` runs them; a slice is let go before the next one comes."""
     threshold, scorer, dice, drawn = mean_threshold(predictors), KidneyScorer(), {}, []
     shown, probabilities = spread(zs), predict_probabilities(volume, predictors, DEFAULT_INFERENCE, zs)
-    for z, (slice_id, probability) in zip(zs, probabilities, strict=True):
+    bar = tqdm(zip(zs, probabilities, strict=True), total=len(zs), unit="slice", desc="validating")
+    for z, (slice_id, probability) in bar:
         mask_gt, mask = volume.label(z), fetch_mask(probability, threshold)
         scorer.update(mask_gt, mask)
         dice[slice_id] = dice_coefficient(mask_gt, mask)

@@ -18,6 +18,7 @@ from ..scoring.sweep import METRICS, find_plateau
 from ..scoring.truth import Known, kidney_of, known_kidneys
 from ..submission.provenance import (
     Origin,
+    Stopwatch,
     hash_file,
     hash_package,
     name_checkpoint,
@@ -121,11 +122,15 @@ def _segment(
     new = {volume.name for volume in missing}
     old = read_submission(submission_path) if is_current else ()
     rows = [row for row in old if kidney_of(row[0], known) not in new]
-    predictors = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
-    rows += predict_rows(missing, predictors, DEFAULT_INFERENCE)
+    watch = Stopwatch()
+    with watch.stage("load"):
+        predictors = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
+    with watch.stage("segment"):
+        rows += predict_rows(missing, predictors, DEFAULT_INFERENCE)
     write_submission(submission_path, rows)
     images |= {name: stamps[name] for name in new}
-    write_origin(submission_path, _MADE_BY, [checkpoint_path], DEFAULT_INFERENCE, images)
+    devices = [predictor.device for predictor in predictors]
+    write_origin(submission_path, _MADE_BY, [checkpoint_path], DEFAULT_INFERENCE, images, devices, watch.seconds)
 
 
 def _find_segmented(

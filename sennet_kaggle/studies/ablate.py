@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from ..checks import check_distinct, check_seeds
 from ..config import DEFAULT_INFERENCE, THRESHOLDS, Inference, Training
@@ -121,11 +122,12 @@ def ablate(
     check_changes(runs)
     shipped_checkpoints()  # `validate_axes` compares with them, after the trainings
     checkpoints = {}
-    for run, training in runs.items():
+    for number, (run, training) in enumerate(runs.items(), 1):
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
-        checkpoints[run] = fit(training, data_dir, run_dirs[run], output_dir / "cache")
-    print("validating", flush=True)
-    table = pd.DataFrame([row for name in VARIANTS for row in validate(name, checkpoints, kidneys, seeds)])
+        label = f"model {number} of {len(runs)}"
+        checkpoints[run] = fit(training, data_dir, run_dirs[run], output_dir / "cache", label)
+    names = tqdm(VARIANTS, unit="variant", desc="validating")
+    table = pd.DataFrame([row for name in names for row in validate(name, checkpoints, kidneys, seeds)])
     with replacing(output_dir / "results.csv") as temporary_path:
         table.to_csv(temporary_path, index=False, lineterminator="\n")
     axes = validate_axes(output_dir / "axes")

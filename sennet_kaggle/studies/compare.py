@@ -97,9 +97,9 @@ def compare(
     run_dirs = [output_dir / name / f"seed-{training.seed}" for name, training in plans]
     check_variants(plans, run_dirs, data_dir, places)
     results: dict[str, list[Result]] = {}
-    for (name, training), run_dir in zip(plans, run_dirs, strict=True):
+    for number, ((name, training), run_dir) in enumerate(zip(plans, run_dirs, strict=True), 1):
         print(f"{name}, seed {training.seed}", flush=True)
-        checkpoint_path = fit(training, data_dir, run_dir, output_dir / "cache")
+        checkpoint_path = fit(training, data_dir, run_dir, output_dir / "cache", f"model {number} of {len(plans)}")
         results.setdefault(name, []).append(validate_on(volume, checkpoint_path, run_dir, training))
     zero_shot = None
     if SAM_ZERO_SHOT in experiments:
