@@ -185,6 +185,7 @@ def report(
     volume: tuple[str, ...] = (),
     output: Path | None = None,
     title: str | None = None,
+    beside: Path | None = None,
 ) -> None:
     """Write one self-contained HTML page of a run: slices with their errors, Dice along the organ, curves, 3D.
 
@@ -195,17 +196,32 @@ def report(
         volume: Kidneys to show; those of the submission or the checkpoint's training when not given.
         output: The page; RUN_DIR/report.html when not given.
         title: What stands at its top; the run's folder when not given.
+        beside: The folder of a second run, whose masks of the same kidneys stand beside those of the first.
     """
     from ..files import check_output
     from ..reports.page import write_page
+    from ..reports.page_kidney import Prediction
     from ..reports.run import RUN_FILES, open_run
 
     output = output or run_dir / "report.html"
     check_output(output, (run_dir / name for name in RUN_FILES))
     run = open_run(run_dir, data_dir, volume)
-    name = title or f"sennet-kaggle: {run_dir.resolve().name}"
+    other = None
+    if beside is not None:
+        second = open_run(beside, data_dir, tuple(each.name for each in run.volumes))
+        other = Prediction(second.rles, beside.resolve().name, second.about, second.seen)
     write_page(
-        output, title=name, volumes=run.volumes, rles=run.rles, history=run.history, sweep=run.sweep, notes=run.notes
+        output,
+        title=title or f"sennet-kaggle: {run_dir.resolve().name}",
+        volumes=run.volumes,
+        rles=run.rles,
+        about=run.about,
+        seen=run.seen,
+        name=run_dir.resolve().name if other else "Prediction",
+        other=other,
+        history=run.history,
+        sweep=run.sweep,
+        notes=run.notes[1:] if run.about else run.notes,  # the first says what `about` says
     )
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 

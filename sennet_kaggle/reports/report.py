@@ -1,7 +1,7 @@
 """A slice with what was predicted for it, and tables of scores."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,13 @@ import pandas as pd
 
 from ..data.padding import crop_padding
 from ..data.volume import Volume
+from ..errors import InputError
 from ..scoring.metrics import dice_from_counts
 from ..submission.rle import rle_decode
 
 # Of a kidney in the test set that Kaggle shows; the one that it scores has hundreds.
 _PLACEHOLDER_SLICES = 3
+_NO_MASK = np.zeros((0, 0), np.bool_)
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,26 @@ class SegmentedSlice:
     """(H, W) bool."""
 
 
-def segmented_slice(volume: Volume, z: int, rles: Mapping[str, str]) -> SegmentedSlice:
+def segmented_slice(
+    volume: Volume, z: int, rles: Mapping[str, str | np.ndarray], like: SegmentedSlice | None = None
+) -> SegmentedSlice:
     """Puts one slice of a submission beside its image and, where there is one, its label.
 
     Args:
         volume: the kidney.
         z: the slice's index in it.
-        rles: run-length encodings by slice id.
+        rles: run-length encodings by slice id, or masks (H, W) bool.
+        like: the same slice with another prediction, whose image and label are taken.
     """
-    slice_id, image = volume.slice_ids[z], volume[z]
-    mask_gt = volume.label(z) if volume.is_labelled(z) else None
-    return SegmentedSlice(slice_id, image, rle_decode(rles[slice_id], *image.shape), mask_gt)
+    slice_id = volume.slice_ids[z]
+    if like is None:
+        like = SegmentedSlice(slice_id, volume[z], _NO_MASK, volume.label(z) if volume.is_labelled(z) else None)
+    mask, shape = rles[slice_id], like.image.shape
+    if isinstance(mask, str):
+        mask = rle_decode(mask, *shape)
+    if mask.shape != shape:
+        raise InputError(f"the mask must be of the image's size, {shape[0]}x{shape[1]}, found {mask.shape}")
+    return replace(like, mask_pred=mask)
 
 
 def spread(places: Sequence[Any], wanted: int = 4) -> list[Any]:

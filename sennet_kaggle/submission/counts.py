@@ -20,10 +20,8 @@ class VesselCount(NamedTuple):
     """Of all its pixels."""
 
     def __str__(self) -> str:
-        return (
-            f"{self.kidney}: {self.slices} slice{'s' * (self.slices != 1)}, {self.with_vessels} with vessels, {self.vessel_percent:.3f} % of "
-            f"all pixels"
-        )
+        slices = f"{self.slices} slice{'s' * (self.slices != 1)}, {self.with_vessels} with vessels"
+        return f"{self.kidney}: {slices}, {self.vessel_percent:.3f} % of all pixels"
 
 
 def count_vessels(volumes: Sequence[Volume], rles: Mapping[str, str]) -> list[VesselCount]:

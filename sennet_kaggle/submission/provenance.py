@@ -94,10 +94,14 @@ class Origin:
     def describe(self) -> str:
         """Checkpoints and settings on one line."""
         names = ", ".join(f"{name} ({sha256[:12]})" for sha256, name in self.checkpoints.items())
+        return f"by {names}; {self.settings()}"
+
+    def settings(self) -> str:
+        """How the models were run."""
         thresholds = [card.threshold for card in self.cards]
         models = [card.model for card in self.cards]
         how = self.inference.describe(f"{sum(thresholds) / max(len(thresholds), 1):g}", models)
-        return f"by {names}; {how}" + f"; dropped for lack of time: {'; '.join(self.dropped)}" * bool(self.dropped)
+        return how + f"; dropped for lack of time: {'; '.join(self.dropped)}" * bool(self.dropped)
 
 
 def write_origin(
