@@ -36,7 +36,7 @@ def find_organ(slice_: np.ndarray) -> np.ndarray | None:
     if not scanned.any() or np.ptp(small[scanned]) == 0:
         return None
     small[~scanned] = small[scanned].min()
-    small = cv2.GaussianBlur(small, (0, 0), _BLUR)
+    small = cv2.GaussianBlur(small, (0, 0), _BLUR).astype(np.float32)
     low, high = small.min(), np.percentile(small, 99.5)
     grey = ((small - low) * (255 / max(high - low, 1))).clip(0, 255).astype(np.uint8)
     otsu, _ = cv2.threshold(grey, 0, 1, cv2.THRESH_OTSU)

@@ -703,7 +703,7 @@ def by_id(driver, element_id: str):
 def wait(driver, script: str) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 30, poll_frequency=0.05).until(lambda _: driver.execute_script(script))
+    WebDriverWait(driver, 120, poll_frequency=0.05).until(lambda _: driver.execute_script(script))
 
 
 def wait_for_slice(driver, slice_id: str) -> None:
