@@ -8,6 +8,7 @@ pictures of the report page. With two cores it takes about two minutes.
 
 import argparse
 import dataclasses
+import shutil
 import sys
 import tempfile
 import time
@@ -17,7 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from scipy.ndimage import label
 
 from sennet_kaggle.config import DEFAULT_INFERENCE
 from sennet_kaggle.data.phantom import KIDNEY_LIKE, write_phantom
@@ -27,7 +30,6 @@ from sennet_kaggle.files import shipped_checkpoints, write_whole
 from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.inference.predict import mean_threshold, predict_masks
 from sennet_kaggle.rendering import add_text, figure_to_png
-from sennet_kaggle.reports.mesh import CoarseMask
 from sennet_kaggle.reports.outlines import figure_of_slices
 from sennet_kaggle.reports.page import write_page
 from sennet_kaggle.reports.report import SegmentedSlice
@@ -37,8 +39,11 @@ from sennet_kaggle.submission.rle import rle_decode
 from sennet_kaggle.submission.submission import read_submission
 
 DOCS = Path(__file__).resolve().parent
-PAGE_SLICES, PAGE_WIDTH = 8, 1280
+PAGE_SLICES, PAGE_WIDTH, TREE_WIDTH = 8, 1280, 760
+_BROWSERS, _DRIVERS = ("chromium", "google-chrome"), ("chromedriver",)
+_PATIENCE = 600  # seconds; without a GPU a browser draws the tree slowly
 # The axes would count the coarse voxels.
+_BLOCK, _FILLED, _LEAST_PART = 8, 0.25, 40
 _WITHOUT_AXES = "".join(f"Plotly.relayout('tree', {{'scene.{axis}axis.visible': false}});" for axis in "xyz")
 OTHERS_MASKS, OTHERS_SHAPE = "predictions/kidney_3_dense_a.csv", (1706, 1510)
 
@@ -75,7 +80,7 @@ def draw_kidney_2(data_dir: Path) -> bytes:
     figure = figure_of_slices([shown])
     near = surface_dice_at_tolerance(shown.mask_gt, shown.mask_pred, 1.0)
     scores = f"Surface Dice in 2D, contours up to a pixel apart: {near:.3f}"
-    figure.supxlabel(f"{scores}; {how()}", fontsize=10)
+    figure.legends[0].set_title(f"{scores}; {how()}")
     return figure_to_png(figure)
 
 
@@ -104,20 +109,28 @@ def draw_page(data_dir: Path) -> bytes:
 
 
 def draw_tree(data_dir: Path) -> bytes:
-    """A whole kidney's vessels in 3D, of masks that another model made: there are no images here to run ours on."""
-    rles = dict(read_submission(data_dir / OTHERS_MASKS))
-    coarse = CoarseMask((len(rles), *OTHERS_SHAPE))
-    for z, rle in enumerate(rles.values()):
-        coarse.add(z, rle_decode(rle, *OTHERS_SHAPE))
-    volume = Blank(
-        "kidney_3_dense",
-        tuple(Path(f"{z:04d}.tif") for z in range(len(coarse.mask))),
-        size_of_slices=coarse.mask.shape[1:],
-    )
+    """A whole kidney's wide vessels in 3D, of masks that another model made: there are no images to run ours on."""
+    mask = coarse_mask(list(dict(read_submission(data_dir / OTHERS_MASKS)).values()))
+    paths = tuple(Path(f"{z:04d}.tif") for z in range(len(mask)))
+    volume = Blank("kidney_3_dense", paths, size_of_slices=mask.shape[1:])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tree.html"
-        write_page(path, title="tree", volumes=[volume], rles=dict(zip(volume.slice_ids, coarse.mask, strict=True)))
-        return photograph(path, "#tree", _WITHOUT_AXES)
+        write_page(path, title="tree", volumes=[volume], rles=dict(zip(volume.slice_ids, mask, strict=True)))
+        return photograph(path, "#tree", TREE_WIDTH, _WITHOUT_AXES)
+
+
+def coarse_mask(rles: list[str]) -> np.ndarray:
+    """Where vessels fill a good part of blocks of 8 x 8 x 8 voxels, without what is small and alone: (d, h, w) bool."""
+    height, width = (-(-side // _BLOCK) for side in OTHERS_SHAPE)
+    filled = np.zeros((-(-len(rles) // _BLOCK), height, width), np.float32)
+    for z, rle in enumerate(rles):
+        padded = np.zeros((height * _BLOCK, width * _BLOCK), np.float32)
+        padded[: OTHERS_SHAPE[0], : OTHERS_SHAPE[1]] = rle_decode(rle, *OTHERS_SHAPE)
+        filled[z // _BLOCK] += cv2.resize(padded, (width, height), interpolation=cv2.INTER_AREA) / _BLOCK
+    parts, count = label(filled > _FILLED, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return (sizes >= _LEAST_PART)[parts]
 
 
 FIGURES: dict[str, Callable[[Path], bytes]] = {
@@ -161,20 +174,26 @@ def phantom(depth: int) -> Iterator[Volume]:
         yield open_volume(write_phantom(Path(folder), "phantom", dataclasses.replace(KIDNEY_LIKE, shape=shape)))
 
 
-def photograph(path: Path, what: str, script: str = "") -> bytes:
+def photograph(path: Path, what: str, width: int = PAGE_WIDTH, script: str = "") -> bytes:
     """A page, or an element of it, as headless Chromium shows it once the vessel tree is drawn and a script has run."""
     from selenium import webdriver
 
+    browser, service = (next(filter(None, map(shutil.which, names)), None) for names in (_BROWSERS, _DRIVERS))
+    if not browser or not service:
+        raise InputError("expected Chromium and its driver, found none: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
+    options.binary_location = browser
     switches = "headless=new no-sandbox use-gl=angle use-angle=swiftshader enable-unsafe-swiftshader hide-scrollbars"
-    for switch in (*switches.split(), f"window-size={PAGE_WIDTH},900"):
+    for switch in (*switches.split(), f"window-size={width},900"):
         options.add_argument(f"--{switch}")
-    driver = webdriver.Chrome(options=options)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(service))
+    driver.set_script_timeout(_PATIENCE)
+    driver.command_executor.client_config.timeout = _PATIENCE
     try:
         driver.get(path.as_uri())
         _wait(driver, "return document.getElementById('stage').dataset.drawn")
         height = driver.execute_script("return document.documentElement.scrollHeight")
-        driver.set_window_size(PAGE_WIDTH, height + 140)  # the window's frame counts as well
+        driver.set_window_size(width, height + 140)  # the window's frame counts as well
         _wait(driver, "return document.getElementById('tree').dataset.drawn")
         driver.execute_script(script)
         time.sleep(1)  # the browser paints after the script has ended
@@ -186,7 +205,7 @@ def photograph(path: Path, what: str, script: str = "") -> bytes:
 def _wait(driver: Any, script: str) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 300).until(lambda _: driver.execute_script(script))
+    WebDriverWait(driver, _PATIENCE).until(lambda _: driver.execute_script(script))
 
 
 def main() -> int:

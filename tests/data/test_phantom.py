@@ -151,7 +151,9 @@ def test_traps_are_dark_and_unlabelled_and_leave_vessels_alone(monkeypatch):
     without_cavities, mask_without_cavities = next(phantom_slices(phantom))
     no_tube = VesselTree(*(array[:0] for array in straight_tube(1.0)))
     trees = {-0.06: grow_tree, 0.1: lambda *args, **kwargs: no_tube}  # by where the root enters: arteries, veins
-    monkeypatch.setattr(phantom_module, "grow_tree", lambda *args, hilum_y: trees[hilum_y](*args, hilum_y=hilum_y))
+    monkeypatch.setattr(
+        phantom_module, "grow_tree", lambda *args, hilum_y, **more: trees[hilum_y](*args, hilum_y=hilum_y, **more)
+    )
     without_traps, mask_without_traps = next(phantom_slices(phantom))
 
     counts = [dark_beside_vessels(image, mask) for image in (slice_, without_cavities, without_traps)]
@@ -175,10 +177,10 @@ def test_the_sinus_has_a_grey_level_of_its_own():
     ((before, mask),) = phantom_slices(plain)
     ((after, same_mask),) = phantom_slices(replace(plain, sinus=24000))
     np.testing.assert_array_equal(mask, same_mask)
-    changed = after != before
+    changed = np.abs(after.astype(int) - before) > 10
     organ, y, x = make_organ(plain), *np.ogrid[:128, :128]
     in_dent = (organ_depth(organ, 0, y, x) < -1) & (organ_depth(organ, 0, y, x, with_sinus=True) > 1)
-    assert changed[in_dent].mean() > 0.5 and not changed[organ_depth(organ, 0, y, x, with_sinus=True) < -3].any()
+    assert changed[in_dent].mean() > 0.5 and not changed[organ_depth(organ, 0, y, x, with_sinus=True) < -6].any()
     assert np.median(after[changed & in_dent]) == 24000
 
 
