@@ -11,10 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import check_output_dir, replacing_dir, write_whole
+from ..progress import progress_bar
 from .vessel_tree import Organ, VesselTree, grow_tree, organ_depth
 
 MIN_RADIUS = 0.75  # voxels; a thinner tube could slip between the voxel centres and break
@@ -125,9 +125,7 @@ def write_phantom(
     with replacing_dir(kidney_dir) as new_dir:
         for folder in ("images", "labels")[: 1 + with_labels]:
             (new_dir / folder).mkdir()
-        slices = tqdm(
-            phantom_slices(phantom), total=phantom.shape[0], unit="slice", desc="drawing", disable=not progress
-        )
+        slices = progress_bar("drawing", phantom.shape[0], phantom_slices(phantom), shown=progress)
         for z, (slice_, mask) in enumerate(slices):
             _write_tif(new_dir / "images" / f"{z:04d}.tif", slice_)
             if with_labels:
@@ -144,10 +142,9 @@ def phantom_slices(phantom: Phantom) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     Yields:
         The slice (H, W) uint16 and its vessel mask (H, W) bool, from z = 0 up.
     """
-    organ = make_organ(phantom)
-    root_radius, ends = max(phantom.root_radius * organ.radii.mean(), 3 * MIN_RADIUS), phantom.early_ends
-    arteries = grow_tree(organ, _rng(phantom, ARTERIES), root_radius, MIN_RADIUS, hilum_y=-0.06, early_ends=ends)
-    veins = grow_tree(organ, _rng(phantom, VEINS), 0.8 * root_radius, 2 * MIN_RADIUS, hilum_y=0.1, early_ends=ends)
+    organ, arteries, ends = make_organ(phantom), artery_tree(phantom), phantom.early_ends
+    radius = 0.8 * _root_radius(phantom, organ)
+    veins = grow_tree(organ, _rng(phantom, VEINS), radius, 2 * MIN_RADIUS, hilum_y=0.1, early_ends=ends)
     cavities = _make_cavities(phantom, organ)
     for z in range(phantom.shape[0]):
         slice_ = _draw_tissue(phantom, organ, z)
@@ -158,6 +155,23 @@ def phantom_slices(phantom: Phantom) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         slice_[vessel] = phantom.wall
         slice_[mask] = phantom.lumen
         yield _scan(slice_, phantom, z), mask
+
+
+def artery_tree(phantom: Phantom) -> VesselTree:
+    """The true centre lines and radii of a phantom's labelled vessels, also where they lie outside its slices."""
+    organ = make_organ(phantom)
+    radius, ends = _root_radius(phantom, organ), phantom.early_ends
+    return grow_tree(organ, _rng(phantom, ARTERIES), radius, MIN_RADIUS, hilum_y=-0.06, early_ends=ends)
+
+
+def phantom_masks(phantom: Phantom) -> Iterator[np.ndarray]:
+    """The vessel masks alone of a phantom's slices, (H, W) bool, from z = 0 up."""
+    arteries = artery_tree(phantom)
+    return (draw_tubes(arteries, phantom.shape, z)[0] for z in range(phantom.shape[0]))
+
+
+def _root_radius(phantom: Phantom, organ: Organ) -> float:
+    return max(phantom.root_radius * float(organ.radii.mean()), 3 * MIN_RADIUS)
 
 
 def make_organ(phantom: Phantom) -> Organ:

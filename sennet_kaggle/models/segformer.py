@@ -1,6 +1,7 @@
 """SegFormer (Xie 2021) in HuggingFace's implementation, with one logit at full resolution."""
 
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from .weights import check_fit, describe_loaded, fits, load_weights_file, match_
 logger = logging.getLogger(__name__)
 
 _HEADS = (1, 2, 5, 8)
+_STRIDES = (1, 2, 4)
 _MOST = 4096  # of blocks or channels: such a model is too large for any machine, and takes minutes to be found so
 _INPUT_PROJECTION = "segformer.encoder.patch_embeddings.0.proj.weight"
 # Hidden sizes, blocks per stage and decoder width of the Mix Transformers B0 to B5 (the paper's appendix).
@@ -32,13 +34,19 @@ VARIANTS = {
 
 
 class Segformer(nn.Module):
-    """HuggingFace's SegformerForSemanticSegmentation, its logits brought from a quarter to full resolution."""
+    """HuggingFace's SegformerForSemanticSegmentation, its logits brought to full resolution.
 
-    def __init__(self, config):
+    Args:
+        config: HuggingFace's, with out_channels * shuffle**2 labels.
+        shuffle: see `create_segformer`.
+    """
+
+    def __init__(self, config, shuffle: int = 1):
         from transformers import SegformerForSemanticSegmentation
 
         super().__init__()
-        self.network = SegformerForSemanticSegmentation(config)
+        self.network, self.shuffle = SegformerForSemanticSegmentation(config), shuffle
+        self.stride = config.strides[0]
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Maps an image to logits.
@@ -50,11 +58,12 @@ class Segformer(nn.Module):
         Returns:
             (N, out_channels, h, w), of the image's dtype.
         """
-        if self.training:
-            logits = self.network(pixel_values=image).logits  # (N, out_channels, h/4, w/4)
-        else:
-            logits = segformer_logits(self.network, image)  # the same, some 3 times as fast on a CPU
-        return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
+        height, width = image.shape[-2:]
+        logits = segformer_logits(self.network, image)  # (N, out_channels * shuffle**2, h/stride, w/stride)
+        logits = F.pixel_shuffle(logits, self.shuffle)
+        if self.shuffle == self.stride:
+            return logits[..., :height, :width]
+        return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
 
 
 def create_segformer(
@@ -66,6 +75,9 @@ def create_segformer(
     num_attention_heads: Sequence[int] | None = None,
     decoder_hidden_size: int | None = None,
     out_channels: int = 1,
+    stride: int = 4,
+    shuffle: int = 1,
+    prior: float = 0.5,
 ) -> Segformer:
     """Builds a SegFormer from its configuration.
 
@@ -79,6 +91,10 @@ def create_segformer(
         num_attention_heads: instead of 1, 2, 5 and 8.
         decoder_hidden_size: instead of the variant's.
         out_channels: logits per pixel.
+        stride: of the first patch embedding, the paper's 4, or 2 or 1: twice the resolution is four times the work.
+        shuffle: side of the square of pixels that the head answers for at each of its places, a logit for each
+            (Shi 2016); at most `stride`. 1 is the paper's one logit, interpolated.
+        prior: the probability of a vessel that fresh weights answer, see `UNet`.
 
     Raises:
         InputError: an unknown variant, a number that is no positive integer, sizes that the attention
@@ -88,8 +104,8 @@ def create_segformer(
 
     if variant not in VARIANTS:
         raise InputError(f"unknown SegFormer variant {variant!r}: choose one of {', '.join(VARIANTS)}")
-    sizes, blocks, decoder_size = VARIANTS[variant]
-    sizes = _four("hidden_sizes", hidden_sizes or sizes)
+    own_sizes, blocks, decoder_size = VARIANTS[variant]
+    sizes = _four("hidden_sizes", hidden_sizes or own_sizes)
     heads = _four("num_attention_heads", num_attention_heads or _HEADS)
     if any(size % head for size, head in zip(sizes, heads, strict=True)):
         raise InputError(f"hidden_sizes must be four multiples of num_attention_heads {heads}, got {sizes}")
@@ -101,15 +117,19 @@ def create_segformer(
         )
     if type(out_channels) is not int or out_channels < 1:
         raise InputError(f"segformer: out_channels must be a positive integer, got {out_channels!r}")
+    _check_resolution(stride, shuffle, prior)
     config = SegformerConfig(
         num_channels=in_channels,
-        num_labels=out_channels,
+        num_labels=out_channels * shuffle**2,
+        strides=[stride, 2, 2, 2],
         hidden_sizes=sizes,
         depths=_four("depths", depths or blocks),
         num_attention_heads=heads,
         decoder_hidden_size=decoder_size,
     )
-    model = Segformer(config)
+    model = Segformer(config, shuffle)
+    if prior != 0.5:
+        nn.init.constant_(model.network.decode_head.classifier.bias, math.log(prior / (1 - prior)))
     if weights_path is not None:
         load_pretrained(model, weights_path)
     return model
@@ -144,6 +164,21 @@ def load_pretrained(model: Segformer, weights_path: Path | str) -> tuple[list[st
     model.network.load_state_dict(fitting, strict=False)
     logger.info("%s: %s", weights_path, describe_loaded(fitting, fresh))
     return list(fitting), fresh
+
+
+def _check_resolution(stride: int, shuffle: int, prior: float) -> None:
+    if (
+        type(stride) is not int
+        or type(shuffle) is not int
+        or stride not in _STRIDES
+        or shuffle not in _STRIDES
+        or shuffle > stride
+    ):
+        raise InputError(
+            f"segformer: stride must be 1, 2 or 4, and shuffle one of them, no larger, got {stride!r} and {shuffle!r}"
+        )
+    if type(prior) not in (int, float) or not 0 < prior < 1:
+        raise InputError(f"segformer: prior must lie between 0 and 1, got {prior!r}")
 
 
 def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str | None:

@@ -1,15 +1,19 @@
-"""SegFormer's forward pass at evaluation: HuggingFace's weights, the same function, without its copies."""
+"""SegFormer's forward pass: HuggingFace's modules and weights, the same function, without its copies."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+
+# HuggingFace's layers. To a type checker any attribute of an nn.Module may be a tensor as well.
+Layer = Any
 
 
-def segformer_logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """Does what HuggingFace's SegformerForSemanticSegmentation does in evaluation mode.
+def segformer_logits(network: Layer, image: torch.Tensor) -> torch.Tensor:
+    """Does what HuggingFace's SegformerForSemanticSegmentation does, in training and in evaluation mode.
 
     Tokens stay in the order (N, h, w, C) throughout, so that a linear layer, a norm and a channels-last
-    convolution all read them as they lie.
+    convolution all read them as they lie. Dropout of hidden states and attention, which no SegFormer has, is left out.
 
     Args:
         network: of that class.
@@ -23,14 +27,19 @@ def segformer_logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
     for embedding, blocks, norm in zip(encoder.patch_embeddings, encoder.block, encoder.layer_norm, strict=True):
         tokens = embedding.layer_norm(_to_tokens(embedding.proj(features)))
         for block in blocks:
-            tokens = _attend(block.attention, block.layer_norm_1(tokens)).add_(tokens)
-            tokens = _mix(block.mlp, block.layer_norm_2(tokens)).add_(tokens)
+            tokens = _add(block.drop_path(_attend(block.attention, block.layer_norm_1(tokens))), tokens)
+            tokens = _add(block.drop_path(_mix(block.mlp, block.layer_norm_2(tokens))), tokens)
         levels.append(norm(tokens))
         features = _to_map(levels[-1])
     return _decode(network.decode_head, levels)
 
 
-def _attend(attention: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def _add(change: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The residual sum; in place where no gradient and no wider dtype needs the parts."""
+    return change + tokens if torch.is_grad_enabled() else change.add_(tokens)
+
+
+def _attend(attention: Layer, tokens: torch.Tensor) -> torch.Tensor:
     """Attention of every token (N, h, w, C) to a map that a strided convolution has reduced."""
     layer = attention.self
     reduced = tokens
@@ -44,23 +53,26 @@ def _attend(attention: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return attention.output.dense(context.transpose(1, 2).reshape(tokens.shape))
 
 
-def _mix(mlp: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def _mix(mlp: Layer, tokens: torch.Tensor) -> torch.Tensor:
     hidden = _to_tokens(mlp.dwconv.dwconv(_to_map(mlp.dense1(tokens))))
     return mlp.dense2(mlp.intermediate_act_fn(hidden))
 
 
-def _decode(head: nn.Module, levels: list[torch.Tensor]) -> torch.Tensor:
+def _decode(head: Layer, levels: list[torch.Tensor]) -> torch.Tensor:
     """The all-MLP decoder with its linear layers multiplied out.
 
     Each level is projected, brought to the first one's size, concatenated, fused by a 1x1 convolution and
     normalised. All of that is linear, and bilinear weights add up to 1: a level can go through one small
     matrix at its own size, and the sum of the levels is what the fusion would have given. That sum is by far the
     largest tensor of the pass: there is one of it, and what follows happens in its place.
+    In training the norm needs the sum itself, and in evaluation it goes into the matrices.
     """
-    norm = head.batch_norm
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
     parts = head.linear_fuse.weight.flatten(1).chunk(len(levels), dim=1)[::-1]  # the deepest level comes first there
+    scale, shift = torch.ones_like(head.batch_norm.weight), torch.zeros_like(head.batch_norm.bias)
+    if not head.training:
+        norm = head.batch_norm
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * scale
     for tokens, linear, part in zip(levels, head.linear_c, parts, strict=True):
         part = scale[:, None] * part
         weight, bias = part @ linear.proj.weight, part @ linear.proj.bias
@@ -69,6 +81,8 @@ def _decode(head: nn.Module, levels: list[torch.Tensor]) -> torch.Tensor:
         else:
             projected = _mix_channels(tokens, weight, bias)
             total += F.interpolate(projected, total.shape[2:], mode="bilinear", align_corners=False)
+    if head.training:
+        return head.classifier(head.dropout(F.relu(head.batch_norm(total))))
     return F.conv2d(F.relu_(total), head.classifier.weight, head.classifier.bias)
 
 

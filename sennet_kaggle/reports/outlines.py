@@ -67,7 +67,7 @@ def figure_of_predictions(rows: Sequence[Sequence[SegmentedSlice]], names: Seque
         rows: per slice, what each of M models made of it; labelled.
         names: of the M models.
     """
-    boxes = [organ_box(row[0].image, [row[0].mask_gt]) for row in rows]
+    boxes = [organ_box(row[0].image, [each.label for each in row]) for row in rows]
     heights = [(bottom - top) / (right - left) for top, bottom, left, right in boxes]
     columns = 1 + len(names)
     size = (_PANEL * columns, _PANEL * sum(heights) + 0.6 * len(rows) + 0.4)
@@ -77,8 +77,8 @@ def figure_of_predictions(rows: Sequence[Sequence[SegmentedSlice]], names: Seque
         display = to_display(row[0].image)
         for axis in line:
             _show(axis, display, box)
-        _outline(line[0], row[0].mask_gt, LABEL, 1.0)
-        line[0].set_title(f"{row[0].slice_id}\nlabel, {np.count_nonzero(row[0].mask_gt):,} px", fontsize=11)
+        _outline(line[0], row[0].label, LABEL, 1.0)
+        line[0].set_title(f"{row[0].slice_id}\nlabel, {np.count_nonzero(row[0].label):,} px", fontsize=11)
         for axis, name, each in zip(line[1:], names, row, strict=True):
             outline_errors(axis, each, 1.0)
             axis.set_title(f"{name}\n{describe(each)}", fontsize=11)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from ..data.volume import Volume
 from ..errors import InputError
 from ..files import check_output, write_whole
+from ..progress import progress_bar
 from ..scoring.score import mean_scores
 from .colours import as_css
 from .mesh import pack_text
@@ -83,7 +83,7 @@ def write_page(
     room = max_bytes - sum(map(len, fixed.values())) - 20_000 - 250 * len(runs) * slices
     for_trees = room // 8
     budget = Budget(room - for_trees, slices, _first_rung(volumes, runs, (room - for_trees) / slices))
-    with tqdm(total=slices, unit="slice", desc="report page") as progress:
+    with progress_bar("drawing the page", slices) as progress:
         parts = [
             read_kidney(k, volume, runs, budget, for_trees // len(volumes), progress)
             for k, volume in enumerate(volumes)

@@ -30,6 +30,13 @@ class SegmentedSlice:
     mask_gt: np.ndarray | None = None
     """(H, W) bool."""
 
+    @property
+    def label(self) -> np.ndarray:
+        """The mask of a slice that is labelled; ValueError for any other."""
+        if self.mask_gt is None:
+            raise ValueError(f"slice {self.slice_id} must be labelled")
+        return self.mask_gt
+
 
 def segmented_slice(
     volume: Volume, z: int, rles: Mapping[str, str | np.ndarray], like: SegmentedSlice | None = None
@@ -70,7 +77,9 @@ def score_table(slice_ids: Sequence[str], counts: Sequence[tuple[int, int, int]]
         S + 2 rows, columns slice, dice, vessel_px, predicted_px, common_px; the pixels of the row "mean"
         are missing.
     """
-    rows = [(slice_id, dice_from_counts(*row), *row) for slice_id, row in zip(slice_ids, counts, strict=True)]
+    rows: list[tuple[Any, ...]] = [
+        (slice_id, dice_from_counts(*row), *row) for slice_id, row in zip(slice_ids, counts, strict=True)
+    ]
     pooled = tuple(int(total) for total in np.sum(counts, axis=0))
     rows.append(("mean", float(np.mean([row[1] for row in rows])), None, None, None))
     rows.append(("pooled", dice_from_counts(*pooled), *pooled))

@@ -133,7 +133,7 @@ def _segment(
         what = name_checkpoint(checkpoint_path)
         warn(f"{submission_path} was made {kept.describe()}, not as it would be now by {what}: segmented anew")
     stamps = {volume.name: stamp_images(volume) for volume in volumes}
-    images = dict(kept.images) if is_current else {}
+    images = dict(kept.images) if kept is not None and is_current else {}
     missing = [volume for volume in volumes if images.get(volume.name) != stamps[volume.name]]
     if not missing:
         return

@@ -30,11 +30,10 @@ from ..scoring.metrics import dice_counts, dice_from_counts
 from ..submission.provenance import name_checkpoint
 from ..training.train import fit
 from ..training.training_state import HISTORY_NAME
-from .experiments import EXPERIMENTS, REPORTED_DICE, REPORTED_SEGFORMER_SLICES, SAM_ZERO_SHOT
+from .experiments import REPORT_EXPERIMENTS, REPORTED_DICE, REPORTED_SEGFORMER_SLICES, SAM_ZERO_SHOT
 from .plan import check_variants, open_test, plan
 from .zero_shot import check_weights, run_zero_shot
 
-REPORT_EXPERIMENTS = tuple(name for name in EXPERIMENTS if name.startswith(("unet-bce", "unet-dice", "segformer")))
 _DRAWN_SLICES = 4
 _MOST_COLUMNS = 12
 """Slices that the table has columns for; of more it has those that are drawn."""
@@ -125,7 +124,8 @@ def validate_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: 
     shown, counts, drawn = spread(zs, _DRAWN_SLICES), {}, []
     probabilities = predict_probabilities(volume, [predictor], DEFAULT_INFERENCE, zs)
     for z, (slice_id, probability) in zip(zs, probabilities, strict=True):
-        mask_gt, mask = volume.label(z), fetch_mask(probability, predictor.threshold)
+        mask_gt = volume.label(z)
+        mask = fetch_mask(probability, predictor.threshold, DEFAULT_INFERENCE.hysteresis)
         counts[slice_id] = dice_counts(mask_gt, mask)
         if z in shown:
             drawn.append(SegmentedSlice(slice_id, volume[z], mask, mask_gt))

@@ -208,7 +208,7 @@ def warn_if_learned(submission_path: Path, labels_path: Path) -> None:
 
 def _labelled_places(labels_path: Path) -> dict[str, tuple[Volume, int]]:
     """The labelled slices that have images there as well."""
-    places = {}
+    places: dict[str, tuple[Volume, int]] = {}
     for kidney_dir in sorted(set(map(kidney_dir_of, open_labels(labels_path).values()))):
         with suppress(InputError):  # labels without images, which can be scored all the same
             volume = open_volume(kidney_dir)

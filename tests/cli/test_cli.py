@@ -88,6 +88,35 @@ def test_train_then_predict(folder, capsys):
     capsys.readouterr()
 
 
+def test_quiet_leaves_results_and_warnings(folder, capsys):
+    command = [*PREDICT.split(), "--scales", '{"elsewhere": 2}']
+    assert main(command) == 0
+    usual = capsys.readouterr()
+    assert main(["--quiet", *command]) == 0
+    quiet = capsys.readouterr()
+    assert quiet.out == usual.out != ""
+    assert "segmenting" in usual.err
+    assert [line.partition(",")[0] for line in quiet.err.splitlines()] == ["warning: scales has elsewhere"]
+    assert main(["validate", "--quiet", "--submission", "nowhere.csv", "--data-dir", "data"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_verbose_has_details_and_tracebacks(folder, capsys):
+    assert main([*PREDICT.split(), "--verbose"]) == 0
+    err = capsys.readouterr().err
+    assert "parameters, on cpu in float32" in err and "become 0 to 1" in err
+    validate = ["validate", "--submission", "nowhere.csv", "--data-dir", "data"]
+    assert main([*validate, "--verbose"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert main(validate) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys):
+    assert main(["experiments", "--quiet", "--verbose"]) == 2
+    assert "--verbose and --quiet are opposites" in capsys.readouterr().err
+
+
 def test_training_without_held_out_slices_keeps_the_last_epoch(folder, capsys):
     settings = ["--model-arguments", json.dumps(UNET), "--roi-size", "32", "--epochs", "2", "--no-augment"]
     assert main([*TRAIN.replace("--held-out-slices kidney_1_0000", "--held-out-slices").split(), *settings]) == 0

@@ -1,6 +1,7 @@
 """Every model keeps the same contract; published weights come from local files, and no code in them is run."""
 
 import ast
+import copy
 import logging
 import pickle
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_unet_border_does_not_depend_on_the_padding():
 
 
 def test_unknown_model():
-    with pytest.raises(InputError, match="unknown model 'resnet': choose one of sam, segformer, timm_unet, unet"):
+    with pytest.raises(InputError, match="unknown model 'resnet': choose one of sam, sam_segmenter, segformer, timm"):
         create_model("resnet")
 
 
@@ -101,7 +102,11 @@ def test_unknown_argument(name):
         ("segformer", {"depths": [1, 1, 1]}, r"depths must be four positive integers up to 4096, got \[1, 1, 1\]"),
         ("segformer", {"hidden_sizes": [32, 65, 160, 256]}, "multiples of .*1, 2, 5, 8.*got .32, 65, 160, 256"),
         ("segformer", {"num_attention_heads": [3, 2, 5, 8]}, "multiples of num_attention_heads .3, 2, 5, 8., got"),
-        ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h"),
+        ("segformer", {"stride": 3}, "stride must be 1, 2 or 4, and shuffle one of them, no larger, got 3 and 1"),
+        ("segformer", {"stride": 2, "shuffle": 4}, "shuffle one of them, no larger, got 2 and 4"),
+        ("segformer", {"shuffle": "4"}, "no larger, got 4 and '4'"),
+        ("segformer", {"prior": 0}, "segformer: prior must lie between 0 and 1, got 0"),
+        ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h, vit_t"),
         ("sam", {"image_size": 100}, "image_size must be a multiple of 16, got 100"),
         ("sam", {"embed_dim": 33}, "embed_dim a multiple of num_heads, got 33, 12 and 12"),
         ("sam", {"depth": 2}, r"global_attn_indexes must lie in 0..1, got \[2, 5, 8, 11\]"),
@@ -171,6 +176,59 @@ def test_segformer_evaluates_as_huggingface_does(size, labels):
         expected = network(pixel_values=image).logits
         torch.testing.assert_close(segformer_logits(network, image), expected, rtol=1e-4, atol=1e-5)
     assert expected.std() > 0.01
+
+
+def test_segformer_trains_as_huggingface_does():
+    """The same logits, statistics and gradients in training, with the same random paths."""
+    torch.manual_seed(0)
+    theirs = create_model("segformer", in_channels=2, **SMALL["segformer"]).network.train()
+    ours = copy.deepcopy(theirs)
+    image = torch.randn(3, 2, 61, 95)
+    outputs = []
+    for forward in (lambda: theirs(pixel_values=image).logits, lambda: segformer_logits(ours, image)):
+        torch.manual_seed(1)
+        outputs.append(forward())
+        (outputs[-1] * torch.linspace(-1, 1, outputs[-1].shape[-1])).sum().backward()
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
+    for (name, one), other in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-2, atol=1e-3 * largest_gradient(theirs), msg=name)
+    assert ours.segformer.encoder.block[-1][-1].drop_path.drop_prob > 0  # so the random paths are compared too
+    norms = (network.decode_head.batch_norm for network in (theirs, ours))
+    torch.testing.assert_close(*(norm.running_mean for norm in norms), rtol=1e-4, atol=1e-6)
+
+
+def largest_gradient(network):
+    """The largest gradient: those that are zero in theory, such as a key's bias, are rounding in both."""
+    return max(parameter.grad.abs().max().item() for parameter in network.parameters())
+
+
+def test_segformer_answers_for_every_pixel_of_a_square():
+    """Whose only output is the head's bias: 16 logits, which stand in each 4 x 4 square in reading order."""
+    model = create_model("segformer", in_channels=1, shuffle=4, **SMALL["segformer"]).eval()
+    classifier = model.network.decode_head.classifier
+    with torch.no_grad():
+        classifier.weight.zero_()
+        classifier.bias.copy_(torch.arange(16.0))
+        logits = model(torch.randn(1, 1, 61, 95))
+    assert logits.shape == (1, 1, 61, 95)
+    torch.testing.assert_close(logits[0, 0, 8:12, 4:8], torch.arange(16.0).view(4, 4))
+    torch.testing.assert_close(logits[0, 0, 60, 92:], torch.arange(3.0))
+
+
+@pytest.mark.parametrize(("stride", "shuffle"), [(4, 1), (4, 2), (2, 1), (2, 2), (1, 1)])
+def test_segformer_at_other_strides(stride, shuffle):
+    """A finer first patch embedding, and its place in a checkpoint's arguments."""
+    arguments = {"stride": stride, "shuffle": shuffle, **SMALL["segformer"]}
+    model = create_model("segformer", in_channels=1, out_channels=2, **arguments).eval()
+    seen = []
+    model.network.decode_head.classifier.register_forward_hook(lambda *hooked: seen.append(hooked[2].shape))
+    assert model.train()(torch.randn(2, 1, 61, 64)).shape == (2, 2, 61, 64)
+    assert seen == [(2, 2 * shuffle**2, -(-61 // stride), 64 // stride)]
+
+
+def test_segformer_of_fresh_weights_answers_the_prior():
+    model = create_model("segformer", in_channels=1, shuffle=4, prior=0.01, **SMALL["segformer"]).eval()
+    assert model(torch.randn(1, 1, 64, 64)).sigmoid().mean().item() == pytest.approx(0.01, rel=0.5)
 
 
 def test_segformer_b0_parameters():

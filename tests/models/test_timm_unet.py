@@ -14,6 +14,7 @@ from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import create_model, timm_unet
 from sennet_kaggle.models.checkpoint import Card, load_checkpoint, save_checkpoint
+from sennet_kaggle.models.published_names import to_timm_tiny_vit
 from sennet_kaggle.models.timm_unet import DoubleConv, load_pretrained
 from sennet_kaggle.models.weights import load_weights_file
 
@@ -331,9 +332,82 @@ def test_the_lite0_package_as_safetensors(lite0_package, tmp_path):
         torch.testing.assert_close(tensor, whole.state_dict()[name], rtol=0, atol=0)
 
 
+TINY_VIT = {"encoder": "tiny_vit_5m_224", **SMALL_DECODER}
+
+
+@pytest.fixture
+def mobile_sam(tmp_path):
+    """A file in MobileSAM's names, written out here for one tensor of each kind; random numbers."""
+    torch.manual_seed(3)
+    whole = timm.create_model("tiny_vit_5m_224").eval()
+    for tensor in whole.state_dict().values():
+        if tensor.ndim == 1:
+            tensor.uniform_(0.5, 1.5)
+    theirs = {}
+    for name, tensor in whole.state_dict().items():
+        if name.startswith("head."):
+            continue
+        for number in range(3, 0, -1):  # the downsampling before a stage is at the end of the layer before
+            name = name.replace(f"stages.{number}.downsample.", f"layers.{number - 1}.downsample.")
+        name = name.replace("stages.", "layers.").replace(".conv.", ".c.")
+        name = name.replace("patch_embed.conv1.", "patch_embed.seq.0.").replace(
+            "patch_embed.conv2.", "patch_embed.seq.2."
+        )
+        theirs[f"image_encoder.{name}"] = tensor
+    more = {"image_encoder.neck.0.weight": torch.ones(3), "mask_decoder.iou_token.weight": torch.ones(1, 4)}
+    save_file({**theirs, **more}, tmp_path / "mobile_sam.safetensors")
+    return whole, tmp_path / "mobile_sam.safetensors"
+
+
+def test_the_encoder_of_mobile_sam(mobile_sam):
+    """Its features, with its own attention biases and not those that TinyViT may have kept from building the model."""
+    whole, path = mobile_sam
+    image = torch.randn(1, 3, 64, 64)
+    expected = whole.forward_intermediates(image, intermediates_only=True)
+    model = build(TINY_VIT, weights_path=path).eval()
+    for features, theirs in zip(model.encode(image), expected, strict=True):
+        torch.testing.assert_close(features, theirs, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="not of this encoder: the file holds MobileSAM's architecture"):
+        build({"encoder": "convnext_atto", **SMALL_DECODER}, weights_path=path)
+
+
+def test_the_names_of_mobile_sam():
+    names = {
+        "layers.0.blocks.1.conv2.c.weight": "stages.0.blocks.1.conv2.conv.weight",
+        "image_encoder.layers.0.downsample.conv1.bn.bias": "image_encoder.stages.1.downsample.conv1.bn.bias",
+        "image_encoder.layers.2.downsample.conv3.c.weight": "image_encoder.stages.3.downsample.conv3.conv.weight",
+        "module.layers.3.blocks.1.attn.attention_biases": "module.stages.3.blocks.1.attn.attention_biases",
+        "image_encoder.patch_embed.seq.0.c.weight": "image_encoder.patch_embed.conv1.conv.weight",
+        "image_encoder.patch_embed.seq.2.bn.weight": "image_encoder.patch_embed.conv2.bn.weight",
+        "image_encoder.neck.1.bias": "image_encoder.neck.1.bias",
+    }
+    assert [*to_timm_tiny_vit(dict.fromkeys(names, torch.zeros(1)))] == [*names.values()]
+    others = {"stages.0.blocks.0.c.weight": torch.zeros(1)}
+    assert to_timm_tiny_vit(others) == others
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_frozen_norm_keeps_its_statistics_and_learns_its_weights(frozen):
+    model = build(SMALL["efficientnet"], frozen_norm=frozen).train()
+    norms = [module for module in model.encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [norm.running_mean.clone() for norm in norms]
+    model(torch.randn(2, 3, 64, 64)).sum().backward()
+    same = [torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True)]
+    assert norms and all(same) == frozen and any(same) == frozen
+    assert all(norm.weight.grad is not None for norm in norms)
+    assert not any(module.training for module in model.eval().modules())
+
+
+def test_fresh_weights_answer_the_prior(small):
+    probability = build(small, prior=0.01).eval()(torch.randn(1, 3, 64, 64)).sigmoid()
+    assert probability.mean().item() == pytest.approx(0.01, rel=0.5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"frozen_norm": 1}, "frozen_norm must be true or false, prior between 0 and 1, got 1 and 0.5"),
+        ({"prior": 1.0}, "prior between 0 and 1, got False and 1.0"),
         ({"encoder": "convnext_tinny"}, "timm knows no encoder 'convnext_tinny': choose convnext_tiny, "),
         ({"encoder": 3}, "timm knows no encoder 3: choose one of timm.list_models"),
         ({"encoder": "hf-hub:timm/convnext_tiny.fb_in1k"}, "timm knows no encoder 'hf-hub:.*choose convnext"),

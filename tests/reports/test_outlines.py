@@ -148,3 +148,8 @@ def test_models_stand_beside_each_other_a_row_per_slice():
     assert outlines(figure.axes[0]).keys() == {LABEL}
     widths = [axis.get_position().width * figure.get_figwidth() for axis in figure.axes]
     assert min(widths) > 3  # inches, as large with three models as with one
+
+
+def test_no_errors_are_drawn_without_a_label():
+    with pytest.raises(ValueError, match="slice k_0001 must be labelled"):
+        figure_of_predictions([[segmented(True), segmented(False)]], ["a", "b"])
