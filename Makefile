@@ -3,10 +3,12 @@
 PYTHON ?= $(shell for p in python3.12 "$$HOME"/.pyenv/versions/3.12.*/bin/python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys, venv, ssl; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 RUN := .venv/bin/python
+# A folder in the competition's layout.
+DATA ?= DATA
 # What make has made has this file in it; nothing else is ever removed.
 MARKER := .made-by-make
 
-.PHONY: help dry-run test lint docs env browser clean
+.PHONY: help dry-run test lint docs docs-figures env browser clean
 env: .venv/ready
 
 help:
@@ -14,6 +16,7 @@ help:
 	@echo "make test      everything that must hold; make test ARGS=\"-m slow\" for what takes long"
 	@echo "make lint      ruff, mypy, and whether the committed notebook is current"
 	@echo "make docs      pages about every module, in docs/api"
+	@echo "make docs-figures DATA=...   the pictures of docs/, drawn anew with the shipped checkpoint"
 	@echo "make env       .venv alone, which all of these make first where it is missing or the requirements changed"
 	@echo "make clean     remove what make has made"
 	@echo "PYTHON=...     the Python to make .venv with, 3.11 or 3.12; 3.12 is looked for when not given"
@@ -32,6 +35,9 @@ lint: .venv/ready
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(RUN) build_kernel.py --check
+
+docs-figures: .venv/ready browser
+	@$(RUN) docs/make_figures.py --data-dir $(DATA) $(ARGS)
 
 # By name: of a package with a public interface pdoc takes no other modules by itself.
 MODULES := $(filter-out %.__init__ %.__main__,$(subst /,.,$(basename $(wildcard sennet_kaggle/*.py)))) \

@@ -144,7 +144,7 @@ from sennet_kaggle.kernel.result import count_vessels, picture_of_submission
 
 
 def show_counts():
-    from sennet_kaggle.reports.report import placeholder_note  # needs matplotlib, which the submission does not
+    from sennet_kaggle.reports.report import placeholder_note  # needs pandas, which the submission does not
 
     counts = count_vessels(settings).set_index("kidney")
     if note := placeholder_note(counts["slices"]):

@@ -92,6 +92,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
+def global_rank() -> int:
+    """The number of this process among all that torchrun has started; 0 is the one that speaks."""
+    return int(os.environ.get("RANK", 0))
+
+
 def sum_over_processes(total: torch.Tensor) -> torch.Tensor:
     """Adds up a tensor of every process; its gradient flows back to all of them.
 

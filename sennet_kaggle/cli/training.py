@@ -42,9 +42,13 @@ def train(run: NamedRun) -> None:
     Args:
         run: The experiment.
     """
+    from ..distributed import global_rank
+    from ..training.evaluate import describe_best
     from ..training.train import fit
 
-    print(f"best checkpoint: {fit(run.training, run.data_dir, run.output_dir, run.cache_dir)}")
+    path = fit(run.training, run.data_dir, run.output_dir, run.cache_dir)
+    if global_rank() == 0:
+        print(describe_best(path))
 
 
 def experiments() -> None:

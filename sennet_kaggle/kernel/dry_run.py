@@ -13,12 +13,13 @@ from typing import Literal
 
 import pandas as pd
 
-from ..data.phantom import Phantom, write_phantom
+from ..data.phantom import KIDNEY_LIKE, write_phantom
 from ..data.volume import Volume, find_volumes, open_volumes
 from ..errors import InputError
 from ..files import PACKAGE_DIR, check_output_dir, make_dir, shipped_checkpoints, write_whole
 from ..rendering import figure_to_png
-from ..reports.report import figure_of_slices, score_table, segmented_slice, spread
+from ..reports.outlines import figure_of_slices
+from ..reports.report import score_table, segmented_slice, spread
 from ..scoring.metrics import dice_counts
 from ..submission.submission import read_submission, refuse, validate_submission
 from .fault_tolerant_volume import FaultTolerantVolume
@@ -219,7 +220,7 @@ def open_rehearsal_volumes(data_dir: Path | None, names: tuple[str, ...], phanto
             raise InputError(f"volume {names[0]} needs --data-dir: the folder that holds train/ or test/")
         check_output_dir(phantom_dir)
         with remaking(phantom_dir, ("train/phantom",)):
-            write_phantom(phantom_dir, "phantom", Phantom())
+            write_phantom(phantom_dir, "phantom", KIDNEY_LIKE)
         return open_volumes(phantom_dir, "train", ("phantom",))
     return find_volumes(data_dir, names)
 

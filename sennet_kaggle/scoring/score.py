@@ -114,6 +114,21 @@ def add_remark(scores: Scores, kidney: str, truth: Truth, left_out: int = 0) -> 
         truth: what it was scored against.
         left_out: how many of its slices were not scored.
     """
+    remarks = depth_remarks(scores, left_out)
+    if truth.label_kidneys[kidney] != kidney:
+        remarks.append(f"the labels are those of {truth.label_kidneys[kidney]}")
+    if truth.is_submission:
+        remarks.append("the labels are a csv that is taken for the truth")
+    return dataclasses.replace(scores, remark=f"{_NOT_COMPARABLE}: {'; '.join(remarks)}" if remarks else None)
+
+
+def depth_remarks(scores: Scores, left_out: int = 0) -> list[str]:
+    """Why the slices of a kidney give no Surface Dice that could be compared with the leaderboard; empty if they do.
+
+    Args:
+        scores: of the kidney.
+        left_out: how many of its slices were not scored.
+    """
     remarks = []
     if scores.surface_dice is None:
         remarks.append(f"no two of the {scores.slices} scored slices are neighbours, so there is no surface in 3D")
@@ -129,11 +144,7 @@ def add_remark(scores: Scores, kidney: str, truth: Truth, left_out: int = 0) -> 
             f"a stack of {scores.slices}, whose first and last slice weigh more than in a kidney of "
             f"{LEADERBOARD_SLICES} slices or more"
         )
-    if truth.label_kidneys[kidney] != kidney:
-        remarks.append(f"the labels are those of {truth.label_kidneys[kidney]}")
-    if truth.is_submission:
-        remarks.append("the labels are a csv that is taken for the truth")
-    return dataclasses.replace(scores, remark=f"{_NOT_COMPARABLE}: {'; '.join(remarks)}" if remarks else None)
+    return remarks
 
 
 def mean_scores(scores: Mapping[str, Scores]) -> Scores:

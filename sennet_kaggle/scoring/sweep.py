@@ -162,7 +162,7 @@ def figure_of_sweep(table: pd.DataFrame, metric: str = "surface_dice") -> Figure
     axis.set_xlabel("threshold (probability above which a pixel is vessel)")
     axis.set_ylabel("score, mean over kidneys")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 

@@ -19,6 +19,7 @@ from ..files import check_output_dir, replacing, shipped_checkpoints, write_whol
 from ..inference.loading import load_predictors
 from ..models.checkpoint import read_card
 from ..models.identity import what_was_seen
+from ..progress import progress_bar
 from ..rendering import markdown_table
 from ..submission.provenance import name_checkpoint
 from ..training.train import fit
@@ -120,11 +121,12 @@ def ablate(
     check_changes(runs)
     shipped_checkpoints()  # `validate_axes` compares with them, after the trainings
     checkpoints = {}
-    for run, training in runs.items():
+    for number, (run, training) in enumerate(runs.items(), 1):
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
-        checkpoints[run] = fit(training, data_dir, run_dirs[run], output_dir / "cache")
-    print("validating", flush=True)
-    table = pd.DataFrame([row for name in VARIANTS for row in validate(name, checkpoints, kidneys, seeds)])
+        label = f"model {number} of {len(runs)}"
+        checkpoints[run] = fit(training, data_dir, run_dirs[run], output_dir / "cache", label)
+    names = progress_bar("validating", len(VARIANTS), VARIANTS, unit="variant")
+    table = pd.DataFrame([row for name in names for row in validate(name, checkpoints, kidneys, seeds)])
     with replacing(output_dir / "results.csv") as temporary_path:
         table.to_csv(temporary_path, index=False, lineterminator="\n")
     axes = validate_axes(output_dir / "axes")

@@ -27,7 +27,8 @@ from ..models import create_model
 from ..models.sam import SamVessels
 from ..progress import progress_bar
 from ..rendering import figure_to_png
-from ..reports.report import SegmentedSlice, figure_of_slices, to_display
+from ..reports.outlines import figure_of_slices
+from ..reports.report import SegmentedSlice, to_display
 from ..scoring.metrics import dice_coefficient
 from .sam_tables import format_zero_shot
 
@@ -225,7 +226,7 @@ def oracle_union(proposals: Sequence[Proposal], mask_gt: np.ndarray) -> np.ndarr
 def figure_of_proposals(
     slice_id: str, slice_: np.ndarray, proposals: Sequence[Proposal], mask_gt: np.ndarray
 ) -> Figure:
-    """Draws a slice, all its masks, its label, and the errors of the mask that fits best.
+    """Draws all masks of a slice, and the errors of the mask that fits best.
 
     Args:
         slice_id: for the title.
@@ -236,9 +237,10 @@ def figure_of_proposals(
     best = _best(proposals, mask_gt)
     mask = best[0].mask if best else np.zeros_like(mask_gt)
     figure = figure_of_slices([SegmentedSlice(slice_id, slice_, mask, mask_gt)])
-    _, masks_axis, _, errors_axis = figure.axes
+    masks_axis, errors_axis, _ = figure.axes
     masks_axis.images[0].set_data(paint_masks(to_display(slice_), [proposal.mask for proposal in proposals]))
-    masks_axis.set_title(f"{len(proposals)} masks, together Dice {_dice_of_union(proposals, mask_gt):.3f}", fontsize=9)
+    together = f"{len(proposals)} masks, together Dice {_dice_of_union(proposals, mask_gt):.3f}"
+    masks_axis.set_title(f"{slice_id}: {together}", fontsize=9)
     errors_axis.set_title(f"best mask: {errors_axis.get_title()}", fontsize=9)
     texts = [
         f"Dice {dice_coefficient(mask_gt, proposal.mask):.3f} "

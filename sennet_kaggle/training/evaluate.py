@@ -19,10 +19,14 @@ from ..files import write_whole
 from ..inference.loading import create_predictor, load_predictors
 from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
+from ..models.checkpoint import read_card
 from ..rendering import figure_to_png
-from ..reports.report import SegmentedSlice, figure_of_curves, figure_of_slices
+from ..reports.curves import figure_of_curves
+from ..reports.outlines import figure_of_slices
+from ..reports.report import SegmentedSlice
 from ..scoring.metrics import dice_counts, dice_from_counts
 from ..scoring.surface_dice import SurfaceDiceOfRuns
+from .training_state import HISTORY_NAME
 
 VALIDATION = ("held_out_dice_soft", "held_out_dice", "threshold", "held_out_surface_dice")
 _DRAWN_SLICES = 4
@@ -80,6 +84,26 @@ def draw(output_dir: Path, checkpoint_path: Path, history_path: Path, slices: Sl
     figure = figure_of_slices(segmented)
     figure.suptitle(DEFAULT_INFERENCE.describe(f"{predictor.threshold:g}"), fontsize=9)
     write_whole(output_dir / PICTURE_NAMES[1], figure_to_png(figure))
+
+
+def describe_best(checkpoint_path: Path) -> str:
+    """Which epoch of a run is kept and why, and how far the others fell short of it.
+
+    Args:
+        checkpoint_path: what `fit` gives, with `metrics.csv` beside it.
+    """
+    card, history = read_card(checkpoint_path), pd.read_csv(checkpoint_path.with_name(HISTORY_NAME))
+    epoch, score = card.scores["epoch"], card.scores["held_out_dice_pooled"]
+    which = f"best checkpoint: {checkpoint_path}, epoch {epoch} of {len(history)}"
+    if score is None:
+        return f"{which}, the last: no slice was held out to choose by; threshold {card.threshold:g} by the settings"
+    looked = history.dropna(subset="held_out_dice")
+    is_last = epoch == looked["epoch"].iloc[-1]
+    last = "it is the last" if is_last else f"the last has {looked['held_out_dice'].iloc[-1]:.4f}"
+    return (
+        f"{which}: Dice {score:.4f} at threshold {card.threshold:g} on "
+        f"{len(card.training['held_out'])} held-out slices, the highest of {len(looked)} looks; {last}"
+    )
 
 
 def _runs(slices: SliceDataset) -> dict[str, set[str]]:

@@ -39,7 +39,13 @@ from .training_state import (
 )
 
 
-def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_dir: Path | str | None = None) -> Path:
+def fit(
+    training: Training,
+    data_dir: Path | str,
+    output_dir: Path | str,
+    cache_dir: Path | str | None = None,
+    label: str = "training",
+) -> Path:
     """Trains a model, or goes on where an earlier call with the same settings was stopped.
 
     Every few epochs the held-out slices are segmented at their own size; the checkpoint kept is the one
@@ -54,6 +60,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
         output_dir: made if missing; gets `checkpoint.safetensors`, `metrics.csv`, `curves.png`,
             `predictions.png`, `tensorboard/`, and `training-state.pt` to go on from.
         cache_dir: where resized slices are kept between epochs and runs; `output_dir/cache` when None.
+        label: of the progress bar, such as "model 2 of 7".
 
     Returns:
         The checkpoint's path.
@@ -84,7 +91,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
             return output_dir / CHECKPOINT_NAME
         sets = make_sets(training, data, cache_dir or output_dir / "cache")
         with explaining_lost_peers():
-            _train(training, output_dir, accelerator, model, sets, digest, earlier)
+            _train(training, output_dir, accelerator, model, sets, digest, earlier, label)
     return output_dir / CHECKPOINT_NAME
 
 
@@ -96,6 +103,7 @@ def _train(
     sets: tuple[SliceDataset, SliceDataset | None],
     digest: dict[str, Any],
     earlier: dict[str, Any] | None,
+    label: str,
 ) -> None:
     """The loop over the epochs that are left, and the pictures."""
     train_set, held_out = sets
@@ -114,7 +122,7 @@ def _train(
     if not is_tensorboard_available():
         warn("no TensorBoard events are written: pip install tensorboard, or -r requirements.txt, to have them")
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": state.epoch + 1}})
-    with _progress(training, train_set, state.epoch, accelerator) as progress:
+    with _progress(training, train_set, state.epoch, accelerator, label) as progress:
         for epoch in range(state.epoch + 1, training.epochs + 1):
             started = time.perf_counter()
             train_set.epoch = epoch
@@ -242,10 +250,12 @@ def _check_finite(loss: torch.Tensor, logits: torch.Tensor, train_set: SliceData
     )
 
 
-def _progress(training: Training, train_set: SliceDataset, epochs_done: int, accelerator: Accelerator) -> tqdm:
+def _progress(
+    training: Training, train_set: SliceDataset, epochs_done: int, accelerator: Accelerator, label: str
+) -> tqdm:
     per_epoch = training.epoch_slices or len(train_set)
     total, done = training.epochs * per_epoch, epochs_done * per_epoch
-    return progress_bar("training", total, initial=done, shown=accelerator.is_main_process)
+    return progress_bar(label, total, initial=done, shown=accelerator.is_main_process)
 
 
 def _describe(train_set: SliceDataset, held_out: SliceDataset | None) -> str:

@@ -1,6 +1,7 @@
 """The command line: bad input is one line and exit status 2, and nothing half-written is left."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -46,6 +47,17 @@ def test_predict_then_validate(folder, capsys):
     assert main(PREDICT.split()) == 0
     assert main(["validate", "--submission", "out.csv", "--data-dir", "data"]) == 0
     assert "out.csv: valid, 3 rows" in capsys.readouterr().out
+
+
+def test_predict_closes_with_what_ran_how_long_and_how_much_it_found(folder, capsys):
+    assert main(PREDICT.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    beginnings = ["package: ", "model: ", "device: cpu (", "versions: ", "settings: views ", "time: ", "kidney_5: "]
+    assert [line.startswith(begin) for line, begin in zip(lines, beginnings, strict=False)] == 7 * [True]
+    assert "float32" in lines[2] and "axes z" in lines[4] and "sha256" in lines[0]
+    assert re.fullmatch(r"time: [\d.]+ s per slice, 3 in [\d.]+ s; loading took [\d.]+ s", lines[5])
+    assert re.fullmatch(r"kidney_5: 3 slices, \d with vessels, \d+\.\d{3} % of all pixels", lines[6])
+    assert lines[7:] == ["out.csv: 3 rows; out.json says what made them"]
 
 
 def test_predict_takes_every_way_of_running_a_model(folder, capsys):

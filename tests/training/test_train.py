@@ -195,6 +195,7 @@ def test_two_processes_train_as_one(kidneys, tmp_path, monkeypatch):
     command = [*COMMAND, "--epoch-slices", "9", "--epochs", "3"]  # batches of 4, 4 and 1
     two = run_python([*torchrun, *command, "--output-dir", "two"], tmp_path)
     assert two.returncode == 0, two.stderr
+    assert two.stdout.count("best checkpoint: ") == 1
     assert main([*command, "--output-dir", "one"]) == 0
     ours, theirs = history(tmp_path / "two"), history(tmp_path / "one")
     assert len(ours) == 3 and theirs["loss"].iloc[-1] < theirs["loss"].iloc[0]
