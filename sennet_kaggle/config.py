@@ -184,6 +184,8 @@ class Training:
     """What predict --save-probability kept of kidneys with sparse labels; vessels seen there are added to these."""
     pseudo_label_threshold: float = 0.5
     """Probability above which a pixel is added."""
+    not_annotated: int | None = None
+    """Value of labels for voxels that nobody has looked at: the loss leaves them out, and slices of nothing else."""
     loss: str = "dice_bce"
     """A name that create_criterion knows."""
     loss_arguments: dict[str, Any] = field(default_factory=dict)
@@ -246,6 +248,8 @@ class Training:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must lie in 0..1 (1 excluded), got {getattr(self, name)}")
         check_seeds((self.seed,))
+        if self.not_annotated == 0:
+            raise InputError("not_annotated must be another value than 0, which is background")
         if not self.train_volumes:
             raise InputError("train_volumes must name at least one kidney to learn from, found none")
         for name in ("train_volumes", "held_out_volumes", "held_out_slices"):

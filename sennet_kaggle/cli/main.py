@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
 # In the order of the help.
 _FUNCTIONS = (
     submissions.predict,
+    scans.segment,
     submissions.validate,
     submissions.score,
     submissions.sweep,

@@ -153,33 +153,60 @@ def sweep(
 
 
 def report(
-    run_dir: Path,
-    data_dir: Path,
+    run_dir: Path | None = None,
+    data_dir: Path | None = None,
     volume: tuple[str, ...] = (),
+    scan: Path | None = None,
+    mask: Path | None = None,
+    labels: Path | None = None,
+    level: str | None = None,
     output: Path | None = None,
     title: str | None = None,
 ) -> None:
     """Write one self-contained HTML page of a run: slices with their errors, Dice along the organ, curves, 3D.
+
+    Of a run in the competition's layout: --run-dir and --data-dir. Of a scan of your own: --scan and --mask.
 
     Args:
         run_dir: What predict, dry-run, train or sweep left: submission.csv or checkpoint.safetensors (which then
             segments the kidneys, anew when it has changed), and, where they are there, metrics.csv and sweep.csv.
         data_dir: A folder in the competition's layout with the run's kidneys.
         volume: Kidneys to show; those of the submission or the checkpoint's training when not given.
-        output: The page; RUN_DIR/report.html when not given.
-        title: What stands at its top; the run's folder when not given.
+        scan: A scan in any format that segment reads.
+        mask: What segment made of it.
+        labels: A mask to compare that with, such as a corrected one.
+        level: Resolution level of the scan that was segmented, where it is an OME-Zarr.
+        output: The page; RUN_DIR/report.html, or the mask's name with .html, when not given.
+        title: What stands at its top; the run's folder or the scan when not given.
     """
+    from ..errors import InputError
     from ..files import check_output
     from ..reports.page import write_page
     from ..reports.run import RUN_FILES, open_run
+    from ..reports.scan import open_masked_scan
 
-    output = output or run_dir / "report.html"
-    check_output(output, (run_dir / name for name in RUN_FILES))
-    run = open_run(run_dir, data_dir, volume)
-    name = title or f"sennet-kaggle: {run_dir.resolve().name}"
-    write_page(
-        output, title=name, volumes=run.volumes, rles=run.rles, history=run.history, sweep=run.sweep, notes=run.notes
-    )
+    if scan is not None and mask is not None and run_dir is None and data_dir is None and not volume:
+        shown, texts, notes = open_masked_scan(scan, mask, labels, level)
+        output = output or Path(f"{mask}.html")
+        write_page(output, title=title or f"sennet-kaggle: {shown.name}", volumes=[shown], rles=texts, notes=notes)
+    elif run_dir is not None and data_dir is not None and (scan, mask, labels, level) == (None,) * 4:
+        output = output or run_dir / "report.html"
+        check_output(output, (run_dir / name for name in RUN_FILES))
+        run = open_run(run_dir, data_dir, volume)
+        name = title or f"sennet-kaggle: {run_dir.resolve().name}"
+        write_page(
+            output,
+            title=name,
+            volumes=run.volumes,
+            rles=run.rles,
+            history=run.history,
+            sweep=run.sweep,
+            notes=run.notes,
+        )
+    else:
+        raise InputError(
+            "a report is of a run (give --run-dir and --data-dir) or of a scan and its mask (give --scan and --mask)"
+        )
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 

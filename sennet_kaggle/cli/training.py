@@ -17,7 +17,8 @@ class TrainingRun:
     """One training run."""
 
     data_dir: Path
-    """A folder in the competition's layout: train/<kidney>/{images,labels}/*.tif."""
+    """A folder in the competition's layout: train/<kidney>/{images,labels}/*.tif, or images.* and labels.* in a format
+    that segment reads, such as images.ome.zarr and a corrected labels.ome.zarr."""
     output_dir: Path
     """Gets checkpoint.safetensors, metrics.csv, curves and pictures; a stopped run in it goes on. Made if missing."""
     training: Training

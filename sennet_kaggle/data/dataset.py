@@ -69,10 +69,10 @@ class SliceDataset(Dataset):
             for volume in used:
                 warn_of_gaps(volume, "training with offsets")
         # Windows are cut anew each time, and neighbours need not be labelled: only whole slices are worth keeping.
-        cached = cache_dir is not None and preprocessing.region == "whole" and not any(preprocessing.offsets)
-        self._rows = _open_rows(cache_dir, used, preprocessing) if cached else {}
+        cached = preprocessing.region == "whole" and not any(preprocessing.offsets) and not self.is_partly_annotated
+        self._rows = _open_rows(cache_dir, used, preprocessing) if cached and cache_dir is not None else {}
         self._intensity = {}
-        if not cached:
+        if not self._rows:
             for volume, z in self._places:
                 volume.label_path(z)  # a pair that does not fit is found now, not in the middle of an epoch
             self._intensity = {volume.name: measure_intensity(volume, preprocessing) for volume in used}
@@ -91,10 +91,11 @@ class SliceDataset(Dataset):
         """The part of all target pixels that is vessel, without variation and padding; reads every slice."""
         vessel = scanned = 0.0
         for index, (volume, z) in enumerate(self._places):
-            for mask, at in zip(self._pair(index)[1], self._target_zs(volume, z), strict=True):
+            counts = self._counts(index)
+            for k, (mask, at) in enumerate(zip(self._pair(index)[1], self._target_zs(volume, z), strict=True)):
                 if mask is not None:
-                    vessel += mask.mean()
-                    scanned += 1 - find_padding(volume[at]).mean()
+                    vessel += mask.mean() if counts is None else (mask & counts[k]).mean()
+                    scanned += (1 - find_padding(volume[at]).mean()) * (1 if counts is None else counts[k].mean())
         return float(vessel / scanned) if scanned else 0.0
 
     def __len__(self) -> int:
@@ -117,16 +118,26 @@ class SliceDataset(Dataset):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         index %= len(self)
         if self.preprocessing.region == "windows":
-            image, masks = self._window(index, rng)
+            image, masks, counts = self._window(index, rng)
         else:
             image, masks = self._pair(index)
+            counts = self._counts(index)
         (blank,) = [np.zeros_like(mask) for mask in masks if mask is not None][:1]
         stack = np.stack([blank if mask is None else mask for mask in masks])  # (K, h, w)
+        stack = stack if counts is None else np.concatenate([stack, counts])  # (2 K, h, w)
         if self.augment and self.preprocessing.region == "whole":
             image, stack = augment_pair(image, stack, rng)
         target = torch.cat([mask_to_target(mask, self.preprocessing) for mask in stack])
+        if counts is not None:
+            target, counted = target.chunk(2)
+            target[counted == 0] = torch.nan
         target[[mask is None for mask in masks]] = torch.nan
         return image_to_tensor(image, self.preprocessing), target
+
+    @property
+    def is_partly_annotated(self) -> bool:
+        """Whether there are labels of which not every pixel counts, so that targets may have NaN."""
+        return any(volume.annotated_paths for volume in self.volumes)
 
     def _target_zs(self, volume: Volume, z: int) -> list[int | None]:
         """The slice that each output is for, among this set's."""
@@ -137,19 +148,36 @@ class SliceDataset(Dataset):
         inside = 0 <= other < len(volume) and volume.slice_ids[other] in self.slices
         return inside and volume.slice_size(other) == volume.slice_size(z)
 
-    def _window(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray | None]]:
-        """A window at the slice's own resolution: image (C, roi_size, roi_size) float32 and masks as of `_pair`."""
+    def _window(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, list[np.ndarray | None], np.ndarray | None]:
+        """A window at the slice's own resolution: image (C, h, w) float32, and its part of `_pair` and `_counts`."""
         volume, z = self._places[index]
         target_zs = self._target_zs(volume, z)
         labels = {each: volume.label(each) for each in {z, *target_zs} - {None}}
         roi_size = self.preprocessing.roi_size
-        placement = draw_window(labels[z], roi_size, self.zoom if self.augment else None, rng)
+        wanted, annotated = labels[z], volume.annotated(z)
+        if annotated is not None:  # half of the windows are laid where there is something to learn from
+            wanted = wanted & annotated if (wanted & annotated).any() else annotated
+        placement = draw_window(wanted, roi_size, self.zoom if self.augment else None, rng)
         stack = read_stack(volume, z, self.preprocessing)  # (1 or C, H, W)
         windows = np.stack([cut_window(slice_, placement, roi_size) for slice_ in stack])
         image = slice_to_image(windows, self._intensity[volume.name], self.preprocessing)
         image = vary_light(image, self.light, self.noise, rng) if self.augment else image
         masks = {each: cut_window(label, placement, roi_size) for each, label in labels.items()}
-        return image, [masks.get(each) for each in target_zs]
+        counts = self._counts(index)
+        if counts is not None:
+            counts = np.stack([cut_window(each, placement, roi_size) for each in counts])
+        return image, [masks.get(each) for each in target_zs], counts
+
+    def _counts(self, index: int) -> np.ndarray | None:
+        """Which pixels of a slice's labels count, (K, h, w) bool as of `mask_to_target`; None where all of them do."""
+        volume, z = self._places[index]
+        if not self.is_partly_annotated:
+            return None
+        planes = [None if each is None else volume.annotated(each) for each in self._target_zs(volume, z)]
+        planes = [np.ones(volume.slice_size(z), np.bool_) if plane is None else plane for plane in planes]
+        return np.stack([mask_to_target(plane, self.preprocessing)[0].numpy() == 1 for plane in planes])
 
     def _pair(self, index: int) -> tuple[np.ndarray, list[np.ndarray | None]]:
         """The whole slice: image (C, h, w) float32 as of `read_pair`, and a mask (h, w) bool per output or None."""

@@ -44,6 +44,7 @@ def predict_probabilities(
     zs: Sequence[int] | None = None,
     go_on: Callable[[], bool] = lambda: True,
     shard: Shard = Shard(),  # noqa: B008
+    grey_values: "GreyValues | None" = None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Predicts a kidney.
 
@@ -55,12 +56,13 @@ def predict_probabilities(
             the neighbours that the models see with them are read.
         go_on: with axes zyx, whether there is time for another plane (see `mean_over_axes`).
         shard: with axes zyx, this process's part of the work on all slices.
+        grey_values: what `measure_grey_values` found for the volume, where that is known.
 
     Yields:
         (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the
         slice's own size, where the model runs.
     """
-    score = ensemble_score(volume, predictors, inference)
+    score = ensemble_score(volume, predictors, inference, grey_values)
     scale = inference.scale_of(volume.name)
     zs = range(len(volume)) if zs is None else zs
     reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
@@ -158,14 +160,16 @@ def measure_grey_values(volume: Volume, predictors: Sequence[Predictor], inferen
     return GreyValues([measure_intensity(sample, predictor.preprocessing) for predictor in predictors], background)
 
 
-def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
+def ensemble_score(
+    volume: Volume, predictors: Sequence[Predictor], inference: Inference, grey_values: GreyValues | None = None
+) -> Score:
     """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged.
 
     Reading and preparing have a thread of their own; so has the model on a GPU, and on a CPU it has one per core (see
     `choose_threads`). No other thread computes with torch while they do: OpenMP keeps a team of threads for every
     thread that computes, and once these are more than the cores they wait for one another.
     """
-    intensities, background = measure_grey_values(volume, predictors, inference)
+    intensities, background = grey_values or measure_grey_values(volume, predictors, inference)
 
     def score(slices: Iterable[np.ndarray], wanted: slice = slice(None)) -> Iterator[torch.Tensor]:
         members = zip(predictors, intensities, tee(slices, len(predictors)), strict=True)

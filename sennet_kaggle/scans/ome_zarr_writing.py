@@ -14,6 +14,7 @@ from ..files import check_output_dir, make_dir, making_dir, write_whole
 from .ome_zarr import Multiscale, is_zarr, open_node, read_multiscale
 from .scan import Scan, VoxelSize
 
+Step = tuple[int, int, int]
 CHUNK = (32, 256, 256)
 """Voxels of a chunk along z, y and x."""
 _COARSEST = 256
@@ -69,12 +70,23 @@ class ZarrOutput:
         self.temporary_path = path.with_name(f".{path.name}.partial")
         self.is_label = dtype == np.bool_
         self.dtype = np.dtype(np.uint8) if self.is_label else dtype
-        self.shapes = _pyramid(shape)
         self.voxel_size_um = voxel_size_um
         self.multiscale = _outer(self.image, like)
+        self.shapes, self.steps = _pyramid(shape, self._steps_of_image(like))
         self.version = self.multiscale.version if self.multiscale else _VERSION
         if self.version not in _FORMATS:
             self.version = _VERSION if self.version > _VERSION else "0.4"
+
+    def _steps_of_image(self, like: Scan | None) -> list[Step] | None:
+        """How much coarser each level is than the one before in the image around a label, which has as many levels."""
+        if self.image is None or self.multiscale is None:
+            return None
+        order = [self.multiscale.names.index(name) for name in "zyx"]
+        scales = np.array([[scale[index] for index in order] for scale in self.multiscale.levels.values()])
+        steps = np.maximum(1, np.rint(scales[1:] / scales[:-1])).astype(int).tolist()
+        shown = like.found.details.get("level") if like is not None else None
+        skipped = [*self.multiscale.levels].index(shown) if shown in self.multiscale.levels else 0
+        return [(z, y, x) for z, y, x in steps[skipped:]] + [(2, 2, 2)] * skipped
 
     @property
     def others(self) -> list[dict[str, Any]]:
@@ -105,6 +117,10 @@ class ZarrOutput:
             )
         group.attrs.update(self._attributes())
 
+    def discard(self) -> None:
+        """Removes what an earlier run has left of it."""
+        shutil.rmtree(self.temporary_path, ignore_errors=True)
+
     def array(self, level: int) -> Any:
         """The array of a level, (…, D, H, W)."""
         import zarr
@@ -134,11 +150,10 @@ class ZarrOutput:
         return [*self.others, *({"name": name, "type": "space", **unit} for name in "zyx")]
 
     def _attributes(self) -> dict[str, Any]:
-        whole = self.shapes[0]
         fine = self.voxel_size_um or (1.0, 1.0, 1.0)
         datasets = []
-        for level, _ in enumerate(self.shapes):
-            steps = [2**level if size > 1 else 1 for size in whole]
+        for level in range(len(self.shapes)):
+            steps = np.prod([(1, 1, 1), *self.steps[:level]], axis=0).tolist()
             scale = [size * step for size, step in zip(fine, steps, strict=True)]
             # Blocks of voxels are one, whose middle lies between theirs.
             shift = [size * (step - 1) / 2 for size, step in zip(fine, steps, strict=True)]
@@ -167,7 +182,7 @@ def write_zarr(
     """Gives a function that takes slice after slice; the pyramid grows with them."""
     with making_dir(path.parent):
         output = ZarrOutput(path, shape, dtype, voxel_size_um, like)
-        shutil.rmtree(output.temporary_path, ignore_errors=True)
+        output.discard()
         try:
             output.make()
             pending: list[np.ndarray] = []
@@ -185,31 +200,39 @@ def write_zarr(
                     coarsen(output, level, first)
             output.finish()
         finally:
-            shutil.rmtree(output.temporary_path, ignore_errors=True)
+            output.discard()
 
 
 def coarsen(output: ZarrOutput, level: int, first: int) -> None:
-    """Makes a slab of chunks of a level of the one before: the largest value of each 2 x 2 x 2 voxels.
+    """Makes a slab of chunks of a level of the one before: the largest value of each block of voxels.
 
     A vessel one voxel wide is then seen from afar, too; it looks wider than it is.
     """
-    depth = output.shapes[level][0]
-    end = min(first + CHUNK[0], depth)
-    step = 2 if output.shapes[level - 1][0] > 1 else 1
-    slab = output.get(level - 1, first * step, min(end * step, output.shapes[level - 1][0]))
-    for axis in range(3):
-        if output.shapes[level - 1][axis] > 1:
-            slab = np.maximum.reduceat(slab, range(0, slab.shape[axis], 2), axis=axis)
+    steps = output.steps[level - 1]
+    end = min(first + CHUNK[0], output.shapes[level][0])
+    slab = output.get(level - 1, first * steps[0], min(end * steps[0], output.shapes[level - 1][0]))
+    for axis, step in enumerate(steps):
+        if step > 1:
+            slab = np.maximum.reduceat(slab, range(0, slab.shape[axis], step), axis=axis)
     output.put(level, first, slab)
 
 
-def _pyramid(shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
-    """Sizes of the levels: halved until a slice fits into one chunk."""
+def _pyramid(shape: Step, wanted: list[Step] | None) -> tuple[list[Step], list[Step]]:
+    """Sizes of the levels, and by how much each is coarser than the one before.
+
+    Args:
+        shape: of the finest.
+        wanted: the steps; when not given, halved until a slice fits into one chunk.
+    """
     shapes = [shape]
-    while max(shapes[-1]) > _COARSEST:
-        depth, height, width = (-(-size // 2) for size in shapes[-1])
+    steps: list[Step] = []
+    while max(shapes[-1]) > _COARSEST if wanted is None else len(steps) < len(wanted):
+        step = (2, 2, 2) if wanted is None else wanted[len(steps)]
+        z, y, x = (min(each, size) for each, size in zip(step, shapes[-1], strict=True))
+        depth, height, width = (-(-size // each) for size, each in zip(shapes[-1], (z, y, x), strict=True))
+        steps.append((z, y, x))
         shapes.append((depth, height, width))
-    return shapes
+    return shapes, steps
 
 
 def _outer(image: Path | None, like: Scan | None) -> Multiscale | None:

@@ -1,7 +1,6 @@
 """Slices in order → a file or folder of any format, which is there whole or not at all."""
 
 import gzip
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -96,9 +95,14 @@ def check_new_folder(path: Path) -> None:
     check_output_dir(path)
 
 
+def is_zarr_output(path: Path) -> bool:
+    """Whether an output of this name is an OME-Zarr, or a label in one."""
+    return any(part.lower().endswith(".zarr") for part in path.absolute().parts)
+
+
 def _format(path: Path) -> Callable[..., Any]:
     name = path.name.lower()
-    if name.endswith(".zarr") or any(part.lower().endswith(".zarr") for part in path.parts[:-1]):
+    if is_zarr_output(path):
         return write_zarr
     for endings, made in ((TIFF, _stack), ((".npy",), _npy), ((".nii", ".nii.gz"), _nifti)):
         if name.endswith(endings):
@@ -198,8 +202,3 @@ def _explaining(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise cannot_write(path, error) from error
-
-
-def remove(path: Path) -> None:
-    """Removes what an earlier output of the same run left unfinished."""
-    shutil.rmtree(path, ignore_errors=True)

@@ -44,7 +44,9 @@ def evaluate(model: nn.Module, held_out: SliceDataset, training: Training) -> di
     counts = np.zeros((len(THRESHOLDS), 3), dtype=np.int64)
     overlap, sizes = 0.0, 0.0
     for (volume, z), probability in zip(held_out.slices.values(), _predict(predictor, held_out), strict=True):
-        mask_gt = volume.label(z)
+        mask_gt, annotated = volume.label(z), volume.annotated(z)
+        if annotated is not None:
+            mask_gt, probability = mask_gt[annotated], probability[annotated]
         counts += [dice_counts(mask_gt, probability > threshold) for threshold in THRESHOLDS]
         overlap += float(probability[mask_gt].sum(dtype=np.float64))
         sizes += float(probability.sum(dtype=np.float64)) + int(mask_gt.sum())

@@ -26,6 +26,7 @@ from .batches import passes, plan_batches
 from .evaluate import PICTURE_NAMES, VALIDATION, draw, evaluate
 from .losses import Criterion, create_criterion
 from .run_checks import CHECKPOINT_NAME, check_run, find_earlier
+from .scan_data import import_scans, voxel_size_of
 from .training_data import make_sets
 from .training_model import check_shared, create_initial_model, model_arguments, source_card
 from .training_state import (
@@ -47,7 +48,8 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
 
     Args:
         training: the settings.
-        data_dir: a folder in the competition's layout, with `train/<kidney>`.
+        data_dir: a folder in the competition's layout, with `train/<kidney>`; also with scans and masks in other
+            formats (see `import_scans`).
         output_dir: made if missing; gets `checkpoint.safetensors`, `metrics.csv`, `curves.png`,
             `predictions.png`, `tensorboard/`, and `training-state.pt` to go on from.
         cache_dir: where resized slices are kept between epochs and runs; `output_dir/cache` when None.
@@ -60,6 +62,8 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
             holds a run with other settings or data, or another process writes to it, or the loss is not finite.
     """
     output_dir = Path(output_dir)
+    training.check()
+    data_dir = import_scans(training, data_dir, cache_dir or output_dir / "cache")
     data = check_run(training, data_dir, output_dir)
     check_output_dir(cache_dir or output_dir / "cache")
     accelerator = create_accelerator(training, output_dir)
@@ -162,7 +166,7 @@ def train_one_epoch(
             images, targets = (tensor.to(accelerator.device, non_blocking=True) for tensor in next(pairs))
             images = images.contiguous(memory_format=memory_format(accelerator.device))
             valid_mask = None
-            if training.preprocessing.outputs == "all" or not each.counts:
+            if training.preprocessing.outputs == "all" or train_set.is_partly_annotated or not each.counts:
                 valid_mask = targets.isfinite() & each.counts
                 targets = targets.nan_to_num()
             with contextlib.ExitStack() as stack:
@@ -283,4 +287,5 @@ def _card(
             "source_unknown": source is not None and not source.says_what_it_learned,
         },
         image_digests={**(source.image_digests if source else {}), **digests},
+        voxel_size_um=voxel_size_of(train_set.volumes),
     )

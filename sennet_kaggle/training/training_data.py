@@ -12,6 +12,7 @@ from ..data.dataset import SliceDataset, labelled_slices, split_slices
 from ..data.padding import sampled_zs
 from ..data.volume import Volume, open_volumes
 from ..errors import InputError
+from ..files import file_digest
 from ..inference.probability import PseudoLabelledVolume, add_pseudo_labels
 
 _WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
@@ -102,7 +103,8 @@ def digest_data(training: Training, data: TrainingData) -> dict[str, Any]:
         images = dict(zip(labelled, file_digests([volume.image_paths[z] for z in labelled]), strict=True))
         labels = file_digests([volume.label_path(z) for z in labelled])
         for z, label in zip(labelled, labels, strict=True):
-            slice_id = volume.slice_ids[z]
+            slice_id, annotated = volume.slice_ids[z], volume.annotated_paths.get(volume.image_paths[z].stem)
+            label += b"" if annotated is None else file_digest(annotated)
             completed = isinstance(volume, PseudoLabelledVolume) and slice_id in learned
             slices[slice_id] = _short(images[z], label, volume.levels[z].tobytes() if completed else b"")
         others = _seen_beside(volume, labelled, training)

@@ -9,26 +9,14 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from scan_files import NAMES, SIZE_UM, make_image, read, write
 
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.scans.opening import open_mask, open_scan
 from sennet_kaggle.scans.writing import create_output
 
-SIZE_UM = (25.0, 50.0, 51.0)
-NAMES = ("folder", "scan.tif", "scan.npy", "scan.nii", "scan.nii.gz", "scan.ome.zarr")
 GREY = np.random.default_rng(0).integers(0, 2**16, (5, 9, 7), np.uint16)
 MASK = GREY % 3 == 0
-
-
-def write(path, array, voxel_size_um=SIZE_UM, like=None):
-    with create_output(path, array.shape, array.dtype, voxel_size_um, like) as put:
-        for slice_ in array:
-            put(slice_)
-    return path
-
-
-def read(scan) -> np.ndarray:
-    return np.stack([*scan])
 
 
 def opened_by_its_library(path) -> np.ndarray:
@@ -105,18 +93,20 @@ def test_a_label_joins_its_image(tmp_path, version):
         write(image_path / "vessels", MASK)
 
 
-def make_image(path, array, zarr_format, levels=1, unit="micrometer", axes="czyx"):
-    group = zarr.create_group(path, zarr_format=zarr_format)
-    datasets = []
-    for level in range(levels):
-        group[str(level)] = array[None][..., :: 2**level, :: 2**level]
-        scale = [1.0, 25.0, 50.0 * 2**level, 51.0 * 2**level]
-        moves = [{"type": "scale", "scale": scale}]
-        datasets.append({"path": str(level), "coordinateTransformations": moves})
-    named = [{"name": name, "type": "channel" if name == "c" else "space"} for name in axes]
-    named = [axis | ({"unit": unit} if axis["type"] == "space" and unit else {}) for axis in named]
-    fields = {"multiscales": [{"axes": named, "datasets": datasets, "version": "0.4"}]}
-    group.attrs.update(fields if zarr_format == 2 else {"ome": {"version": "0.5", **fields}})
+@pytest.mark.parametrize(("level", "shapes"), [(None, [(5, 9, 7), (5, 5, 4)]), (1, [(5, 5, 4), (3, 3, 2)])])
+def test_a_label_has_the_levels_of_its_image(tmp_path, level, shapes):
+    """The image is halved in its planes alone; what is made of its second level goes on by halving."""
+    make_image(tmp_path / "i.zarr", GREY, 3, levels=2)
+    scan = open_scan(tmp_path / "i.zarr", level)
+    mask = np.zeros(scan.shape, bool)
+    mask[2, 3, 2] = True
+    write(tmp_path / "i.zarr" / "labels" / "m", mask, scan.voxel_size_um, scan)
+    label = zarr.open_group(tmp_path / "i.zarr" / "labels" / "m", mode="r")
+    assert [label[str(each)].shape[1:] for each in range(len(list(label.array_keys())))] == shapes
+    place = (0, 2, 1, 1) if level is None else (0, 1, 1, 1)
+    np.testing.assert_array_equal(np.argwhere(label["1"][:]), [place])
+    size = open_mask(tmp_path / "i.zarr" / "labels" / "m", 1).voxel_size_um
+    assert size == ((25.0, 100.0, 102.0) if level is None else (50.0, 200.0, 204.0))
 
 
 def test_a_level_is_named(tmp_path):
@@ -224,7 +214,7 @@ def test_other_numbers_are_scaled_and_it_is_said(tmp_path, caplog, values, expec
     ("prepare", "message"),
     [
         (lambda p: p / "none", "is missing: expected a folder of slices"),
-        (lambda p: save(p, GREY[0]), r"must have 3 axes, zyx, found shape \(9, 7\): name its axes with --axes"),
+        (lambda p: save(p, GREY[0]), r"must have 3 axes, zyx, found shape \(9, 7\): name its axes with --axis-order"),
         (lambda p: save(p, GREY[None]), r"must have 3 axes, zyx, found shape \(1, 5, 9, 7\)"),
         (lambda p: save(p, GREY[:0]), "at least one voxel"),
         (lambda p: save(p, GREY.astype(complex)), "integers or floating point, found complex128"),
@@ -263,6 +253,28 @@ def test_damage_is_found_when_the_slice_is_read(tmp_path, name):
     with pytest.raises(InputError, match="damaged|truncated|cannot be read|cannot be decoded") as error:
         read(open_scan(path))
     assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_is_damaged_is_said_in_a_line(tmp_path, name):
+    """Bytes are changed or cut off at random; what then comes out is a scan or an InputError."""
+    path, rng, refused = write(tmp_path / name, GREY), np.random.default_rng(0), 0
+    files = [each for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file()]
+    for _ in range(30):
+        damaged = files[rng.integers(len(files))]
+        whole = damaged.read_bytes()
+        content = bytearray(whole)
+        for at in rng.integers(min(len(content), 400), size=rng.integers(1, 4)):
+            content[at] = rng.integers(256)
+        damaged.write_bytes(content[: rng.integers(len(content))] if rng.random() < 0.3 else content)
+        try:
+            read(open_scan(path))
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        damaged.write_bytes(whole)
+    assert refused > 3
+    np.testing.assert_array_equal(read(open_scan(path)), GREY)
 
 
 @pytest.mark.parametrize("name", NAMES)
