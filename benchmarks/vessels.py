@@ -1,9 +1,8 @@
 """How well are the vessels of a mask measured whose tree is known? python benchmarks/vessels.py [--picture FILE]
 
 Prints, as Markdown, measured length and radius over the true ones: of tubes and rings in random directions, each with
-its spread, and of the synthetic kidney's tree. With --picture it draws the tree of the last one. With skan and kimimaro
-installed it also counts what scikit-image's thinning, measured by skan, and kimimaro make of the same masks. About
-three minutes on an idle core.
+its spread, and of the synthetic kidney's tree. With --picture it draws the tree of the first one. Where skan and
+kimimaro are installed, it also prints what these make of some of the masks.
 """
 
 import importlib.util

@@ -173,7 +173,7 @@ class SliceDataset(Dataset):
     def _window(
         self, index: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, list[np.ndarray | None], np.ndarray | None]:
-        """A window at the slice's own resolution: image (C, h, w) float32, and what `_pair` and `_counts` give."""
+        """A window at the slice's own resolution: image (C, h, w) float32, and its part of `_pair` and `_counts`."""
         volume, z = self._places[index]
         target_zs = self._target_zs(volume, z)
         labels = {each: volume.label(each) for each in {z, *target_zs} if each is not None}

@@ -7,6 +7,7 @@ around them that the models see with them, so the masks are those of a single pr
 import contextlib
 import functools
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ class Job:
 
     scan_path: str
     level: str | None
-    axes: str
+    axes: str | None
     grey_range: tuple[float, float] | None
     """See `Scan.grey_range`: of the whole scan."""
     output: ZarrOutput
@@ -64,19 +65,21 @@ def segment_blocks(run: ScanRun, workers: int, scheduler: str | None) -> float:
         InputError: another format or axes zyx, a scheduler that does not answer, a worker that dies again and again,
             or whatever a block finds wrong.
     """
+    if workers < 0:
+        raise InputError(f"workers must be a number of processes, got {workers}")
     if run.inference.axes != "z":
         raise InputError("blocks are of whole slices, so axes must be z, got zyx: leave out --workers and --scheduler")
     if not is_zarr_output(run.output_path):
         raise InputError(f"blocks are written at once, so the output must be a .zarr, got {run.output_path}")
     scan = run.scan
     output = ZarrOutput(run.output_path, scan.shape, run.dtype, scan.voxel_size_um, scan)
-    with claim_run(run.output_path, {**run.key, "blocks": CHUNK[0]}) as folder, _cluster(workers, scheduler) as client:
+    key = {**run.key, "blocks": CHUNK[0]}
+    with _cluster(workers, scheduler) as client, claim_run(run.output_path, key) as folder:
         predictors = load_predictors(run.checkpoint_paths, run.inference)
-        axes = scan.axes if scan.path.is_file() else None
         job = Job(
             str(scan.path.absolute()),
             scan.found.details.get("level"),
-            axes or "",
+            scan.asked_axes,
             scan.grey_range,
             output,
             tuple(str(path.absolute()) for path in run.checkpoint_paths),
@@ -128,7 +131,7 @@ def _coarsen_block(output: ZarrOutput, level: int, first: int) -> int:
 
 
 def _open(job: Job) -> Scan:
-    scan = open_scan(job.scan_path, job.level, axes=job.axes or None)
+    scan = open_scan(job.scan_path, job.level, axes=job.axes)
     scan.__dict__["grey_range"] = job.grey_range  # that of the whole scan, which has been measured
     return scan
 
@@ -191,6 +194,7 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
         threads_per_worker=1,
         dashboard_address=None,
         memory_limit=0,
+        silence_logs=logging.ERROR,
         env={"OMP_NUM_THREADS": str(threads)},
     )
     with cluster, Client(cluster) as client:

@@ -45,7 +45,7 @@ def open_scan(
     if voxel_size_um is not None:
         found = replace(found, voxel_size_um=voxel_size_um)
     stems = found.stems or tuple(f"{z:04d}" for z in range(found.source.shape[0]))
-    return Scan(scan_name(path), tuple(map(Path, stems)), path=path, found=found)
+    return Scan(scan_name(path), tuple(map(Path, stems)), path=path, found=found, asked_axes=axes)
 
 
 def open_mask(path: Path | str, level: str | int | None = None, *, axes: str | None = None) -> Scan:

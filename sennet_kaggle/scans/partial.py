@@ -1,5 +1,6 @@
 """Slices that a run has finished, kept beside its output until all are there, so that a killed run goes on."""
 
+import glob
 import hashlib
 import json
 import math
@@ -100,6 +101,7 @@ def claim_run(output_path: Path, key: Mapping[str, Any]) -> Iterator[Path]:
     Args:
         output_path: what the run is to make.
         key: all that its result depends on; what a run of another key has left there is removed, with a warning.
+            Where nothing is finished, nothing stays.
 
     Raises:
         InputError: another process is at work there, or the folder cannot be made.
@@ -115,8 +117,21 @@ def claim_run(output_path: Path, key: Mapping[str, Any]) -> Iterator[Path]:
                     shutil.rmtree(each) if each.is_dir() else each.unlink()
         if not path.is_file():
             write_whole(path, written)
-        yield folder
+        for each in output_path.parent.glob(f".{glob.escape(output_path.name)}.*.tmp"):  # of a killed run, half written
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        try:
+            yield folder
+        except BaseException:
+            if not _has_finished(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_finished(folder: Path) -> bool:
+    """Whether there is something to go on from: a slice or a block."""
+    journal = folder / _JOURNAL
+    return (journal.is_file() and journal.stat().st_size > 0) or any(folder.glob("block-*"))
 
 
 def _changed(path: Path, key: Mapping[str, Any]) -> str:

@@ -58,6 +58,8 @@ class Scan(Volume):
     found: Found = field(default_factory=lambda: Found(_Nothing()), repr=False)
     is_mask: bool = False
     """Slices are bool: whether the stored value is other than 0."""
+    asked_axes: str | None = None
+    """The order of the file's axes that the caller has named."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from ..errors import InputError
 SLAB_BYTES = 256 * 2**20
 """At most as much of a chunked array is held at once."""
 _NUMBERS = "buif"
+_LONGEST = 10**6  # voxels along an axis; a damaged header may claim any number
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def check_layout(path: Path, sizes: tuple[int, ...], axes: str, dtype: np.dtype)
             raise InputError(f"{path} must be a single volume, found {size} along axis {name}: save one of them alone")
     if 0 in sizes:
         raise InputError(f"{path} must hold at least one voxel, found shape {sizes}")
+    if max(sizes) > _LONGEST:
+        raise InputError(f"{path} claims to have the shape {sizes}, too large for a scan: copy it again")
     if dtype.kind not in _NUMBERS:
         raise InputError(f"{path} must hold grey values, integers or floating point, found {dtype}: save it as uint16")
     return Layout(tuple(sizes), axes)

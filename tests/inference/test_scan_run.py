@@ -246,6 +246,15 @@ def test_a_slice_that_was_damaged_since_is_made_anew(bench, scan, tmp_path, monk
     np.testing.assert_array_equal(np.load(tmp_path / "m.npy"), np.load(tmp_path / "whole.npy"))
 
 
+def test_nothing_stays_of_a_run_that_finished_nothing(bench, scan, tmp_path, monkeypatch):
+    path = write(tmp_path / "scan.npy", scan)
+    (tmp_path / ".m.npy.12345.tmp").write_text("of a run that was killed while it wrote")
+    stopping_after(monkeypatch, 0)
+    with pytest.raises(Stop):
+        segment_scan(plan(bench, path, tmp_path / "m.npy"))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["scan.npy"]
+
+
 @pytest.mark.slow
 def test_a_killed_process_goes_on(bench, scan, tmp_path):
     deep = np.concatenate([scan] * 8)

@@ -256,6 +256,28 @@ def test_damage_is_found_when_the_slice_is_read(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_whatever_is_damaged_is_said_in_a_line(tmp_path, name):
+    """Bytes are changed or cut off at random; what then comes out is a scan or an InputError."""
+    path, rng, refused = write(tmp_path / name, GREY), np.random.default_rng(0), 0
+    files = [each for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file()]
+    for _ in range(30):
+        damaged = files[rng.integers(len(files))]
+        whole = damaged.read_bytes()
+        content = bytearray(whole)
+        for at in rng.integers(min(len(content), 400), size=rng.integers(1, 4)):
+            content[at] = rng.integers(256)
+        damaged.write_bytes(content[: rng.integers(len(content))] if rng.random() < 0.3 else content)
+        try:
+            read(open_scan(path))
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        damaged.write_bytes(whole)
+    assert refused > 3
+    np.testing.assert_array_equal(read(open_scan(path)), GREY)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_output_is_whole_or_not_there(tmp_path, name):
     def write_two(path):
         with create_output(path, MASK.shape, bool, SIZE_UM) as put:

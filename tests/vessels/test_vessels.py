@@ -83,9 +83,8 @@ def test_lengths_are_in_micrometres_of_voxels_of_unequal_sides():
     assert vessels.totals["total_length_um"] == pytest.approx(90, rel=0.05)
     assert vessels.totals["mean_radius_um"] == pytest.approx(4, rel=0.05)
     row = vessels.table().iloc[0]
-    um, voxel = (
-        [row[f"{end}_{axis}_{unit}"] for end in ("start", "end") for axis in "zyx"] for unit in ("um", "voxel")
-    )
+    places = [f"{end}_{axis}" for end in ("start", "end") for axis in "zyx"]
+    um, voxel = ([row[f"{place}_{unit}"] for place in places] for unit in ("um", "voxel"))
     np.testing.assert_allclose(um, np.multiply(voxel, voxel_size * 2))
     np.testing.assert_allclose(np.subtract(um[3:], um[:3]), 90 * np.array(DIRECTIONS["oblique"]), atol=3)
 
@@ -133,12 +132,11 @@ def test_a_mask_that_is_full_but_for_a_cavity_is_refused():
         measure_vessels(mask)
 
 
-@pytest.mark.parametrize(
-    ("mask", "match"), [(np.ones((4, 5), np.bool_), r"three axes.*\(4, 5\)"), (None, r"axes.*\(\)")]
-)
-def test_another_shape_is_refused(mask, match):
-    with pytest.raises(InputError, match=match):
-        measure_vessels(mask)
+@pytest.mark.parametrize("shape", [(4, 5), (0, 4, 5), (2, 3, 4, 5)], ids=str)
+def test_another_shape_is_refused(shape):
+    with pytest.raises(InputError, match="mask must have three axes") as caught:
+        measure_vessels(np.ones(shape, np.bool_))
+    assert str(shape) in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [0, -1, (1, 0, 1), float("nan"), float("inf")])
