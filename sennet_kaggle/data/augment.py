@@ -54,6 +54,8 @@ def draw_window(
         (2, 3) float64, the affine map from window pixels (column, row) to slice pixels.
     """
     height, width = mask.shape
+    row: float
+    column: float
     vessels = np.flatnonzero(mask) if rng.random() < ON_VESSEL else ()
     if len(vessels):
         top, left = divmod(int(vessels[rng.integers(len(vessels))]), width)

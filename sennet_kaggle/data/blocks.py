@@ -10,7 +10,7 @@ from ..config import Preprocessing
 from ..errors import InputError, warn
 from .bricks import BrickVolume, Wanted, open_bricks, runs_of
 from .names import consecutive_runs
-from .planes import LEAST_DEPTH, Block, Plane, cut_label, cut_plane, is_dense
+from .planes import LEAST_DEPTH, Block, Plane, cut_label, cut_plane, cut_turned, is_dense
 from .volume import Volume
 
 Places = Mapping[str, tuple[Volume, int]]
@@ -77,7 +77,7 @@ def open_blocks(cache_dir: Path | str, places: Places, offsets: Sequence[int]) -
     """
     volumes = _volumes(places)
     wanted = [Wanted(volume, tuple(_kept(volume, offsets))) for volume in volumes]
-    found = {}
+    found: dict[tuple[str, int], BlockPlace] = {}
     for each, bricks in zip(wanted, open_bricks(cache_dir, wanted), strict=True):
         found |= _blocks(each, bricks, places)
     return found
@@ -90,16 +90,19 @@ def cut_pair(block: Block, plane: Plane, preprocessing: Preprocessing) -> tuple[
         Grey values (C, roi_size, roi_size) for `slice_to_image`, and labels (K, roi_size, roi_size) as of `cut_label`.
     """
     offsets, roi_size = preprocessing.offsets if any(preprocessing.offsets) else (0,), preprocessing.roi_size
-    window = cut_plane(block, plane, roi_size, offsets)
-    if window.dtype == np.float32 and preprocessing.intensity == "eight_bit" and block.bricks.dtype == "uint16":
+    if plane.turn is None:
+        window = cut_plane(block, plane, roi_size, offsets)
+        return window, cut_label(block, plane, roi_size, preprocessing.output_offsets)
+    window, label = cut_turned(block, plane, roi_size, offsets, preprocessing.output_offsets)
+    if preprocessing.intensity == "eight_bit" and block.bricks.dtype == "uint16":
         window = np.floor(window / 256)  # as `grey_levels` does with what is not turned
-    return window, cut_label(block, plane, roi_size, preprocessing.output_offsets)
+    return window, label
 
 
 def _blocks(wanted: Wanted, bricks: BrickVolume, places: Places) -> dict[tuple[str, int], BlockPlace]:
     volume, zs = wanted
     known = np.array([volume.slice_ids[z] in places for z in zs])
-    found = {}
+    found: dict[tuple[str, int], BlockPlace] = {}
     for rows in runs_of(bricks, _numbers(volume, zs)):
         block = Block(bricks, rows, known[rows.start : rows.stop])
         found |= {(volume.name, zs[row]): BlockPlace(block, row - rows.start) for row in rows if known[row]}

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,17 +112,6 @@ class BrickVolume:
         return faces[rows, columns]
 
 
-@lru_cache(maxsize=64)
-def axis_offsets(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each axis, what a coordinate adds to the index of a voxel in the flattened bricks: (R,), (H,), (W,) int64."""
-    counts = brick_counts(shape)
-    offsets = []
-    for axis, length in enumerate(shape):
-        brick, inside = np.divmod(np.arange(length), EDGE)
-        offsets.append(brick * math.prod(counts[axis + 1 :]) * EDGE**3 + inside * EDGE ** (2 - axis))
-    return tuple(offsets)
-
-
 def brick_counts(shape: tuple[int, int, int]) -> tuple[int, ...]:
     """How many bricks there are along each axis."""
     return tuple(-(-length // EDGE) for length in shape)
@@ -178,8 +167,8 @@ def _plan(cache_dir: Path, wanted: Wanted) -> BrickVolume:
     for digest in file_digests([volume.image_paths[z] for z in zs]) + volume.label_digests(labelled):
         key.update(digest)
     stem = f"{volume.name}-{key.hexdigest()}"
-    paths = tuple(cache_dir / f"{stem}.{kind}.npy" for kind in ("grey", "label", "anchors"))
-    return BrickVolume(paths, (len(zs), *next(iter(sizes))), volume[zs[0]].dtype.name)
+    grey, label, anchors = (cache_dir / f"{stem}.{kind}.npy" for kind in ("grey", "label", "anchors"))
+    return BrickVolume((grey, label, anchors), (len(zs), *next(iter(sizes))), volume[zs[0]].dtype.name)
 
 
 def _is_whole(bricks: BrickVolume) -> bool:

@@ -4,14 +4,13 @@ A point of the volume is (z, y, x), with whole numbers at the voxels' centres; p
 `origin + v * down + u * right`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from .augment import ON_VESSEL, cut_window, place_window
-from .bricks import UNKNOWN, BrickVolume, axis_offsets
+from .bricks import EDGE, UNKNOWN, BrickVolume, brick_counts
 
 LEAST_DEPTH = 32
 """So many labelled slices must follow one another for planes across them."""
@@ -93,7 +92,8 @@ def draw_plane(
     axis = "zyx".index(planes[rng.integers(len(planes))]) if is_dense else 0
     point = np.array((z, y, x))
     across, along = point[axis], np.delete(point, axis) + shift
-    placement = place_window(*along, *np.delete(shape, axis), roi_size, zoom_range, rng)
+    height, width = np.delete(shape, axis).tolist()
+    placement = place_window(*along.tolist(), height, width, roi_size, zoom_range, rng)
     turn = None
     if oblique and is_dense and rng.random() < TURNED:
         turn = _turn(axis, rng.uniform(0, np.pi), np.radians(rng.uniform(-oblique, oblique)))
@@ -112,11 +112,11 @@ def cut_plane(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...
     Returns:
         (C, roi_size, roi_size), of the volume's dtype, bilinear; trilinear and float32 where the plane is turned.
     """
-    if plane.turn is None:
-        ats = [min(max(plane.at + offset, 0), block.shape[plane.axis] - 1) for offset in offsets]
-        windows = {at: cut_window(*_patch(block, plane, at, roi_size), roi_size) for at in {*ats}}
-        return np.stack([windows[at] for at in ats])
-    return np.stack([_in_strips(_trilinear, block, points) for points in _points(plane, roi_size, offsets)])
+    if plane.turn is not None:
+        return np.stack([_turned(block, points)[0] for points in _points(plane, roi_size, offsets)])
+    ats = [min(max(plane.at + offset, 0), block.shape[plane.axis] - 1) for offset in offsets]
+    windows = {at: cut_window(*_patch(block, plane, at, roi_size), roi_size) for at in {*ats}}
+    return np.stack([windows[at] for at in ats])
 
 
 def cut_label(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...]) -> np.ndarray:
@@ -126,7 +126,7 @@ def cut_label(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...
         (K, roi_size, roi_size) uint8, of the nearest voxel: 0 background, 1 vessel, 255 unknown or beyond the block.
     """
     if plane.turn is not None:
-        return np.stack([_in_strips(_nearest, block, points) for points in _points(plane, roi_size, offsets)])
+        return np.stack([_turned(block, points)[1] for points in _points(plane, roi_size, offsets)])
     windows = []
     for offset in offsets:
         at = plane.at + offset
@@ -145,6 +145,15 @@ def cut_label(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...
             )
         )
     return np.stack(windows)
+
+
+def cut_turned(
+    block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...], label_offsets: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `cut_plane` and `cut_label` of a turned plane, in about half of the time of both."""
+    places = tuple(dict.fromkeys((*offsets, *label_offsets)))
+    both = dict(zip(places, (_turned(block, points) for points in _points(plane, roi_size, places)), strict=True))
+    return np.stack([both[each][0] for each in offsets]), np.stack([both[each][1] for each in label_offsets])
 
 
 def _patch(block: Block, plane: Plane, at: int, roi_size: int, of_label: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -189,24 +198,59 @@ def _points(plane: Plane, roi_size: int, offsets: tuple[int, ...]) -> list[Point
     return [tuple(start[:, None, i] + across[None, :, i] for i in range(3)) for start in starts]
 
 
-def _in_strips(sample: Callable[[Block, Points], np.ndarray], block: Block, points: Points) -> np.ndarray:
-    """Samples some rows of a window at a time: what is worked on stays in the processor's cache."""
-    rows = max(1, _STRIP // points[0].shape[1])
-    starts = range(0, len(points[0]), rows)
-    return np.concatenate([sample(block, tuple(each[start : start + rows] for each in points)) for start in starts])
+def _turned(block: Block, points: Points) -> tuple[np.ndarray, np.ndarray]:
+    """Grey values between the voxels, float32, and labels of the nearest ones, uint8, at points of one shape.
+
+    Some rows are worked on at a time: what is needed of them stays in the processor's cache.
+    """
+    shape = points[0].shape
+    grey, label = np.empty(shape, np.float32), np.empty(shape, np.uint8)
+    count = max(1, _STRIP // shape[1])
+    for start in range(0, shape[0], count):
+        rows = slice(start, start + count)
+        strip = tuple(each[rows] for each in points)
+        corners = _find_corners(block, strip)
+        grey[rows] = _trilinear(block, corners)
+        label[rows] = _nearest(block, corners, strip)
+    return grey, label
 
 
-def _trilinear(block: Block, points: Points) -> np.ndarray:
-    """Grey values between the voxels, float32, at points of that shape; beyond the block the border is repeated."""
-    grey = np.asarray(block.bricks.grey).reshape(-1)
-    below, above, parts = [], [], []
-    for coordinate, length, offsets in zip(points, block.shape, _offsets(block), strict=True):
-        part = np.clip(coordinate, 0, length - 1)
+class _Corners(NamedTuple):
+    """The eight voxels around each of some points; beyond the block its border."""
+
+    layer: int
+    """Of bricks; the offsets count from it."""
+    below: list[np.ndarray]
+    """For z, y and x, what the lower coordinate adds to a voxel's index in the flattened bricks."""
+    above: list[np.ndarray]
+    parts: list[np.ndarray]
+    """How far each point lies from the lower coordinate, 0..1, float32."""
+
+
+def _find_corners(block: Block, points: Points) -> _Corners:
+    _, height, width = brick_counts(block.bricks.shape)
+    found, layer, kind = _Corners(0, [], [], []), 0, np.int32
+    for axis, (coordinate, length) in enumerate(zip(points, block.shape, strict=True)):
+        part = np.minimum(np.maximum(coordinate, np.float32(0)), np.float32(length - 1))
         low = part.astype(np.int32)
-        part -= low.astype(np.float32)
-        below.append(offsets.take(low))
-        above.append(np.append(offsets[1:], offsets[-1]).take(low))
-        parts.append(part)
+        np.subtract(part, low, out=part, dtype=np.float32, casting="unsafe")
+        high = np.minimum(low + 1, length - 1)
+        step = (height * width, width, 1)[axis] * EDGE**3
+        if axis == 0:
+            layer = (int(low.min()) + block.rows.start) // EDGE
+            low, high = (each + (block.rows.start - layer * EDGE) for each in (low, high))
+            kind = np.int32 if (int(high.max()) // EDGE + 1) * step < 2**31 else np.int64  # half the time in 32 bits
+        inside = EDGE ** (2 - axis)
+        for offsets, each in ((found.below, low), (found.above, high)):
+            each = each.astype(kind, copy=False)
+            offsets.append(each * inside + (each >> 3) * (step - EDGE * inside))
+        found.parts.append(part)
+    return found._replace(layer=layer)
+
+
+def _trilinear(block: Block, corners: _Corners) -> np.ndarray:
+    grey = np.asarray(block.bricks.grey)[corners.layer :].reshape(-1)
+    below, above, parts = corners.below, corners.above, corners.parts
     lines = []
     for z in (below[0], above[0]):
         for y in (below[1], above[1]):
@@ -223,22 +267,14 @@ def _between(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
     return low
 
 
-def _nearest(block: Block, points: Points) -> np.ndarray:
-    """Labels of the nearest voxels, uint8; beyond the block and in slices that may not be learned from, unknown."""
-    index, outside = 0, np.zeros(points[0].shape, np.bool_)
-    for axis, (coordinate, length, offsets) in enumerate(zip(points, block.shape, _offsets(block), strict=True)):
-        nearest = np.floor(coordinate + np.float32(0.5)).astype(np.int32)
-        outside |= (nearest < 0) | (nearest >= length)
-        nearest = nearest.clip(0, length - 1)
-        index = index + offsets.take(nearest)
-        if axis == 0 and not block.known.all():
-            outside |= ~block.known.take(nearest)
-    label = np.asarray(block.bricks.label).reshape(-1).take(index)
-    label[outside] = UNKNOWN
+def _nearest(block: Block, corners: _Corners, points: Points) -> np.ndarray:
+    """Beyond the block and in slices that may not be learned from, unknown."""
+    z, y, x = (np.where(part >= 0.5, b, a) for a, b, part in zip(*corners[1:], strict=True))
+    label = np.asarray(block.bricks.label)[corners.layer :].reshape(-1).take(z + y + x)
+    for coordinate, length in zip(points, block.shape, strict=True):
+        if coordinate.min() < -0.5 or coordinate.max() >= length - 0.5:
+            label[(coordinate < -0.5) | (coordinate >= length - 0.5)] = UNKNOWN
+    if not block.known.all():
+        nearest = np.floor(points[0] + np.float32(0.5)).astype(np.int32).clip(0, block.shape[0] - 1)
+        label[~block.known.take(nearest)] = UNKNOWN
     return label
-
-
-def _offsets(block: Block) -> tuple[np.ndarray, ...]:
-    """As `axis_offsets`, for the block's own coordinates."""
-    z, y, x = axis_offsets(block.bricks.shape)
-    return z[block.rows.start : block.rows.stop], y, x

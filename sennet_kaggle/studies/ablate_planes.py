@@ -116,7 +116,7 @@ def describe(results: pd.DataFrame) -> str:
             cells += [_cell(by_threshold.loc[0.5]), f"{_cell(by_threshold.loc[best])} at {best:g}"]
         rows += [[name, *cells]] if len(cells) == 4 else []
     header = ["trained on", "along z, at 0.5", "at its best threshold", "along zyx, at 0.5", "at its best threshold"]
-    return markdown_table(header, rows) + "\n"
+    return markdown_table(header, rows)
 
 
 def _cell(values: pd.Series) -> str:
