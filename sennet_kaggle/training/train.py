@@ -37,6 +37,8 @@ from .training_state import (
     write_history,
 )
 
+_MOST_SHOWN = 8  # held-out slices that are named
+
 
 def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_dir: Path | str | None = None) -> Path:
     """Trains a model, or goes on where an earlier call with the same settings was stopped.
@@ -241,7 +243,9 @@ def _progress(training: Training, train_set: SliceDataset, epochs_done: int, acc
 
 def _describe(train_set: SliceDataset, held_out: SliceDataset | None) -> str:
     parts = [f"{len(train_set)} slices to learn from"]
-    parts += [f"{len(held_out)} held out ({', '.join(held_out.slices)})"] if held_out else ["none held out"]
+    shown = [*held_out.slices][:_MOST_SHOWN] if held_out else []
+    more = f" and {len(held_out) - len(shown)} more" if held_out and len(held_out) > len(shown) else ""
+    parts += [f"{len(held_out)} held out ({', '.join(shown)}{more})"] if held_out else ["none held out"]
     parts += [f"{count} unlabelled in {name} left out" for name, count in train_set.unlabelled.items() if count]
     return ", ".join(parts)
 

@@ -72,7 +72,7 @@ def test_the_experiments_of_the_report():
 def test_the_list(capsys):
     assert main(["experiments"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:9]] == [*REPORT_EXPERIMENTS, "unet-native", "sam-zero-shot"]
+    assert [line.split()[0] for line in lines[1:9]] == [*REPORT_EXPERIMENTS, "sam-zero-shot", "unet-native"]
     assert [line.split()[0] for line in lines[9:-2]] == [*RECIPE]
     words = lines[4].split("  ")
     assert [word.strip() for word in words if word.strip()] == [
