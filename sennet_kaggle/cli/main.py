@@ -31,6 +31,7 @@ _FUNCTIONS = (
     training.experiments,
     studies.compare,
     studies.ablate,
+    studies.compare_planes,
     studies.card,
     studies.score_patches,
     studies.sam_zero_shot,

@@ -62,6 +62,24 @@ def ablate(
     print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
 
 
+def compare_planes(
+    output_dir: Path,
+    seed: tuple[int, ...] = (0, 1, 2),
+    override: dict[str, Any] = {},  # noqa: B006 (only read)
+) -> None:
+    """Measure what windows across three axes and neighbouring slices give, on synthetic kidneys.
+
+    Args:
+        output_dir: Gets planes.md, planes.csv, the kidneys and a folder per run; stopped runs go on.
+        seed: Every model is trained with each.
+        override: Settings changed in every run, as JSON, such as '{"epoch_slices": 100}'.
+    """
+    from ..studies.ablate_planes import compare_planes as run_comparison
+
+    path = run_comparison(output_dir, seed, override)
+    print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
+
+
 def card(
     data_dir: Path,
     output_dir: Path,

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..config import Preprocessing
 from ..errors import InputError, warn
 from .bricks import BrickVolume, Wanted, open_bricks, runs_of
 from .names import consecutive_runs
-from .planes import LEAST_DEPTH, Block, is_dense
+from .planes import LEAST_DEPTH, Block, Plane, cut_label, cut_plane, is_dense
 from .volume import Volume
 
 Places = Mapping[str, tuple[Volume, int]]
@@ -80,6 +81,19 @@ def open_blocks(cache_dir: Path | str, places: Places, offsets: Sequence[int]) -
     for each, bricks in zip(wanted, open_bricks(cache_dir, wanted), strict=True):
         found |= _blocks(each, bricks, places)
     return found
+
+
+def cut_pair(block: Block, plane: Plane, preprocessing: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+    """Takes a window out of a block.
+
+    Returns:
+        Grey values (C, roi_size, roi_size) for `slice_to_image`, and labels (K, roi_size, roi_size) as of `cut_label`.
+    """
+    offsets, roi_size = preprocessing.offsets if any(preprocessing.offsets) else (0,), preprocessing.roi_size
+    window = cut_plane(block, plane, roi_size, offsets)
+    if window.dtype == np.float32 and preprocessing.intensity == "eight_bit" and block.bricks.dtype == "uint16":
+        window = np.floor(window / 256)  # as `grey_levels` does with what is not turned
+    return window, cut_label(block, plane, roi_size, preprocessing.output_offsets)
 
 
 def _blocks(wanted: Wanted, bricks: BrickVolume, places: Places) -> dict[tuple[str, int], BlockPlace]:

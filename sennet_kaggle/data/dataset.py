@@ -10,13 +10,13 @@ from torch.utils.data import Dataset
 from ..config import Preprocessing
 from ..errors import InputError
 from .augment import augment_pair, cut_window, draw_window, vary_light
-from .blocks import open_blocks
+from .blocks import cut_pair, open_blocks
 from .bricks import UNKNOWN
 from .cache import CachedSlices, open_cache, read_pair
 from .intensity import measure_intensity, slice_to_image
 from .neighbours import read_stack
 from .padding import find_padding
-from .planes import cut_label, cut_plane, draw_plane
+from .planes import draw_plane
 from .transforms import image_to_tensor, mask_to_target
 from .volume import Volume, warn_of_gaps
 
@@ -179,16 +179,13 @@ class SliceDataset(Dataset):
     def _window_in_block(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """A training pair out of the decoded volume; NaN also where the window lies beyond it."""
         volume, z = self._places[index]
-        block, z = self._blocks[volume.name, z]
-        preprocessing, roi_size = self.preprocessing, self.preprocessing.roi_size
-        plane = draw_plane(block, z, roi_size, self._zoom_of(volume), self.planes, self.oblique, rng)
-        offsets = preprocessing.offsets if any(preprocessing.offsets) else (0,)
-        window = cut_plane(block, plane, roi_size, offsets)
-        image = slice_to_image(window, self._intensity[volume.name], preprocessing)
+        place, roi_size = self._blocks[volume.name, z], self.preprocessing.roi_size
+        plane = draw_plane(*place, roi_size, self._zoom_of(volume), self.planes, self.oblique, rng)
+        window, label = cut_pair(place.block, plane, self.preprocessing)
+        image = slice_to_image(window, self._intensity[volume.name], self.preprocessing)
         image = vary_light(image, self.light, self.noise, rng) if self.augment else image
-        label = torch.from_numpy(cut_label(block, plane, roi_size, preprocessing.output_offsets))
-        target = label.float().masked_fill_(label == UNKNOWN, torch.nan)
-        return image_to_tensor(image, preprocessing), target
+        target = torch.from_numpy(label).float()
+        return image_to_tensor(image, self.preprocessing), target.masked_fill_(target == UNKNOWN, torch.nan)
 
     def _pair(self, index: int) -> tuple[np.ndarray, list[np.ndarray | None]]:
         """The whole slice: image (C, h, w) float32 as of `read_pair`, and a mask (h, w) bool per output or None."""

@@ -4,6 +4,7 @@ A point of the volume is (z, y, x), with whole numbers at the voxels' centres; p
 `origin + v * down + u * right`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
@@ -16,6 +17,12 @@ LEAST_DEPTH = 32
 """So many labelled slices must follow one another for planes across them."""
 TURNED = 0.5
 """Part of the windows in planes that are turned, where the settings allow it."""
+
+_STRIP = 20_000
+"""Pixels."""
+
+Points = tuple[np.ndarray, ...]
+"""Coordinates z, y and x, float32 (rows, columns) each."""
 
 
 class Block(NamedTuple):
@@ -109,7 +116,7 @@ def cut_plane(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...
         ats = [min(max(plane.at + offset, 0), block.shape[plane.axis] - 1) for offset in offsets]
         windows = {at: cut_window(*_patch(block, plane, at, roi_size), roi_size) for at in {*ats}}
         return np.stack([windows[at] for at in ats])
-    return np.stack([_trilinear(block, points) for points in _points(plane, roi_size, offsets)])
+    return np.stack([_in_strips(_trilinear, block, points) for points in _points(plane, roi_size, offsets)])
 
 
 def cut_label(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...]) -> np.ndarray:
@@ -119,7 +126,7 @@ def cut_label(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...
         (K, roi_size, roi_size) uint8, of the nearest voxel: 0 background, 1 vessel, 255 unknown or beyond the block.
     """
     if plane.turn is not None:
-        return np.stack([_nearest(block, points) for points in _points(plane, roi_size, offsets)])
+        return np.stack([_in_strips(_nearest, block, points) for points in _points(plane, roi_size, offsets)])
     windows = []
     for offset in offsets:
         at = plane.at + offset
@@ -169,25 +176,27 @@ def _turn(axis: int, direction: float, angle: float) -> np.ndarray:
     return np.eye(3) - np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
-def _points(plane: Plane, roi_size: int, offsets: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each offset the coordinates z, y and x of a turned window's pixels, float32 (roi_size, roi_size) each."""
+def _points(plane: Plane, roi_size: int, offsets: tuple[int, ...]) -> list[Points]:
+    """For each offset the coordinates of a turned window's pixels."""
+    turn = np.eye(3) if plane.turn is None else plane.turn
     right, down, origin = (np.insert(plane.placement[::-1, i], plane.axis, 0.0) for i in range(3))
     origin[plane.axis] = plane.at
     middle = origin + (right + down) * (roi_size - 1) / 2
-    right, down, normal = plane.turn @ right, plane.turn @ down, plane.turn[:, plane.axis]
+    right, down, normal = turn @ right, turn @ down, turn[:, plane.axis]
     pixels = np.arange(roi_size) - (roi_size - 1) / 2
-    across, along = (pixels[:, None] * step for step in (right, down))  # (roi_size, 3) each
-    along = along + middle
-    return [
-        tuple(
-            (along[:, None, i] + offset * normal[i]).astype(np.float32) + across[None, :, i].astype(np.float32)
-            for i in range(3)
-        )
-        for offset in offsets
-    ]
+    across = (pixels[:, None] * right).astype(np.float32)  # (roi_size, 3)
+    starts = [(pixels[:, None] * down + middle + offset * normal).astype(np.float32) for offset in offsets]
+    return [tuple(start[:, None, i] + across[None, :, i] for i in range(3)) for start in starts]
 
 
-def _trilinear(block: Block, points: tuple[np.ndarray, ...]) -> np.ndarray:
+def _in_strips(sample: Callable[[Block, Points], np.ndarray], block: Block, points: Points) -> np.ndarray:
+    """Samples some rows of a window at a time: what is worked on stays in the processor's cache."""
+    rows = max(1, _STRIP // points[0].shape[1])
+    starts = range(0, len(points[0]), rows)
+    return np.concatenate([sample(block, tuple(each[start : start + rows] for each in points)) for start in starts])
+
+
+def _trilinear(block: Block, points: Points) -> np.ndarray:
     """Grey values between the voxels, float32, at points of that shape; beyond the block the border is repeated."""
     grey = np.asarray(block.bricks.grey).reshape(-1)
     below, above, parts = [], [], []
@@ -214,7 +223,7 @@ def _between(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
     return low
 
 
-def _nearest(block: Block, points: tuple[np.ndarray, ...]) -> np.ndarray:
+def _nearest(block: Block, points: Points) -> np.ndarray:
     """Labels of the nearest voxels, uint8; beyond the block and in slices that may not be learned from, unknown."""
     index, outside = 0, np.zeros(points[0].shape, np.bool_)
     for axis, (coordinate, length, offsets) in enumerate(zip(points, block.shape, _offsets(block), strict=True)):

@@ -76,12 +76,11 @@ def compare_planes(
     done = {(row["model"], row["seed"]) for row in rows}
     for seed in seeds:
         for number, (name, model_changes) in enumerate(MODELS.items()):
-            if (name, seed) in done:
-                continue
-            training = changed(_TRAINING, {**model_changes, **(changes or {}), "seed": seed}, name)
+            training = changed(changed(_TRAINING, model_changes, name), {**(changes or {}), "seed": seed}, "override")
             path = fit(training, output_dir, output_dir / f"{number}-{seed}", output_dir / "cache")
-            rows += [{"model": name, "seed": seed, **row} for row in score(path, volume)]
-            write_whole(results_path, pd.DataFrame(rows).to_csv(index=False).encode())
+            if (name, seed) not in done:
+                rows += [{"model": name, "seed": seed, **row} for row in score(path, volume)]
+                write_whole(results_path, pd.DataFrame(rows).to_csv(index=False).encode())
     text = describe(pd.DataFrame(rows))
     write_whole(output_dir / "planes.md", text.encode())
     return output_dir / "planes.md"

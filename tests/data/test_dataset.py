@@ -313,7 +313,7 @@ def test_a_gap_is_said_where_neighbours_are_channels(volume, caplog, offsets):
 
 
 def test_a_kidney_of_another_scale_is_enlarged(tmp_path):
-    """The same ramp in two kidneys: where one is shown twice as large it rises half as steeply, however it is turned."""
+    """The same ramp in two kidneys: shown twice as large, it rises half as steeply, however it is turned."""
     ramp = np.tile(np.arange(96, dtype=np.uint16) * 600, (96, 1)) + np.arange(96, dtype=np.uint16)[:, None]
     label = np.zeros((96, 96), np.uint8)
     label[40:56, 40:56] = 255
