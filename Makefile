@@ -8,11 +8,12 @@ DATA ?= DATA
 # What make has made has this file in it; nothing else is ever removed.
 MARKER := .made-by-make
 
-.PHONY: help dry-run test lint docs docs-figures env browser clean
+.PHONY: help dry-run recipe test lint docs docs-figures env browser clean
 env: .venv/ready
 
 help:
 	@echo "make dry-run   build the notebook, run it on a synthetic kidney without network, validate, score, draw"
+	@echo "make recipe    the commands of docs/recipe.md in miniature, on synthetic kidneys, a few minutes"
 	@echo "make test      everything that must hold; make test ARGS=\"-m slow\" for what takes long"
 	@echo "make lint      ruff, mypy, and whether the committed notebook is current"
 	@echo "make docs      pages about every module, in docs/api"
@@ -25,6 +26,9 @@ help:
 
 dry-run: .venv/ready
 	@$(RUN) -m sennet_kaggle dry-run $(ARGS)
+
+recipe: .venv/ready
+	@OMP_NUM_THREADS=1 $(RUN) tests/recipe_in_miniature.py $(ARGS)
 
 # One process of tests per core, so one thread in each.
 test: .venv/ready browser
@@ -89,4 +93,5 @@ clean:
 		if [ -f $$folder/$(MARKER) ] || [ -f $$folder/ready ]; then rm -rf $$folder; \
 		elif [ -e $$folder ]; then echo "$$folder stays: make has not made it"; fi; \
 	done; \
-	if [ -f dry-run/.dry-run.json ]; then rm -rf dry-run; elif [ -e dry-run ]; then echo "dry-run stays: make has not made it"; fi
+	if [ -f dry-run/.dry-run.json ]; then rm -rf dry-run; elif [ -e dry-run ]; then echo "dry-run stays: make has not made it"; fi; \
+	if [ -f recipe/.made-by-recipe ]; then rm -rf recipe; elif [ -e recipe ]; then echo "recipe stays: make has not made it"; fi

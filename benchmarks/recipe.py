@@ -13,14 +13,21 @@
 - Hours of training: windows x FLOPs / (GPUs x TFLOPS). Hours of validation: the held-out kidney's pixels x VIEWS x
   OVERLAP x FLOPs per pixel / TFLOPS (the first process does it alone) x the number of looks. TFLOPS is what such a card
   is taken to reach, see GPUS, and not measured either; put in what your card does. The data path must keep up: it has
-  (GPUs x workers) processes, see benchmarks/planes.py for the milliseconds of a window.
+  workers processes per GPU.
 
 Prints a Markdown table. Every number in its last columns is an estimate: it has been compared with no GPU.
+
+The last table is the data path: CPU milliseconds on one thread of a training window of each experiment, out of a
+phantom decoded once, with the files in the system's memory. Divided by the workers it must stay below a step's time.
 """
 
 import sys
+import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,6 +36,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from sennet_kaggle.config import Training  # noqa: E402
+from sennet_kaggle.data.dataset import SliceDataset  # noqa: E402
+from sennet_kaggle.data.phantom import Phantom, write_phantom  # noqa: E402
+from sennet_kaggle.data.volume import open_volume  # noqa: E402
 from sennet_kaggle.models import create_model  # noqa: E402
 from sennet_kaggle.rendering import markdown_table  # noqa: E402
 from sennet_kaggle.studies.experiments import EXPERIMENTS, RECIPE  # noqa: E402
@@ -41,6 +51,7 @@ GPUS = {"16gb": (1, 8.0), "8gpu": (8, 60.0)}
 """GPUs, and TFLOPS that each is taken to reach: an eighth of a T4's 65 in float16, a fifth of an A100's 312."""
 HELD_OUT_PIXELS = 501 * 1706 * 1510
 VIEWS, OVERLAP = 4, 1.5
+PHANTOM, WINDOWS = (48, 512, 512), 32
 GIB = 2**30
 
 
@@ -50,6 +61,7 @@ def main() -> None:
     header = ["experiment", "parameters", "GFLOPs of a window, forward", "GiB kept of a window"]
     header += ["windows per GPU and pass", "GiB per GPU", "windows", "hours of training", "and of validation"]
     print(markdown_table(header, [row(name, EXPERIMENTS[name]) for name in RECIPE]))
+    print(markdown_table(["experiment", "ms of CPU per window"], data_path()))
 
 
 def row(name: str, training: Training) -> list[str]:
@@ -106,6 +118,32 @@ def kept_bytes(training: Training, size: int) -> int:
             logits = model(image)
         criterion(logits, target, torch.ones_like(target, dtype=torch.bool))
     return sum(storages.values())
+
+
+def data_path() -> list[list[str]]:
+    """The time of a window by experiment, of those that differ in it."""
+    cv2.setNumThreads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        volume = open_volume(write_phantom(Path(folder), "phantom", Phantom(PHANTOM)))
+        for name in ("full-16gb", "full-8gpu"):
+            training = EXPERIMENTS[name]
+            dataset = SliceDataset(
+                [volume],
+                replace(training.preprocessing, roi_size=training.window_size),
+                augment=True,
+                zoom=training.zoom,
+                light=training.light,
+                noise=training.noise,
+                planes=training.planes,
+                oblique=training.oblique,
+                cache_dir=folder,
+            )
+            started = time.process_time()
+            for index in range(WINDOWS):
+                dataset[index]
+            rows.append([name, f"{1000 * (time.process_time() - started) / WINDOWS:.0f}"])
+    return rows
 
 
 if __name__ == "__main__":

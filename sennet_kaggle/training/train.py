@@ -38,6 +38,8 @@ from .training_state import (
     write_history,
 )
 
+_MOST_SHOWN = 8  # held-out slices that are named
+
 
 def fit(
     training: Training,
@@ -260,7 +262,9 @@ def _progress(
 
 def _describe(train_set: SliceDataset, held_out: SliceDataset | None) -> str:
     parts = [f"{len(train_set)} slices to learn from"]
-    parts += [f"{len(held_out)} held out ({', '.join(held_out.slices)})"] if held_out else ["none held out"]
+    shown = [*held_out.slices][:_MOST_SHOWN] if held_out else []
+    more = f" and {len(held_out) - len(shown)} more" if held_out and len(held_out) > len(shown) else ""
+    parts += [f"{len(held_out)} held out ({', '.join(shown)}{more})"] if held_out else ["none held out"]
     parts += [f"{count} unlabelled in {name} left out" for name, count in train_set.unlabelled.items() if count]
     return ", ".join(parts)
 
