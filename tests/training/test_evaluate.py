@@ -1,4 +1,4 @@
-"""Validation on held-out slices, with the competition's metric of neighbours, and the line that a training ends with."""
+"""Validation on held-out slices, with the metric of neighbours, and the line that a training ends with."""
 
 import numpy as np
 import pytest
