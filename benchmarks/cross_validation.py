@@ -33,7 +33,7 @@ from sennet_kaggle.studies.held_out import (  # noqa: E402
 from sennet_kaggle.studies.plan import open_test  # noqa: E402
 from sennet_kaggle.training.train import fit  # noqa: E402
 
-SCALES = {"1": (), "1 and 0.5": (0.5,), "1 and 2": (2.0,), "1, 2 and 0.5": (2.0, 0.5)}
+SCALES = {"1": (), "1, 2 and 0.5": (2.0, 0.5)}
 
 
 def main() -> None:

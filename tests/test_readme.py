@@ -35,6 +35,8 @@ SHORTENED = {
 LEFT_BEHIND = {
     "sennet-kaggle phantom": "SCANS/test/phantom_1/images/0007.tif",
     "sennet-kaggle predict": "submission.csv",
+    "sennet-kaggle segment": "mask.tif",
+    "sennet-kaggle vessels": "tree/segments.csv",
     "make dry-run": "dry-run/submission.csv",
     ".venv/bin/python -m sennet_kaggle dry-run": "dry-run/slices.png",
     ".venv/bin/python -m sennet_kaggle train": "runs/mine/checkpoint.safetensors",
