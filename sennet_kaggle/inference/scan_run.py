@@ -28,7 +28,7 @@ from .loading import load_predictors
 from .predict import predict_probabilities
 
 # Measured with benchmarks/scan_memory.py: libraries and a model, and what is held of slices at once, in bytes.
-_BASE_BYTES = 700 * 10**6
+_BASE_BYTES = 800 * 10**6
 _BYTES_PER_PIXEL = 420
 _ALIKE_IN_PLANE = 1.02
 
