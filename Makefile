@@ -3,17 +3,21 @@
 PYTHON ?= $(shell for p in python3.12 "$$HOME"/.pyenv/versions/3.12.*/bin/python3.12 python3.11 python3; do \
 	"$$p" -c 'import sys, venv, ssl; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 RUN := .venv/bin/python
+# A folder in the competition's layout.
+DATA ?= DATA
 # What make has made has this file in it; nothing else is ever removed.
 MARKER := .made-by-make
 
-.PHONY: help dry-run test lint docs env browser clean
+.PHONY: help dry-run recipe test lint docs docs-figures env browser clean
 env: .venv/ready
 
 help:
 	@echo "make dry-run   build the notebook, run it on a synthetic kidney without network, validate, score, draw"
+	@echo "make recipe    the commands of docs/recipe.md in miniature, on synthetic kidneys, a few minutes"
 	@echo "make test      everything that must hold; make test ARGS=\"-m slow\" for what takes long"
 	@echo "make lint      ruff, mypy, and whether the committed notebook is current"
 	@echo "make docs      pages about every module, in docs/api"
+	@echo "make docs-figures DATA=...   the pictures of docs/, drawn anew with the shipped checkpoint"
 	@echo "make env       .venv alone, which all of these make first where it is missing or the requirements changed"
 	@echo "make clean     remove what make has made"
 	@echo "PYTHON=...     the Python to make .venv with, 3.11 or 3.12; 3.12 is looked for when not given"
@@ -22,6 +26,9 @@ help:
 
 dry-run: .venv/ready
 	@$(RUN) -m sennet_kaggle dry-run $(ARGS)
+
+recipe: .venv/ready
+	@OMP_NUM_THREADS=1 $(RUN) tests/recipe_in_miniature.py $(ARGS)
 
 # One process of tests per core, so one thread in each.
 test: .venv/ready browser
@@ -32,6 +39,9 @@ lint: .venv/ready
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(RUN) build_kernel.py --check
+
+docs-figures: .venv/ready browser
+	@$(RUN) docs/make_figures.py --data-dir $(DATA) $(ARGS)
 
 # By name: of a package with a public interface pdoc takes no other modules by itself.
 MODULES := $(filter-out %.__init__ %.__main__,$(subst /,.,$(basename $(wildcard sennet_kaggle/*.py)))) \
@@ -83,4 +93,5 @@ clean:
 		if [ -f $$folder/$(MARKER) ] || [ -f $$folder/ready ]; then rm -rf $$folder; \
 		elif [ -e $$folder ]; then echo "$$folder stays: make has not made it"; fi; \
 	done; \
-	if [ -f dry-run/.dry-run.json ]; then rm -rf dry-run; elif [ -e dry-run ]; then echo "dry-run stays: make has not made it"; fi
+	if [ -f dry-run/.dry-run.json ]; then rm -rf dry-run; elif [ -e dry-run ]; then echo "dry-run stays: make has not made it"; fi; \
+	if [ -f recipe/.made-by-recipe ]; then rm -rf recipe; elif [ -e recipe ]; then echo "recipe stays: make has not made it"; fi

@@ -80,6 +80,7 @@ INFERENCE = dict(
     importance="gaussian",
     sw_batch_size=None,  # windows at once; None: chosen from memory
     batch_size=None,  # whole slices at once
+    extra_scales=(2.0, 0.5),  # windows only: seen at these scales as well; (): a fifth of the work
     scale=1.0,  # voxel size over that of training; of one kidney: scales={{"kidney_6": 63.08 / 50}}
     scratch_dir=None,  # for "zyx"
     device="auto",
@@ -143,7 +144,7 @@ from sennet_kaggle.kernel.result import count_vessels, picture_of_submission
 
 
 def show_counts():
-    from sennet_kaggle.reports.report import placeholder_note  # needs matplotlib, which the submission does not
+    from sennet_kaggle.reports.report import placeholder_note  # needs pandas, which the submission does not
 
     counts = count_vessels(settings).set_index("kidney")
     if note := placeholder_note(counts["slices"]):
@@ -325,7 +326,7 @@ def notebook_inference() -> Any:
     from sennet_kaggle.config import Inference
 
     assigned = (node for node in ast.parse(SETTINGS).body if isinstance(node, ast.Assign))
-    call = next(node.value for node in assigned if ast.unparse(node.targets[0]) == "INFERENCE")
+    call: Any = next(node.value for node in assigned if ast.unparse(node.targets[0]) == "INFERENCE")
     return Inference(**{keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords})
 
 

@@ -162,7 +162,7 @@ def kernel_problems(folder: Path, owner: str, competition: str, dataset_slug: st
         return
     yield from _key_problems(path.name, metadata, KERNEL_RULES)
     yield from _name_problems(path.name, metadata, owner)
-    sources = metadata.get("competition_sources")
+    sources: Any = metadata.get("competition_sources")
     if KERNEL_RULES["competition_sources"].accepts(sources) and competition not in sources:
         yield (
             f"{path.name}: competition_sources must name {competition!r}, which the notebook reads, found {sources}: "
@@ -182,7 +182,7 @@ def dataset_problems(folder: Path, owner: str, dataset_slug: str) -> Iterator[st
         return
     yield from _key_problems(path.name, metadata, DATASET_RULES)
     yield from _name_problems(path.name, metadata, owner)
-    found = metadata.get("id")
+    found: Any = metadata.get("id")
     if DATASET_RULES["id"].accepts(found) and found.split("/")[1] != dataset_slug:
         yield f"{path.name}: id must end in {dataset_slug!r}, which the notebook reads, found {found!r}: write that"
     if DATASET_RULES["licenses"].accepts(metadata.get("licenses")):
@@ -286,7 +286,8 @@ def _name_problems(file_name: str, metadata: dict[str, Any], owner: str) -> Iter
     """The owner, and a title that gives the slug of the id."""
     if PLACEHOLDER in json.dumps(metadata):
         yield f"{file_name}: expected your name on Kaggle, found {PLACEHOLDER!r}: give --owner NAME"
-    found, title = metadata.get("id"), metadata.get("title")
+    found: Any = metadata.get("id")
+    title = metadata.get("title")
     if not _text(f"{OWNER}/{_SLUG}")(found):
         return
     found_owner, slug = found.split("/")

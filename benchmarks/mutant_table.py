@@ -76,7 +76,7 @@ NAMED = [
     ),
     Named(
         "background has probability 0.5 where logits are averaged",
-        "inference/predictor",
+        "inference/forward",
         "else -_MAX_LOGIT",
         "else 0.0",
         ("tests/inference/test_predictor.py",),

@@ -16,8 +16,8 @@ sys.path.insert(0, str(REPOSITORY))
 from sennet_kaggle.config import Inference  # noqa: E402
 from sennet_kaggle.data.volume import open_volume  # noqa: E402
 from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
+from sennet_kaggle.inference.ensemble import ensemble_score, measure_grey_values  # noqa: E402
 from sennet_kaggle.inference.loading import load_predictors  # noqa: E402
-from sennet_kaggle.inference.predict import ensemble_score  # noqa: E402
 from sennet_kaggle.rendering import markdown_table  # noqa: E402
 from sennet_kaggle.scoring.metrics import dice_counts, dice_from_counts  # noqa: E402
 
@@ -47,7 +47,7 @@ def main(data_dir: Path) -> None:
     predictors = load_predictors(shipped_checkpoints(), INFERENCE)
 
     def masks_of(slices: Sequence[np.ndarray]) -> list[np.ndarray]:
-        scores = ensemble_score(slices, predictors, INFERENCE)(iter(slices))
+        scores = ensemble_score(predictors, measure_grey_values(slices, predictors, INFERENCE), INFERENCE)(iter(slices))
         return [score.numpy() > predictors[0].threshold for score in scores]
 
     rows = []

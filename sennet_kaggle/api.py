@@ -1,9 +1,8 @@
 """A volume in memory → its mask: what `predict` does with the slices of a folder, as a function."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 
@@ -14,21 +13,9 @@ from .files import shipped_checkpoints
 from .inference.loading import load_predictors
 from .inference.predict import predict_masks
 from .inference.predictor import Predictor
-from .models.checkpoint import read_card
+from .models.voxel_size import scaled_to_training
 
-# Micrometres, as the competition gives them.
-VOXEL_SIZES_UM = {
-    "kidney_1_dense": 50.0,
-    "kidney_1_voi": 5.2,
-    "kidney_2": 50.0,
-    "kidney_3_dense": 50.16,
-    "kidney_3_sparse": 50.16,
-    "kidney_5": 50.28,
-    "kidney_6": 63.08,
-}
 Member = Path | str | Predictor
-_ALIKE = 1.05  # voxel sizes of training that may be averaged: the largest over the smallest
-_MOST_SCALED = 10
 
 
 def segment(
@@ -123,47 +110,7 @@ def _prepare(
                 "voxel_size_um needs to know what the model learned from, which loaded predictors do not say: give the "
                 "checkpoint itself, or inference=Inference(scale=your voxel size over that of training)"
             )
-        inference = _scaled(inference, voxel_size_um, paths)
+        inference = scaled_to_training(inference, voxel_size_um, paths)
     if paths or not predictors:
         predictors += load_predictors(paths, inference)
     return predictors, inference
-
-
-def _scaled(inference: Inference, voxel_size_um: float, checkpoint_paths: Sequence[Path | str]) -> Inference:
-    """The settings with the scale that brings voxels of a size to that of training."""
-    if inference.scale != 1 or inference.scales:
-        raise InputError("voxel_size_um and the inference's scale both say how to resize: give one of them")
-    trained_um = training_voxel_size(checkpoint_paths)
-    if not trained_um / _MOST_SCALED <= voxel_size_um <= trained_um * _MOST_SCALED:
-        raise InputError(
-            f"voxel_size_um must be a size in micrometres within a factor of {_MOST_SCALED} of the {trained_um:g} that "
-            f"the checkpoint was trained at, found {voxel_size_um}"
-        )
-    return replace(inference, scale=voxel_size_um / trained_um)
-
-
-def training_voxel_size(checkpoint_paths: Sequence[Path | str]) -> float:
-    """The voxel size of the slices that checkpoints learned from, in micrometres.
-
-    Raises:
-        InputError: one of them does not say what it learned from, or learned from other kidneys than the
-            competition's, or from kidneys of very different voxel sizes.
-    """
-    sizes = []
-    for path in checkpoint_paths:
-        card = read_card(path)
-        kidneys = {slice_id.rpartition("_")[0] for slice_id in card.trained_on}
-        unknown = sorted(kidneys - VOXEL_SIZES_UM.keys())
-        if not card.says_what_it_learned or unknown:
-            found = unknown[0] if unknown else "nothing"
-            raise InputError(
-                f"voxel_size_um needs a checkpoint that learned from the competition's kidneys, whose voxel size is "
-                f"known; {path} names {found}: give inference=Inference(scale=your voxel size over that of training)"
-            )
-        sizes += [VOXEL_SIZES_UM[kidney] for kidney in sorted(kidneys)]
-    if max(sizes) > _ALIKE * min(sizes):
-        raise InputError(
-            f"voxel_size_um needs one voxel size of training, found {min(sizes):g} to {max(sizes):g}: give "
-            f"inference=Inference(scale=your voxel size over the one you mean)"
-        )
-    return mean(sizes)

@@ -106,6 +106,13 @@ class Inference:
     scale: float = 1.0
     """Resize the volume by this before the model sees it, and the answer back: its voxel size over that of
     training. In-plane for axes z, along all three for zyx."""
+    extra_scales: tuple[float, ...] = ()
+    """Further scales at which a model of windows sees slices. Those above 1, such as 2, are averaged with the first:
+    small vessels gain. Those below, such as 0.5, add vessels that are some 90 pixels wide or more at scale 1, which the
+    model may never have learned to fill (see `ensemble.add_wide`)."""
+    hysteresis: float = 1.0
+    """Share of the threshold above which pixels are vessel too where they touch, in their slice, one above the
+    threshold itself; 1 leaves only those."""
     scales: dict[str, float] = field(default_factory=dict)
     """Scale of single kidneys, as JSON, such as {"kidney_6": 1.26} (63.08 over 50 micrometres)."""
     scratch_dir: str | None = None
@@ -119,6 +126,10 @@ class Inference:
     """What runs the model: openvino, an optional package, is faster on CPUs."""
     compile: bool = False
     """Let torch compile the model first, which takes a minute or so and needs a C++ compiler."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.extra_scales, list):  # as JSON has it
+            object.__setattr__(self, "extra_scales", tuple(self.extra_scales))
 
     def scale_of(self, name: str) -> float:
         """The scale of the kidney of that name."""
@@ -138,7 +149,7 @@ class Inference:
         threshold = threshold if self.threshold is None else f"{self.threshold:g}"
         views = f"{self.tta} (none for sam)" if "sam" in models and self.tta != "none" else self.tta
         parts = [f"views {views}", f"axes {self.axes}", f"average {self.average}", f"threshold {threshold}"]
-        rest = ("overlap", "importance", "skip_background", "scale", "scales", "precision", "backend")
+        rest = "extra_scales hysteresis overlap importance skip_background scale scales precision backend".split()
         plain = Inference()
         values = {name: getattr(self, name) for name in rest}
         return ", ".join(parts + [f"{name} {value}" for name, value in values.items() if value != getattr(plain, name)])
@@ -153,6 +164,10 @@ class Inference:
             raise InputError(f"threshold must lie in 0..1 (1 excluded), got {self.threshold}")
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap must lie in 0..1 (1 excluded), got {self.overlap}")
+        if not 0 < self.hysteresis <= 1:
+            raise InputError(f"hysteresis must lie in 0..1 (0 excluded), got {self.hysteresis}")
+        if any(not 0.1 <= scale <= 10 or scale == 1 for scale in self.extra_scales):
+            raise InputError(f"extra_scales must lie in 0.1..10 without 1 itself, got {self.extra_scales}")
         for name in ("batch_size", "sw_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -184,6 +199,8 @@ class Training:
     """What predict --save-probability kept of kidneys with sparse labels; vessels seen there are added to these."""
     pseudo_label_threshold: float = 0.5
     """Probability above which a pixel is added."""
+    not_annotated: int | None = None
+    """Value of labels for voxels that nobody has looked at: the loss leaves them out, and slices of nothing else."""
     loss: str = "dice_bce"
     """A name that create_criterion knows."""
     loss_arguments: dict[str, Any] = field(default_factory=dict)
@@ -201,6 +218,9 @@ class Training:
     epochs: int = 12
     epoch_slices: int = 0
     """Slices per epoch, drawn in rounds over all; 0 takes each training slice once."""
+    distinct_epochs: int = 0
+    """Epochs whose slices are varied differently; those after them repeat these in turn, so that a frozen encoder meets
+    images that it knows. 0: every epoch is different."""
     batch_size: int = 4
     """Slices per optimizer step, over all processes and passes."""
     accumulate: int = 1
@@ -220,14 +240,28 @@ class Training:
     """Random flips, turns, zoom and light."""
     zoom: tuple[float, float] = (0.5, 1.5)
     """How much a window is enlarged when varied, at least and at most (region windows)."""
+    scales: dict[str, float] = field(default_factory=dict)
+    """Scale of single kidneys, on top of zoom, as JSON, such as {"kidney_1_voi": 0.26} (5.2 micrometres shown as 20)
+    (region windows with augment)."""
     light: float = 1.0
     """Strength of the varied contrast, gamma and blur; 0 leaves the grey values as they are (region windows)."""
     noise: float = 0.05
     """Largest standard deviation of the white noise in some windows, where the image is about 0..1 (region windows)."""
+    planes: Literal["z", "zyx"] = "z"
+    """z: windows are cut out of slices. zyx: also out of the planes across y and x, where labelled slices follow one
+    another (region windows); the slices are decoded once, into the cache folder."""
+    oblique: float = 0.0
+    """Degrees, 45 at most: half of the windows lie in planes turned at random by up to so much, where labelled slices
+    follow one another (region windows). 0: none."""
     workers: int = 2
     """Processes that read ahead; 0 reads between the steps."""
     seed: int = 0
     """0 to 2**32 - 1."""
+
+    @property
+    def cuts_planes(self) -> bool:
+        """Whether windows come out of decoded volumes, and part of a target may be unknown."""
+        return self.planes != "z" or self.oblique > 0
 
     def check(self) -> None:
         """Raises InputError for settings that no run could have."""
@@ -236,7 +270,8 @@ class Training:
         for name in ("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("epoch_slices", "workers", "weight_decay", "light", "noise"):
+        counts = ("epoch_slices", "distinct_epochs", "workers")
+        for name in (*counts, "weight_decay", "light", "noise", "oblique"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, largest in _MOST.items():
@@ -246,6 +281,8 @@ class Training:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must lie in 0..1 (1 excluded), got {getattr(self, name)}")
         check_seeds((self.seed,))
+        if self.not_annotated == 0:
+            raise InputError("not_annotated must be another value than 0, which is background")
         if not self.train_volumes:
             raise InputError("train_volumes must name at least one kidney to learn from, found none")
         for name in ("train_volumes", "held_out_volumes", "held_out_slices"):
@@ -257,6 +294,19 @@ class Training:
                 f"window_size must be positive and goes with region windows, got {self.window_size} and region "
                 f"{self.preprocessing.region}"
             )
+        if self.cuts_planes and self.preprocessing.region != "windows":
+            raise InputError(
+                f"planes and oblique go with region windows, got planes {self.planes}, oblique {self.oblique:g} and "
+                f"region {self.preprocessing.region}"
+            )
+        if self.oblique and (self.oblique > 45 or not self.augment):
+            raise InputError(
+                f"oblique must be at most 45 degrees and goes with augment, got {self.oblique:g} and augment "
+                f"{self.augment}"
+            )
+        for scale in self.scales.values():
+            if type(scale) not in (int, float) or not 0.1 <= scale <= 10:
+                raise InputError(f"scale must be a number in 0.1..10, got {scale!r}")
         if not 0.1 <= self.zoom[0] <= self.zoom[1] <= 10:
             raise InputError(f"zoom must be two factors in 0.1..10, the smaller first, got {self.zoom}")
         if self.weights_path is not None and self.init_from is not None:
@@ -264,5 +314,5 @@ class Training:
         check_finite(self)
 
 
-DEFAULT_INFERENCE = Inference(tta="flips")
+DEFAULT_INFERENCE = Inference(tta="flips", extra_scales=(2.0, 0.5))
 """How models are run wherever nothing else is asked for: in use, in the notebook, when they are validated or drawn."""

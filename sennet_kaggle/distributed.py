@@ -49,7 +49,7 @@ class Shard(NamedTuple):
         """Brings the rows of all processes together, in the order of their ids; None in all but the first process."""
         if self.world == 1:
             return rows
-        parts = [None] * self.world if self.rank == 0 else None
+        parts: list[list[tuple[str, str]]] | None = [[]] * self.world if self.rank == 0 else None
         dist.gather_object(list(rows), parts)
         if parts is None:
             return None
@@ -90,6 +90,11 @@ def explaining_lost_peers() -> Iterator[None]:
 def local_rank() -> int:
     """The number of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def global_rank() -> int:
+    """The number of this process among all that torchrun has started; 0 is the one that speaks."""
+    return int(os.environ.get("RANK", 0))
 
 
 def sum_over_processes(total: torch.Tensor) -> torch.Tensor:
@@ -166,7 +171,7 @@ def _whole_batch_norm(
     mean = sums[:-1] / pixels
     centred = features - mean.view(per_channel)
     variance = sum_over_processes(weight_of_own * centred.square().sum(others)) / pixels
-    if running_mean is not None:
+    if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             unbiased = variance * pixels / (pixels - 1).clamp(min=1)

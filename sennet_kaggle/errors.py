@@ -48,11 +48,22 @@ def warn(message: str, once_for: object = None) -> None:
     logging.getLogger(__package__).warning("warning: %s", message, extra={"once_for": once_for}, stacklevel=2)
 
 
-def show_messages(write: Callable[[str], object]) -> None:
+def tell(message: str) -> None:
+    """Says on one line what only those who ask for details want to know (see `show_messages`)."""
+    logging.getLogger(__package__).debug(message)
+
+
+def is_quiet() -> bool:
+    """Whether only warnings and errors are wanted."""
+    return logging.getLogger(__package__).level >= logging.WARNING
+
+
+def show_messages(write: Callable[[str], object], level: int = logging.INFO) -> None:
     """Lets the package's messages and warnings through, each text once (see also `warn`).
 
     Args:
         write: called with each text.
+        level: of `logging`. WARNING: neither messages nor progress bars. DEBUG: details as well.
     """
     said: set[object] = set()
 
@@ -66,4 +77,4 @@ def show_messages(write: Callable[[str], object]) -> None:
 
     messages = logging.getLogger(__package__)
     messages.handlers = [Once()]
-    messages.setLevel(logging.INFO)
+    messages.setLevel(level)

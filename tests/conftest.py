@@ -20,6 +20,15 @@ SMALL_SAM = {
     "points_per_side": 2,
 }
 DATA_DIR = Path(os.environ.get("SENNET_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
+WEIGHTS_DIR = Path(os.environ.get("SENNET_WEIGHTS_DIR", REPOSITORY.parent / "shared" / "weights"))
+
+
+@pytest.fixture(scope="session")
+def weights_dir() -> Path:
+    """Published weights; tests that ask for them are skipped where there are none."""
+    if not WEIGHTS_DIR.is_dir():
+        pytest.skip(f"no published weights at {WEIGHTS_DIR}: set SENNET_WEIGHTS_DIR")
+    return WEIGHTS_DIR
 
 
 @pytest.fixture(scope="session")

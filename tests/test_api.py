@@ -13,7 +13,7 @@ from input_cases import UNET
 
 import sennet_kaggle
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.api import segment, training_voxel_size
+from sennet_kaggle.api import segment
 from sennet_kaggle.config import DEFAULT_INFERENCE, Inference, Preprocessing
 from sennet_kaggle.data.phantom import Phantom, write_phantom
 from sennet_kaggle.data.volume import open_volume
@@ -22,7 +22,8 @@ from sennet_kaggle.files import shipped_checkpoints
 from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.inference.predict import predict_probabilities
 from sennet_kaggle.models import create_model
-from sennet_kaggle.models.checkpoint import Card, save_checkpoint
+from sennet_kaggle.models.checkpoint import Card, read_card, save_checkpoint
+from sennet_kaggle.models.voxel_size import training_voxel_size
 from sennet_kaggle.submission.rle import rle_decode
 from sennet_kaggle.submission.submission import read_submission
 
@@ -146,13 +147,17 @@ def test_the_shipped_checkpoint_was_trained_at_50_um():
         (("kidney_1_dense_0001", "kidney_1_voi_0001"), {}, "found 5.2 to 50"),
         (("liver_7_0001", "kidney_2_0001"), {}, "names liver_7"),
         ((), {}, "names nothing"),
+        ((), {"voxel_size_um": 10.5}, 10.5),
+        (("kidney_2_0001",), {"voxel_size_um": 25.0}, 25.0),
         (("kidney_2_0001",), {"source_unknown": True}, "names nothing"),
     ],
 )
 def test_the_voxel_size_of_training(tmp_path, slices, training, expected):
     path = tmp_path / "c.safetensors"
-    card = Card("unet", UNET, Preprocessing(roi_size=32), 0.5, trained_on=slices, training=training)
+    voxel_size_um = training.pop("voxel_size_um", None)
+    card = Card("unet", UNET, Preprocessing(roi_size=32), 0.5, slices, training=training, voxel_size_um=voxel_size_um)
     save_checkpoint(path, create_model("unet", **UNET), card)
+    assert read_card(path) == card
     if isinstance(expected, float):
         assert training_voxel_size([path]) == pytest.approx(expected)
         return

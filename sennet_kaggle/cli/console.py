@@ -3,11 +3,13 @@
 import codecs
 import contextlib
 import errno
+import logging
 import os
 import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -30,6 +32,9 @@ _PACKAGES = {
     "skimage": ("scikit-image", "requirements.txt"),
     "openvino": ("openvino", "requirements-openvino.txt"),
     **{name: (name, "requirements-dev.txt") for name in ("ipykernel", "nbclient", "nbformat")},
+    "networkx": ("networkx", "requirements-dev.txt"),  # the extra "vessels"
+    # The extra "scans".
+    **{name: (name, "requirements-dev.txt") for name in "dask distributed nibabel zarr".split()},
 }
 
 
@@ -41,8 +46,12 @@ class Stopped(KeyboardInterrupt):
         self.status = 128 + number
 
 
-def run_command(command: Callable[[], object]) -> int:
+def run_command(command: Callable[[], object], level: int = logging.INFO) -> int:
     """Runs a command to its end, whichever it is.
+
+    Args:
+        command: does the work.
+        level: of `logging`, which messages are shown; with DEBUG the traceback of an error is, too.
 
     Returns:
         The exit status: 0; 2 after one line about bad input, a missing package or a disk that is full; 130 after
@@ -50,7 +59,7 @@ def run_command(command: Callable[[], object]) -> int:
     """
     _open_streams()
     _show_every_text()
-    show_messages(show)
+    show_messages(show, level)
     try:
         with _stopped_by_signals():
             try:
@@ -61,6 +70,8 @@ def run_command(command: Callable[[], object]) -> int:
         status = _explain(error)
         if status is None:
             raise
+        if status == BAD_INPUT and level <= logging.DEBUG:
+            show("".join(traceback.format_exception(error)).rstrip())
         return status
     return 0
 

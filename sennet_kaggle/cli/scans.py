@@ -1,13 +1,56 @@
-"""Commands on scans alone: measure them, make a synthetic one."""
+"""Commands on scans: segment one of any format, measure a data set, make a synthetic kidney."""
 
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from ..config import Preprocessing
+from ..config import DEFAULT_INFERENCE, Inference, Preprocessing
 
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
+
+
+def segment(
+    input: Path,
+    output: Path,
+    checkpoint: tuple[Path, ...] = (),
+    voxel_size_um: float | None = None,
+    level: str | None = None,
+    axis_order: str | None = None,
+    probability: bool = False,
+    workers: int = 0,
+    scheduler: str | None = None,
+    inference: Inference = DEFAULT_INFERENCE,
+) -> None:
+    """Segment a scan of your own: a folder of slices, a TIFF stack, .npy, NIfTI or OME-Zarr.
+
+    The same command goes on where it was stopped or killed. Masks are resized to the scan's own voxels.
+
+    Args:
+        input: A folder of slices (.tif, .png, .jp2), a TIFF of many pages, .npy, .nii, .nii.gz, or an OME-Zarr folder.
+        output: What to make, by its name: no suffix, a folder of TIFFs; .tif, BigTIFF with ImageJ's metadata; .npy;
+            .nii or .nii.gz; .zarr, OME-Zarr with a pyramid; IMAGE.zarr/labels/NAME, a label in that OME-Zarr.
+        checkpoint: Checkpoints to average; the shipped ones when none is named.
+        voxel_size_um: Side of the scan's voxels in micrometres, instead of what its file says.
+        level: Resolution level of an OME-Zarr; the finest when not given.
+        axis_order: Order of the file's axes where it does not say or says it wrong, such as xyz.
+        probability: Write the probability, 0 to 255, instead of the mask.
+        workers: Work in blocks of slices in so many processes of this machine, with Dask; the output is OME-Zarr.
+        scheduler: The same on a running Dask cluster, by its address, such as tcp://10.0.0.1:8786; its workers must
+            see input, output and checkpoints under the same paths.
+        inference: How the model is run.
+    """
+    from ..files import shipped_checkpoints
+    from ..inference.scan_blocks import segment_blocks
+    from ..inference.scan_run import describe_run, plan_run, segment_scan
+    from ..scans.opening import open_scan
+
+    scan = open_scan(input, level, axes=axis_order, voxel_size_um=voxel_size_um)
+    checkpoints = checkpoint or tuple(shipped_checkpoints())
+    run = plan_run(scan, output, checkpoints, inference, voxel_size_um is not None, probability)
+    print(describe_run(run), flush=True)
+    share = segment_blocks(run, workers, scheduler) if workers or scheduler else segment_scan(run)
+    print(f"{output}: {len(scan)} slices, {'mean probability' if probability else 'vessel'} {share:.3%}")
 
 
 def stats(data_dir: Path, volume: tuple[str, ...] = (), preprocessing: Preprocessing = Preprocessing()) -> None:  # noqa: B008

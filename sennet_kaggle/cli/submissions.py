@@ -1,10 +1,14 @@
 """Commands on submissions: make one, check it, score it, show it, rehearse it on a synthetic kidney."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..config import DEFAULT_INFERENCE, Inference
+
+if TYPE_CHECKING:
+    from ..data.volume import Volume
 
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
 
@@ -35,25 +39,48 @@ def predict(
     from ..inference.loading import load_predictors
     from ..inference.predict import predict_rows
     from ..inference.probability import check_room, note_learned
-    from ..submission.provenance import stamp_images, warn_of_learned_volumes, write_origin
+    from ..submission.provenance import Stopwatch, stamp_images, warn_of_learned_volumes, write_origin
     from ..submission.submission import write_submission
 
+    watch = Stopwatch()
     volumes, checkpoints = find_volumes(data_dir, volume), checkpoint or shipped_checkpoints()
     check_output(output, (*checkpoints, *(path for volume in volumes for path in volume.paths)))
     if save_probability is not None:
         check_room(save_probability, volumes)
-    predictors = load_predictors(checkpoints, inference)
+    with watch.stage("load"):
+        predictors = load_predictors(checkpoints, inference)
     keeping = nullcontext() if save_probability is None else making_dir(save_probability)
     with keeping, join_processes() as shard:
         learned = warn_of_learned_volumes(checkpoints, volumes, data_dir) if shard.rank == 0 else {}
-        rows = predict_rows(volumes, predictors, inference, save_probability, shard)
-        rows = shard.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
-        if rows is not None:
-            print(f"{output}: {write_submission(output, rows)} rows")
+        with watch.stage("segment"):
+            rows = predict_rows(volumes, predictors, inference, save_probability, shard)
+            gathered = shard.gather_rows(rows, (slice_id for volume in volumes for slice_id in volume.slice_ids))
+            if gathered is not None:
+                write_submission(output, gathered)
+        if gathered is not None:
             stamps = {volume.name: stamp_images(volume) for volume in volumes}
-            write_origin(output, "predict", checkpoints, inference, stamps)
+            devices = [predictor.device for predictor in predictors]
+            origin = write_origin(output, "predict", checkpoints, inference, stamps, devices, watch.seconds)
+            print(_closing_lines(output, volumes, origin))
             if save_probability is not None:
                 note_learned(save_probability, volumes, learned)
+
+
+def _closing_lines(output: Path, volumes: "Sequence[Volume]", origin: Mapping[str, Any]) -> str:
+    """What predict says in the end: what ran, how long it took, how much vessel it found, and where that lies."""
+    from ..submission.counts import count_vessels
+    from ..submission.provenance import format_provenance
+    from ..submission.submission import read_submission
+
+    slices, seconds = sum(map(len, volumes)), origin["seconds"]
+    lines = [
+        format_provenance(origin),
+        f"time: {seconds['segment'] / slices:.2f} s per slice, {slices} in {seconds['segment']:.1f} s; loading took "
+        f"{seconds['load']:.1f} s",
+        *map(str, count_vessels(volumes, dict(read_submission(output)))),
+        f"{output}: {slices} rows; {output.with_suffix('.json')} says what made them",
+    ]
+    return "\n".join(lines)
 
 
 def validate(submission: Path, data_dir: Path) -> None:
@@ -143,8 +170,8 @@ def sweep(
         probability: The folder that predict --save-probability made.
         labels: As for score.
         output_dir: Gets sweep.csv and sweep.png.
-        metric: Whose plateau to find: surface_dice (which needs neighbouring slices), surface_dice_2d_1px, dice_pooled,
-            dice_mean, dice_without_largest or cl_dice.
+        metric: The one whose plateau chooses the threshold: surface_dice (which needs neighbouring slices),
+            surface_dice_2d_1px, dice_pooled, dice_mean, dice_without_largest or cl_dice.
         cl_dice: Also compute clDice, which takes several times as long as all the rest.
     """
     from ..scoring.sweep import write_sweep
@@ -153,33 +180,70 @@ def sweep(
 
 
 def report(
-    run_dir: Path,
-    data_dir: Path,
+    run_dir: Path | None = None,
+    data_dir: Path | None = None,
     volume: tuple[str, ...] = (),
+    scan: Path | None = None,
+    mask: Path | None = None,
+    labels: Path | None = None,
+    level: str | None = None,
     output: Path | None = None,
     title: str | None = None,
+    beside: Path | None = None,
 ) -> None:
     """Write one self-contained HTML page of a run: slices with their errors, Dice along the organ, curves, 3D.
+
+    Of a run in the competition's layout: --run-dir and --data-dir. Of a scan of your own: --scan and --mask.
 
     Args:
         run_dir: What predict, dry-run, train or sweep left: submission.csv or checkpoint.safetensors (which then
             segments the kidneys, anew when it has changed), and, where they are there, metrics.csv and sweep.csv.
         data_dir: A folder in the competition's layout with the run's kidneys.
         volume: Kidneys to show; those of the submission or the checkpoint's training when not given.
-        output: The page; RUN_DIR/report.html when not given.
-        title: What stands at its top; the run's folder when not given.
+        scan: A scan in any format that segment reads.
+        mask: What segment made of it.
+        labels: A mask to compare that with, such as a corrected one.
+        level: Resolution level of the scan that was segmented, where it is an OME-Zarr.
+        output: The page; RUN_DIR/report.html, or the mask's name with .html, when not given.
+        title: What stands at its top; the run's folder or the scan when not given.
+        beside: The folder of a second run, whose masks of the same kidneys stand beside those of the first.
     """
+    from ..errors import InputError
     from ..files import check_output
     from ..reports.page import write_page
+    from ..reports.page_kidney import Prediction
     from ..reports.run import RUN_FILES, open_run
+    from ..reports.scan import open_masked_scan
 
-    output = output or run_dir / "report.html"
-    check_output(output, (run_dir / name for name in RUN_FILES))
-    run = open_run(run_dir, data_dir, volume)
-    name = title or f"sennet-kaggle: {run_dir.resolve().name}"
-    write_page(
-        output, title=name, volumes=run.volumes, rles=run.rles, history=run.history, sweep=run.sweep, notes=run.notes
-    )
+    if scan is not None and mask is not None and run_dir is None and data_dir is None and not volume and beside is None:
+        shown, texts, notes = open_masked_scan(scan, mask, labels, level)
+        output = output or Path(f"{mask}.html")
+        write_page(output, title=title or f"sennet-kaggle: {shown.name}", volumes=[shown], rles=texts, notes=notes)
+    elif run_dir is not None and data_dir is not None and (scan, mask, labels, level) == (None,) * 4:
+        output = output or run_dir / "report.html"
+        check_output(output, (run_dir / name for name in RUN_FILES))
+        run = open_run(run_dir, data_dir, volume)
+        other = None
+        if beside is not None:
+            second = open_run(beside, data_dir, tuple(each.name for each in run.volumes))
+            other = Prediction(second.rles, beside.resolve().name, second.about, second.seen)
+        write_page(
+            output,
+            title=title or f"sennet-kaggle: {run_dir.resolve().name}",
+            volumes=run.volumes,
+            rles=run.rles,
+            about=run.about,
+            seen=run.seen,
+            name=run_dir.resolve().name if other else "Prediction",
+            other=other,
+            history=run.history,
+            sweep=run.sweep,
+            notes=run.notes[1:] if run.about else run.notes,  # the first says what `about` says
+        )
+    else:
+        raise InputError(
+            "a report is of a run (give --run-dir and --data-dir) or of a scan and its mask (give --scan and --mask)"
+        )
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 

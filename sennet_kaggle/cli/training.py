@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -17,7 +17,8 @@ class TrainingRun:
     """One training run."""
 
     data_dir: Path
-    """A folder in the competition's layout: train/<kidney>/{images,labels}/*.tif."""
+    """A folder in the competition's layout: train/<kidney>/{images,labels}/*.tif, or images.* and labels.* in a format
+    that segment reads, such as images.ome.zarr and a corrected labels.ome.zarr."""
     output_dir: Path
     """Gets checkpoint.safetensors, metrics.csv, curves and pictures; a stopped run in it goes on. Made if missing."""
     training: Training
@@ -25,12 +26,15 @@ class TrainingRun:
     """Where resized slices are kept between epochs and runs; OUTPUT_DIR/cache when not given."""
 
 
-NamedRun = tyro.extras.subcommand_type_from_defaults(
-    {name: TrainingRun(tyro.MISSING, tyro.MISSING, training) for name, training in EXPERIMENTS.items()}
-)
+if TYPE_CHECKING:
+    NamedRun = TrainingRun
+else:
+    NamedRun = tyro.extras.subcommand_type_from_defaults(
+        {name: TrainingRun(tyro.MISSING, tyro.MISSING, training) for name, training in EXPERIMENTS.items()}
+    )
 
 
-def train(run: NamedRun) -> None:  # type: ignore[valid-type]
+def train(run: NamedRun) -> None:
     """Train a named experiment, or go on with a stopped one; every setting can be overridden.
 
     Several processes: torchrun --nproc-per-node N -m sennet_kaggle train NAME …
@@ -38,9 +42,13 @@ def train(run: NamedRun) -> None:  # type: ignore[valid-type]
     Args:
         run: The experiment.
     """
+    from ..distributed import global_rank
+    from ..training.evaluate import describe_best
     from ..training.train import fit
 
-    print(f"best checkpoint: {fit(run.training, run.data_dir, run.output_dir, run.cache_dir)}")
+    path = fit(run.training, run.data_dir, run.output_dir, run.cache_dir)
+    if global_rank() == 0:
+        print(describe_best(path))
 
 
 def experiments() -> None:

@@ -11,7 +11,7 @@ _OFFSET = 0.1
 _GAMMA = (0.7, 1.4)
 _BLUR_SIGMA = (0.3, 1.2)
 _PART = 0.3  # of the windows that gamma, blur and noise each change
-_ON_VESSEL = 0.5  # of the windows that are laid on a vessel; the others fall anywhere
+ON_VESSEL = 0.5  # of the windows that are laid on a vessel; the others fall anywhere
 
 
 def augment_pair(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -54,12 +54,37 @@ def draw_window(
         (2, 3) float64, the affine map from window pixels (column, row) to slice pixels.
     """
     height, width = mask.shape
-    vessels = np.flatnonzero(mask) if rng.random() < _ON_VESSEL else ()
+    row: float
+    column: float
+    vessels = np.flatnonzero(mask) if rng.random() < ON_VESSEL else ()
     if len(vessels):
-        row, column = divmod(int(vessels[rng.integers(len(vessels))]), width)
-        row, column = row + rng.uniform(-0.5, 0.5) * roi_size / 2, column + rng.uniform(-0.5, 0.5) * roi_size / 2
+        top, left = divmod(int(vessels[rng.integers(len(vessels))]), width)
+        row, column = top + rng.uniform(-0.5, 0.5) * roi_size / 2, left + rng.uniform(-0.5, 0.5) * roi_size / 2
     else:
         row, column = rng.uniform(0, height), rng.uniform(0, width)
+    return place_window(row, column, height, width, roi_size, zoom_range, rng)
+
+
+def place_window(
+    row: float,
+    column: float,
+    height: int,
+    width: int,
+    roi_size: int,
+    zoom_range: tuple[float, float] | None,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Lays a window round a point of a plane, as far as the plane's borders let it.
+
+    Args:
+        row: of the point, with whole numbers at the pixels' borders.
+        column: of the point.
+        height: of the plane.
+        width: of the plane.
+        roi_size: see `draw_window`, as for the next two, and what it returns.
+        zoom_range: turn, mirror and enlarge it.
+        rng: the source of chance.
+    """
     angle, zoom, mirror = 0.0, 1.0, 1.0
     if zoom_range:
         angle, mirror = rng.uniform(0, 2 * np.pi), rng.choice((-1.0, 1.0))

@@ -1,11 +1,10 @@
 """Where the organ surely is not: slice → blocks that need no model."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
 from .padding import sample_slices
+from .slices import Slices
 
 # Means of 8x8 pixels: one bright grain of the medium around the organ does not count, a vessel's wall does.
 BLOCK = 8
@@ -16,7 +15,7 @@ _MIN_DARK_BORDER = 0.95
 _NONE = np.float32(-np.inf)
 
 
-def measure_background(slices: Sequence[np.ndarray]) -> np.number:
+def measure_background(slices: Slices) -> np.number:
     """Finds the grey value up to which a volume has no organ, if there is one.
 
     Otsu's threshold (1979) over the block means of at most 16 slices, without padding. It counts only where dark and
@@ -41,7 +40,7 @@ def measure_background(slices: Sequence[np.ndarray]) -> np.number:
     return sampled[0].dtype.type(level) if between >= _MIN_SEPARABILITY * values.var() else _NONE
 
 
-def occupied_blocks(stack: np.ndarray, background: float) -> np.ndarray:
+def occupied_blocks(stack: np.ndarray, background: np.number | float) -> np.ndarray:
     """Marks the blocks that may show the organ: not background, and not constant at the stack's darkest value.
 
     Args:

@@ -3,20 +3,36 @@
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 
-def fetch_mask(probability: torch.Tensor, threshold: float) -> np.ndarray:
+def fetch_mask(probability: torch.Tensor, threshold: float, hysteresis: float = 1.0) -> np.ndarray:
     """Cuts a map at a threshold where it is; from a GPU only the mask comes back, eight pixels in a byte.
 
     Args:
         probability: (H, W) float32.
+        threshold: above it a pixel is vessel.
+        hysteresis: share of the threshold above which a pixel is vessel if others lead from it to one above the
+            threshold (Canny 1986), next to each other or across a corner; 1 leaves that out.
 
     Returns:
         (H, W) bool; not a number is not above.
     """
+    seeds = _above(probability, threshold)
+    if hysteresis == 1:
+        return seeds
+    count, objects = cv2.connectedComponents(_above(probability, hysteresis * threshold).view(np.uint8), connectivity=8)
+    kept = np.zeros(count, np.bool_)
+    kept[objects[seeds]] = True
+    kept[0] = False  # what is above neither
+    return kept[objects]
+
+
+def _above(probability: torch.Tensor, threshold: float) -> np.ndarray:
+    """Where a map (H, W) is above a threshold, bool."""
     if probability.device.type == "cpu":
         return probability.numpy() > threshold
     mask = probability > threshold

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from numpy.lib.format import open_memmap
-from tqdm import tqdm
 
 from ..config import Preprocessing
 from ..errors import InputError
 from ..files import file_digest, make_dir, open_reserved, replacing
+from ..progress import progress_bar
 from .intensity import IntensityRange, measure_intensity, slice_to_image
 from .neighbours import read_stack
 from .resizing import resize_image
@@ -29,8 +29,8 @@ from .volume import Volume
 # Part of the key: raise it whenever a pair would come out otherwise than before.
 _FORMAT = 4
 _IMAGE, _MASK = np.dtype(np.float32), np.dtype(np.bool_)
-_LOCK = ".cache.lock"
-_LEFTOVER = re.compile(r"\..+-[0-9a-f]{16}\.(images|masks)\.npy\.\d+\.tmp")
+LOCK = ".cache.lock"
+_LEFTOVER = re.compile(r"\..+-[0-9a-f]{16}\.(images|masks|grey|label|anchors)\.npy\.\d+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,16 @@ def open_cache(cache_dir: Path | str, volume: Volume, zs: Sequence[int], preproc
     cached = _open_whole(paths, shape)
     if cached:
         return cached
-    with FileLock(cache_dir / _LOCK):
+    with FileLock(cache_dir / LOCK):
         cached = _open_whole(paths, shape)  # another process may have built it while this one waited
         if cached:
             return cached
-        _remove_leftovers(cache_dir)
+        remove_leftovers(cache_dir)
         _check_space(cache_dir, volume, shape)
         try:
             _build(paths, shape, volume, zs, intensity, preprocessing)
         except BaseException:
-            if is_new and [path.name for path in cache_dir.iterdir()] == [_LOCK]:
+            if is_new and [path.name for path in cache_dir.iterdir()] == [LOCK]:
                 shutil.rmtree(cache_dir)
             raise
     return CachedSlices(*paths)
@@ -112,9 +112,8 @@ def cache_key(volume: Volume, zs: Sequence[int], intensity: IntensityRange, prep
 def file_digests(paths: Sequence[Path]) -> list[bytes]:
     """The hashes of files (see `files.file_digest`), behind a progress bar where they take long."""
     with ThreadPoolExecutor() as pool:
-        return list(
-            tqdm(pool.map(file_digest, paths), "checking files", len(paths), unit="file", leave=False, delay=1.0)
-        )
+        digests = pool.map(file_digest, paths)
+        return list(progress_bar("checking files", len(paths), digests, unit="file", leave=False, delay=1.0))
 
 
 def read_pair(
@@ -151,7 +150,7 @@ def _build(
 
         with ThreadPoolExecutor() as pool:  # reading, decoding and resizing release the interpreter's lock
             rows = pool.map(fill, range(len(zs)))
-            for _ in tqdm(rows, f"caching {volume.name}", len(zs), unit="slice", mininterval=1.0):
+            for _ in progress_bar(f"caching {volume.name}", len(zs), rows):
                 pass
         images.flush()
         masks.flush()
@@ -178,7 +177,7 @@ def _check_space(cache_dir: Path, volume: Volume, shape: tuple[int, int, int]) -
         )
 
 
-def _remove_leftovers(cache_dir: Path) -> None:
+def remove_leftovers(cache_dir: Path) -> None:
     """Deletes what killed builders left; the caller holds the lock, so no builder is alive."""
     for path in cache_dir.iterdir():
         if _LEFTOVER.fullmatch(path.name):

@@ -1,6 +1,6 @@
 """(image, target) pairs from labelled slices, with random variation in training, and which slices are held out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,13 @@ from torch.utils.data import Dataset
 from ..config import Preprocessing
 from ..errors import InputError
 from .augment import augment_pair, cut_window, draw_window, vary_light
+from .blocks import cut_pair, open_blocks
+from .bricks import UNKNOWN
 from .cache import CachedSlices, open_cache, read_pair
 from .intensity import measure_intensity, slice_to_image
 from .neighbours import read_stack
 from .padding import find_padding
+from .planes import draw_plane
 from .transforms import image_to_tensor, mask_to_target
 from .volume import Volume, warn_of_gaps
 
@@ -28,8 +31,13 @@ class SliceDataset(Dataset):
         only: slice ids to keep; all when None.
         augment: vary each pair at random, by (seed, epoch, index) alone.
         zoom: how much a varied window is enlarged, at least and at most (region windows).
+        scales: of single kidneys, by which that is multiplied.
         light: strength of a window's varied contrast, gamma and blur (region windows).
         noise: largest standard deviation of a window's noise (region windows).
+        planes: the axes that windows are cut across, such as "zyx" (region windows). Only "z" without `oblique` reads
+            the slices' files each time; else they are decoded into `cache_dir` (see `open_bricks`), and what lies
+            beyond a kidney is unknown.
+        oblique: degrees; half of the windows are turned by up to so much (region windows).
         seed: of the variation.
         cache_dir: keep the slices there at the model's size (see `open_cache`) instead of reading them anew
             every time; the pairs are the same.
@@ -48,15 +56,21 @@ class SliceDataset(Dataset):
         exclude: Iterable[str] = (),
         augment: bool = False,
         zoom: tuple[float, float] = (0.5, 1.5),
+        scales: Mapping[str, float] = {},  # noqa: B006 (only read)
         light: float = 1.0,
         noise: float = 0.05,
+        planes: str = "z",
+        oblique: float = 0.0,
         seed: int = 0,
         cache_dir: Path | str | None = None,
     ):
         self.volumes = list(volumes)
         self.preprocessing = preprocessing
         self.augment, self.seed, self.epoch = augment, seed, 0
-        self.zoom, self.light, self.noise = zoom, light, noise
+        self.variation: int | None = None
+        """The epoch whose variations are made; the current one when None."""
+        self.zoom, self.scales, self.light, self.noise = zoom, scales, light, noise
+        self.planes, self.oblique = planes, oblique
         labelled = labelled_slices(self.volumes)
         only, exclude = labelled.keys() if only is None else {*only}, {*exclude}
         _check_known(only | exclude, labelled, "a labelled slice")
@@ -69,13 +83,18 @@ class SliceDataset(Dataset):
             for volume in used:
                 warn_of_gaps(volume, "training with offsets")
         # Windows are cut anew each time, and neighbours need not be labelled: only whole slices are worth keeping.
-        cached = cache_dir is not None and preprocessing.region == "whole" and not any(preprocessing.offsets)
-        self._rows = _open_rows(cache_dir, used, preprocessing) if cached else {}
+        cached = preprocessing.region == "whole" and not any(preprocessing.offsets) and not self.is_partly_annotated
+        self._rows = _open_rows(cache_dir, used, preprocessing) if cached and cache_dir is not None else {}
         self._intensity = {}
-        if not cached:
+        if not self._rows:
             for volume, z in self._places:
                 volume.label_path(z)  # a pair that does not fit is found now, not in the middle of an epoch
             self._intensity = {volume.name: measure_intensity(volume, preprocessing) for volume in used}
+        self._blocks = {}
+        if planes != "z" or oblique:
+            if cache_dir is None:
+                raise ValueError("planes across slices need a cache_dir, got None")
+            self._blocks = open_blocks(cache_dir, self.slices, preprocessing.offsets)
 
     @property
     def slice_ids(self) -> list[str]:
@@ -91,10 +110,11 @@ class SliceDataset(Dataset):
         """The part of all target pixels that is vessel, without variation and padding; reads every slice."""
         vessel = scanned = 0.0
         for index, (volume, z) in enumerate(self._places):
-            for mask, at in zip(self._pair(index)[1], self._target_zs(volume, z), strict=True):
-                if mask is not None:
-                    vessel += mask.mean()
-                    scanned += 1 - find_padding(volume[at]).mean()
+            counts = self._counts(index)
+            for k, (mask, at) in enumerate(zip(self._pair(index)[1], self._target_zs(volume, z), strict=True)):
+                if mask is not None and at is not None:
+                    vessel += mask.mean() if counts is None else (mask & counts[k]).mean()
+                    scanned += (1 - find_padding(volume[at]).mean()) * (1 if counts is None else counts[k].mean())
         return float(vessel / scanned) if scanned else 0.0
 
     def __len__(self) -> int:
@@ -114,19 +134,32 @@ class SliceDataset(Dataset):
             preprocessing's `output_offsets`; NaN where that slice is not one of this set's: without a label, held
             out, of another size, or beyond the volume.
         """
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        epoch = self.epoch if self.variation is None else self.variation
+        rng = np.random.default_rng((self.seed, epoch, index))
         index %= len(self)
+        if self._blocks:
+            return self._window_in_block(index, rng)
         if self.preprocessing.region == "windows":
-            image, masks = self._window(index, rng)
+            image, masks, counts = self._window(index, rng)
         else:
             image, masks = self._pair(index)
+            counts = self._counts(index)
         (blank,) = [np.zeros_like(mask) for mask in masks if mask is not None][:1]
         stack = np.stack([blank if mask is None else mask for mask in masks])  # (K, h, w)
+        stack = stack if counts is None else np.concatenate([stack, counts])  # (2 K, h, w)
         if self.augment and self.preprocessing.region == "whole":
             image, stack = augment_pair(image, stack, rng)
         target = torch.cat([mask_to_target(mask, self.preprocessing) for mask in stack])
+        if counts is not None:
+            target, counted = target.chunk(2)
+            target[counted == 0] = torch.nan
         target[[mask is None for mask in masks]] = torch.nan
         return image_to_tensor(image, self.preprocessing), target
+
+    @property
+    def is_partly_annotated(self) -> bool:
+        """Whether there are labels of which not every pixel counts, so that targets may have NaN."""
+        return any(volume.annotated_paths for volume in self.volumes)
 
     def _target_zs(self, volume: Volume, z: int) -> list[int | None]:
         """The slice that each output is for, among this set's."""
@@ -137,19 +170,53 @@ class SliceDataset(Dataset):
         inside = 0 <= other < len(volume) and volume.slice_ids[other] in self.slices
         return inside and volume.slice_size(other) == volume.slice_size(z)
 
-    def _window(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray | None]]:
-        """A window at the slice's own resolution: image (C, roi_size, roi_size) float32 and masks as of `_pair`."""
+    def _window(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, list[np.ndarray | None], np.ndarray | None]:
+        """A window at the slice's own resolution: image (C, h, w) float32, and its part of `_pair` and `_counts`."""
         volume, z = self._places[index]
         target_zs = self._target_zs(volume, z)
-        labels = {each: volume.label(each) for each in {z, *target_zs} - {None}}
+        labels = {each: volume.label(each) for each in {z, *target_zs} if each is not None}
         roi_size = self.preprocessing.roi_size
-        placement = draw_window(labels[z], roi_size, self.zoom if self.augment else None, rng)
+        wanted, annotated = labels[z], volume.annotated(z)
+        if annotated is not None:  # half of the windows are laid where there is something to learn from
+            wanted = wanted & annotated if (wanted & annotated).any() else annotated
+        placement = draw_window(wanted, roi_size, self._zoom_of(volume), rng)
         stack = read_stack(volume, z, self.preprocessing)  # (1 or C, H, W)
         windows = np.stack([cut_window(slice_, placement, roi_size) for slice_ in stack])
         image = slice_to_image(windows, self._intensity[volume.name], self.preprocessing)
         image = vary_light(image, self.light, self.noise, rng) if self.augment else image
         masks = {each: cut_window(label, placement, roi_size) for each, label in labels.items()}
-        return image, [masks.get(each) for each in target_zs]
+        counts = self._counts(index)
+        if counts is not None:
+            counts = np.stack([cut_window(each, placement, roi_size) for each in counts])
+        return image, [None if each is None else masks[each] for each in target_zs], counts
+
+    def _counts(self, index: int) -> np.ndarray | None:
+        """Which pixels of a slice's labels count, (K, h, w) bool as of `mask_to_target`; None where all of them do."""
+        volume, z = self._places[index]
+        if not self.is_partly_annotated:
+            return None
+        planes = [None if each is None else volume.annotated(each) for each in self._target_zs(volume, z)]
+        whole = [np.ones(volume.slice_size(z), np.bool_) if plane is None else plane for plane in planes]
+        return np.stack([mask_to_target(plane, self.preprocessing)[0].numpy() == 1 for plane in whole])
+
+    def _zoom_of(self, volume: Volume) -> tuple[float, float] | None:
+        """How much a kidney's windows are enlarged; None leaves them as they are."""
+        low, high = self.zoom
+        scale = self.scales.get(volume.name, 1.0)
+        return (low * scale, high * scale) if self.augment else None
+
+    def _window_in_block(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """A training pair out of the decoded volume; NaN also where the window lies beyond it."""
+        volume, z = self._places[index]
+        place, roi_size = self._blocks[volume.name, z], self.preprocessing.roi_size
+        plane = draw_plane(*place, roi_size, self._zoom_of(volume), self.planes, self.oblique, rng)
+        window, label = cut_pair(place.block, plane, self.preprocessing)
+        image = slice_to_image(window, self._intensity[volume.name], self.preprocessing)
+        image = vary_light(image, self.light, self.noise, rng) if self.augment else image
+        target = torch.from_numpy(label).float()
+        return image_to_tensor(image, self.preprocessing), target.masked_fill_(target == UNKNOWN, torch.nan)
 
     def _pair(self, index: int) -> tuple[np.ndarray, list[np.ndarray | None]]:
         """The whole slice: image (C, h, w) float32 as of `read_pair`, and a mask (h, w) bool per output or None."""
@@ -160,10 +227,10 @@ class SliceDataset(Dataset):
         else:
             image, mask = read_pair(volume, z, self._intensity[volume.name], self.preprocessing)
         target_zs = self._target_zs(volume, z)
-        others = {each: volume.label(each) for each in {*target_zs} - {z, None}}
+        others = {each: volume.label(each) for each in {*target_zs} - {z} if each is not None}
         masks = {each: mask_to_target(label, self.preprocessing)[0].numpy() == 1 for each, label in others.items()}
         masks[z] = mask
-        return image, [masks.get(each) for each in target_zs]
+        return image, [None if each is None else masks[each] for each in target_zs]
 
 
 def split_slices(
@@ -232,7 +299,7 @@ def _open_rows(
     The cache holds every labelled slice of a kidney, also those this data set leaves out: so the held-out
     slices, and another split of the same kidney, find it ready.
     """
-    rows = {}
+    rows: dict[tuple[str, int], tuple[CachedSlices, int]] = {}
     for volume in volumes:
         zs = _labelled_zs(volume)
         cached = open_cache(cache_dir, volume, zs, preprocessing)

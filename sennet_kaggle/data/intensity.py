@@ -1,12 +1,12 @@
 """Grey values of a slice → the range that a model sees: percentiles of the volume, 8 or 16 bits, padding filled."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..config import Preprocessing
 from .padding import fill_padding, sample_slices, warn_of_spikes
+from .slices import Slices
 
 _SAMPLED_STEP = 4
 
@@ -23,7 +23,7 @@ IMAGE_RANGE = IntensityRange(0.0, 1.0)
 """What becomes 0 and 1 of an image: its values have been scaled."""
 
 
-def measure_intensity(slices: Sequence[np.ndarray], preprocessing: Preprocessing) -> IntensityRange:
+def measure_intensity(slices: Slices, preprocessing: Preprocessing) -> IntensityRange:
     """Finds the grey values of a volume that become 0 and 1.
 
     With intensity "percentile" these are percentiles over at most 16 slices spread evenly over the

@@ -1,7 +1,7 @@
 """A stream of slices → stacks of each slice with its neighbours, for models that see several at once (2.5D)."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain, groupby, islice, repeat
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from ..config import Preprocessing
 from .intensity import hide_padding
 from .padding import is_blank
+from .slices import Slices
 
 
 def stack_neighbours(slices: Iterable[np.ndarray], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
@@ -27,7 +28,7 @@ def stack_neighbours(slices: Iterable[np.ndarray], preprocessing: Preprocessing)
     offsets = preprocessing.offsets if any(preprocessing.offsets) else (0,)
     before, after = -min(offsets), max(offsets)
     for _, run in groupby(slices, key=lambda slice_: (slice_.shape, is_blank(slice_))):
-        window = deque(maxlen=before + 1 + after)
+        window: deque[np.ndarray] = deque(maxlen=before + 1 + after)
         for slice_ in chain(run, repeat(None, after)):
             slice_ = window[-1] if slice_ is None else slice_
             window.extend([slice_] if window else [slice_] * (before + 1))
@@ -36,7 +37,7 @@ def stack_neighbours(slices: Iterable[np.ndarray], preprocessing: Preprocessing)
                 yield np.stack(stack) if len(stack) > 1 else stack[0][None]
 
 
-def read_stack(slices: Sequence[np.ndarray], z: int, preprocessing: Preprocessing) -> np.ndarray:
+def read_stack(slices: Slices, z: int, preprocessing: Preprocessing) -> np.ndarray:
     """Reads one slice and its neighbours, as `stack_neighbours` would give them.
 
     Args:

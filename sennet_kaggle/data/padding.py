@@ -4,13 +4,14 @@ A scan is often laid into a larger box: a cylinder in a square, slices of severa
 what lies around it is arbitrary, so it must decide neither the range of grey values nor what the model sees.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 
 import cv2
 import numpy as np
 
 from ..errors import warn
+from .slices import Slices
 
 _SAMPLED_SLICES = 16
 # Regions are looked for where a block, part of the border or a corner is constant: sides in pixels, part of a side.
@@ -111,7 +112,7 @@ class Sample(list[np.ndarray]):
     name = "the volume"
 
 
-def sample_slices(slices: Sequence[np.ndarray]) -> Sample:
+def sample_slices(slices: Slices) -> Sample:
     """Reads at most 16 slices spread evenly over a volume, the first and the last among them, without padding.
 
     Slices of padding alone do not count: where one is met, the sample is drawn anew without the run it belongs to.
@@ -130,7 +131,7 @@ def sample_slices(slices: Sequence[np.ndarray]) -> Sample:
     return sample
 
 
-def sampled_zs(slices: Sequence[np.ndarray]) -> list[int]:
+def sampled_zs(slices: Slices) -> list[int]:
     """Which slices `sample_slices` takes."""
     return list(_read_sample(slices))
 
@@ -155,7 +156,7 @@ def warn_of_spikes(values: np.ndarray, name: str) -> None:
         )
 
 
-def _read_sample(slices: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+def _read_sample(slices: Slices) -> dict[int, np.ndarray]:
     """The sampled slices by z, as they are."""
     blank: set[int] = set()
     while left := [z for z in range(len(slices)) if z not in blank]:
@@ -169,7 +170,7 @@ def _read_sample(slices: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
     return {0: slices[0]}
 
 
-def _blank_run(slices: Sequence[np.ndarray], z: int) -> range:
+def _blank_run(slices: Slices, z: int) -> range:
     """The blank slices around slice z, which is one."""
     first, end = z, z + 1
     while first > 0 and is_blank(slices[first - 1]):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import check_output_dir, replacing_dir, write_whole
+from ..progress import progress_bar
 from .vessel_tree import Organ, VesselTree, grow_tree, organ_depth
 
 MIN_RADIUS = 0.75  # voxels; a thinner tube could slip between the voxel centres and break
@@ -34,6 +34,11 @@ class Phantom:
         lumen: grey level inside vessels, veins and cavities.
         texture_sigma: grey levels, slow variation of the tissue that goes on from slice to slice.
         noise_sigma: grey levels, white noise of each slice before the scanner's blur.
+        sinus: grey level of the dent at the hilum; that of the background when None.
+        slow_sigma: grey levels, variation of the tissue over dozens of voxels; `texture_sigma` when None.
+        root_radius: lumen radius of the artery at the hilum, as a part of the organ's mean radius.
+        early_ends: part of the thin branches that end before they get as thin as can be.
+        cavities: how many there are, and one more for each 50 slices.
     """
 
     shape: tuple[int, int, int] = (8, 384, 320)
@@ -44,6 +49,11 @@ class Phantom:
     lumen: float = 22000
     texture_sigma: float = 450
     noise_sigma: float = 900
+    sinus: float | None = None
+    slow_sigma: float | None = None
+    root_radius: float = 0.055
+    early_ends: float = 0.13
+    cavities: int = 5
 
     def __post_init__(self) -> None:
         shape = self.shape
@@ -53,9 +63,31 @@ class Phantom:
             raise InputError(f"shape must have D >= 1 and H, W >= 64, got {shape}; ask for a larger phantom")
         if type(self.seed) is not int or self.seed < 0:
             raise InputError(f"seed must be an int >= 0, got {self.seed!r}")
-        for field in ("background", "tissue", "wall", "lumen", "texture_sigma", "noise_sigma"):
-            if not 0 <= getattr(self, field) <= 65535:
-                raise InputError(f"{field} must be a grey level in 0..65535, got {getattr(self, field)!r}")
+        for field in ("background", "tissue", "wall", "lumen", "texture_sigma", "noise_sigma", "sinus", "slow_sigma"):
+            value = getattr(self, field)
+            if not (value is None and field in ("sinus", "slow_sigma")) and not 0 <= value <= 65535:
+                raise InputError(f"{field} must be a grey level in 0..65535, got {value!r}")
+        if type(self.cavities) is not int or self.cavities < 0:
+            raise InputError(f"cavities must be an int >= 0, got {self.cavities!r}")
+        for field in ("root_radius", "early_ends"):
+            if not 0 < getattr(self, field) < 1:
+                raise InputError(f"{field} must lie between 0 and 1, got {getattr(self, field)!r}")
+
+
+KIDNEY_LIKE = Phantom(
+    shape=(4, 1303, 912),
+    background=20600,
+    tissue=25500,
+    wall=28700,
+    lumen=22300,
+    noise_sigma=680,
+    sinus=21800,
+    slow_sigma=850,
+    root_radius=0.045,
+    early_ends=0.14,
+    cavities=12,
+)
+"""In numbers like kidney_1_dense at its own voxel size; docs/phantom.md has both beside each other."""
 
 
 def write_phantom(
@@ -93,7 +125,7 @@ def write_phantom(
     with replacing_dir(kidney_dir) as new_dir:
         for folder in ("images", "labels")[: 1 + with_labels]:
             (new_dir / folder).mkdir()
-        slices = tqdm(phantom_slices(phantom), total=phantom.shape[0], unit="slice", disable=not progress)
+        slices = progress_bar("drawing", phantom.shape[0], phantom_slices(phantom), shown=progress)
         for z, (slice_, mask) in enumerate(slices):
             _write_tif(new_dir / "images" / f"{z:04d}.tif", slice_)
             if with_labels:
@@ -110,10 +142,9 @@ def phantom_slices(phantom: Phantom) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     Yields:
         The slice (H, W) uint16 and its vessel mask (H, W) bool, from z = 0 up.
     """
-    organ = make_organ(phantom)
-    root_radius = max(0.055 * organ.radii.mean(), 3 * MIN_RADIUS)
-    arteries = grow_tree(organ, _rng(phantom, ARTERIES), root_radius, MIN_RADIUS, hilum_y=-0.06)
-    veins = grow_tree(organ, _rng(phantom, VEINS), 0.8 * root_radius, 2 * MIN_RADIUS, hilum_y=0.1)
+    organ, arteries, ends = make_organ(phantom), artery_tree(phantom), phantom.early_ends
+    radius = 0.8 * _root_radius(phantom, organ)
+    veins = grow_tree(organ, _rng(phantom, VEINS), radius, 2 * MIN_RADIUS, hilum_y=0.1, early_ends=ends)
     cavities = _make_cavities(phantom, organ)
     for z in range(phantom.shape[0]):
         slice_ = _draw_tissue(phantom, organ, z)
@@ -124,6 +155,23 @@ def phantom_slices(phantom: Phantom) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         slice_[vessel] = phantom.wall
         slice_[mask] = phantom.lumen
         yield _scan(slice_, phantom, z), mask
+
+
+def artery_tree(phantom: Phantom) -> VesselTree:
+    """The true centre lines and radii of a phantom's labelled vessels, also where they lie outside its slices."""
+    organ = make_organ(phantom)
+    radius, ends = _root_radius(phantom, organ), phantom.early_ends
+    return grow_tree(organ, _rng(phantom, ARTERIES), radius, MIN_RADIUS, hilum_y=-0.06, early_ends=ends)
+
+
+def phantom_masks(phantom: Phantom) -> Iterator[np.ndarray]:
+    """The vessel masks alone of a phantom's slices, (H, W) bool, from z = 0 up."""
+    arteries = artery_tree(phantom)
+    return (draw_tubes(arteries, phantom.shape, z)[0] for z in range(phantom.shape[0]))
+
+
+def _root_radius(phantom: Phantom, organ: Organ) -> float:
+    return max(phantom.root_radius * float(organ.radii.mean()), 3 * MIN_RADIUS)
 
 
 def make_organ(phantom: Phantom) -> Organ:
@@ -170,7 +218,7 @@ def _distance2_to_segment(start, end, z, y, x):
 
 def _make_cavities(phantom, organ):
     """Centres and semi-axes (2, n, 3) of a few ellipsoids that begin in the tissue of the drawn slices."""
-    rng, count = _rng(phantom, CAVITIES), 5 + phantom.shape[0] // 50
+    rng, count = _rng(phantom, CAVITIES), phantom.cavities + phantom.shape[0] // 50
     center = rng.uniform(0, np.array(phantom.shape) - 1, (40 * count, 3))
     semi_axes = rng.uniform(0.015, 0.05, center.shape) * organ.radii.mean()
     inside = organ_depth(organ, *center.T) > 0.1 * organ.radii.mean()
@@ -194,9 +242,13 @@ def _draw_tissue(phantom, organ, z):
     slow, grain = _texture(phantom, z, 48), _texture(phantom, z, 5)
     flakes = np.tanh(2 * _texture(phantom, z, 20))
     inside = depth > 0
-    slice_ = np.where(inside, slow + 0.7 * grain, 0.8 * flakes - 0.4 * slow + 0.3 * grain)
+    varied = slow if phantom.slow_sigma is None else slow * np.float32(phantom.slow_sigma / phantom.texture_sigma)
+    slice_ = np.where(inside, varied + 0.7 * grain, 0.8 * flakes - 0.4 * slow + 0.3 * grain)
     slice_ *= phantom.texture_sigma
     slice_ += np.where(inside, np.float32(phantom.tissue), np.float32(phantom.background))
+    if phantom.sinus is not None:
+        hull = organ_depth(organ, np.float32(z), y[:, None], x, with_sinus=True)
+        slice_[~inside & (hull > 0)] += phantom.sinus - phantom.background
     slice_[inside & (depth < 2.5)] += 0.35 * (phantom.wall - phantom.tissue)  # the bright capsule
     return slice_
 

@@ -59,6 +59,11 @@ def _resampling_matrix(length: int, new_length: int) -> csr_array:
     return csr_array(taken, shape=(new_length, length))
 
 
+def scaled_length(length: int, scale: float) -> int:
+    """Pixels along an axis of what is resized, at least 1."""
+    return max(1, round(length * scale))
+
+
 def resize_slice(slice_: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resamples a slice, bilinearly with antialiasing.
 

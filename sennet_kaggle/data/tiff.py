@@ -3,6 +3,7 @@
 import logging
 import struct
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -48,11 +49,16 @@ def read_form(path: Path | str, label: bool = False) -> tuple[tuple[int, int], n
         InputError: as `read_grey` or `read_mask`, as far as a header can tell.
     """
     with open_page(path, label) as page:
-        return page.shape[:2], page.dtype
+        height, width = page.shape[:2]
+        return (height, width), cast(np.dtype, page.dtype)  # which has been checked
 
 
-def read_mask(path: Path | str) -> np.ndarray:
+def read_mask(path: Path | str, may_be_full: bool = False) -> np.ndarray:
     """Reads one label as (H, W) bool; the file may hold 0/1 (also as single bits), 0/255 or 0/65535.
+
+    Args:
+        path: the file.
+        may_be_full: it is no label of vessels, of which more than half of a slice would be said to be odd.
 
     Raises:
         InputError: as `read_grey`, or more than one value besides 0.
@@ -64,7 +70,7 @@ def read_mask(path: Path | str) -> np.ndarray:
     if len(values) > 1 or (len(values) == 1 and values[0] not in _VESSEL):
         found = values[:4].tolist()
         raise InputError(f"{path} is not a mask: expected 0 and 255, 0 and 1 or 0 and 65535, found also {found}")
-    if mask.mean() > _INVERTED_ABOVE:
+    if not may_be_full and mask.mean() > _INVERTED_ABOVE:
         warn(
             f"{path} marks {mask.mean():.0%} of the slice as vessel: expected 0 outside vessels; "
             f"if it is inverted, swap its two values",

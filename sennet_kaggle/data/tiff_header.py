@@ -24,7 +24,7 @@ MAX_PIXELS = 2**26
 BY_OPENCV = (COMPRESSION.LZW, COMPRESSION.CCITTRLE, COMPRESSION.CCITTFAX3, COMPRESSION.CCITTFAX4)
 
 _UIC2_TAG = 33629  # MetaMorph: one value for each image of the stack
-_PHOTOMETRICS = {
+_PHOTOMETRICS: dict[int, str] = {
     PHOTOMETRIC.MINISWHITE: "inverted grey values (WhiteIsZero)",
     PHOTOMETRIC.PALETTE: "indices into a colour table (palette)",
     PHOTOMETRIC.MASK: "a transparency mask",
@@ -68,12 +68,12 @@ def open_page(path: Path | str, label: bool = False) -> Iterator[tifffile.TiffPa
             raise
     with tiff:
         with reading(path, "is truncated or damaged"):
-            page = tiff.pages[0]
+            page = tiff.pages.first
             in_one = _images_in_one(page, path) if len(tiff.pages) == 1 else 1
             planes = page.samplesperpixel if page.planarconfig == PLANARCONFIG.SEPARATE else 1
             images = max(len(tiff.pages), page.imagedepth, planes, in_one)
-            if images > 1:
-                how = _how_to_split(path.resolve(), page, in_one)
+            if images > 1 and page.dtype is not None:  # numbers of no known kind are refused below
+                how = _how_to_split(path.resolve(), page, page.dtype, in_one)
                 raise InputError(f"{path} holds {images} images: expected one slice per file. {how}")
             end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
         if end > tiff.filehandle.size:
@@ -155,14 +155,14 @@ def _images_in_one(page: tifffile.TiffPage, path: Path) -> int:
     return images
 
 
-def _how_to_split(path: Path, page: tifffile.TiffPage, in_one: int) -> str:
+def _how_to_split(path: Path, page: tifffile.TiffPage, dtype: np.dtype, in_one: int) -> str:
     """A command that makes a file of each image, numbered from 0000."""
     size = page.shape[page.axes.find("Y") :]
     module, stack = "tifffile", f"tifffile.imread({str(path)!r})"
     if page.compression in BY_OPENCV:
         module, stack = "cv2", f"cv2.imreadmulti({str(path)!r}, flags=-1)[1]"
     elif in_one > 1 and page.bitspersample % 8 == 0:  # tifffile trusts the metadata, which may promise too much
-        form = page.dtype.newbyteorder(page.parent.byteorder).str
+        form = dtype.newbyteorder(page.parent.byteorder).str
         count, offset = in_one * prod(size), page.dataoffsets[0]
         module, stack = "numpy", f"numpy.fromfile({str(path)!r}, {form!r}, {count}, offset={offset})"
     modules = "tifffile" if module == "tifffile" else f"{module}, tifffile"
@@ -186,7 +186,7 @@ def _check_pixels(path: Path, page: tifffile.TiffPage, label: bool) -> None:
         )
     white_bits = page.bitspersample == 1 and page.photometric == PHOTOMETRIC.MINISWHITE
     if page.photometric not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB) and not white_bits:
-        found = _PHOTOMETRICS.get(page.photometric) or getattr(page.photometric, "name", page.photometric)
+        found = _PHOTOMETRICS.get(page.photometric) or str(getattr(page.photometric, "name", page.photometric))
         raise InputError(
             f"{path} stores {found}: expected grey values with black as zero: convert it to 8- or 16-bit grey "
             f"(ImageJ: Image > Type) and save it with black as zero"
@@ -217,7 +217,7 @@ def zeros_are_vessel(page: tifffile.TiffPage) -> bool:
 def _check_codec(path: Path, page: tifffile.TiffPage) -> None:
     """Whether the pixels can be decoded here."""
     if not _is_decodable(page):
-        raise InputError(f"{path} {_no_decoder(path, getattr(page.compression, 'name', page.compression))}")
+        raise InputError(f"{path} {_no_decoder(path, str(getattr(page.compression, 'name', page.compression)))}")
     if page.predictor not in (PREDICTOR.NONE, PREDICTOR.HORIZONTAL):
         raise InputError(f"{path} {_no_decoder(path, f'predictor {page.predictor}')}")
 

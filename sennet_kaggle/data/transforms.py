@@ -64,7 +64,8 @@ def _normalisation(preprocessing: Preprocessing, intensity: IntensityRange) -> t
     extent = intensity.high - intensity.low
     factors, shifts = 1 / (extent * std), -(intensity.low / extent + mean) / std
     channels = np.broadcast_shapes(factors.shape, shifts.shape)
-    return tuple(np.broadcast_to(values, channels).astype(np.float32) for values in (factors, shifts))
+    factors, shifts = (np.broadcast_to(values, channels).astype(np.float32) for values in (factors, shifts))
+    return factors, shifts
 
 
 @lru_cache(maxsize=8)
@@ -73,7 +74,8 @@ def _normalisation_on(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `_normalisation`, (C or 1, 1, 1), kept on a GPU."""
     values = _normalisation(preprocessing, intensity)
-    return tuple(torch.from_numpy(each).to(device).view(-1, 1, 1) for each in values)
+    factors, shifts = (torch.from_numpy(each).to(device).view(-1, 1, 1) for each in values)
+    return factors, shifts
 
 
 def mask_to_target(mask: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:

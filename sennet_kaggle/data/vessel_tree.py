@@ -46,7 +46,12 @@ def organ_depth(organ: Organ, z: np.ndarray, y: np.ndarray, x: np.ndarray, *, wi
 
 
 def grow_tree(
-    organ: Organ, rng: np.random.Generator, root_radius: float, min_radius: float, hilum_y: float
+    organ: Organ,
+    rng: np.random.Generator,
+    root_radius: float,
+    min_radius: float,
+    hilum_y: float,
+    early_ends: float = 0.13,
 ) -> VesselTree:
     """Grow a vessel tree from the hilum, all branches of a generation at once.
 
@@ -58,6 +63,7 @@ def grow_tree(
         root_radius: lumen radius at the hilum, voxels.
         min_radius: no branch is thinner, voxels.
         hilum_y: where the root enters, in semi-axes from the middle.
+        early_ends: part of the thin branches that end early.
     """
     tip = (organ.center + organ.radii * (0, hilum_y, 0.8))[None]
     direction, radius, parent = np.array([[0.0, 0.0, -1.0]]), np.array([root_radius]), np.array([-1])
@@ -67,7 +73,7 @@ def grow_tree(
         tip, direction, complete, grown = _grow_branches(organ, rng, tip, direction, radius, root_radius)
         segments += [(start, end, first_branch + branch) for start, end, branch in grown]
         # Some thin branches end early, as they do in labels; without it a large kidney would be all vessels.
-        goes_on = complete & ((rng.random(len(radius)) < 0.87) | (radius > 0.4 * root_radius))
+        goes_on = complete & ((rng.random(len(radius)) < 1 - early_ends) | (radius > 0.4 * root_radius))
         chosen, direction, radius = _bifurcate(rng, direction, radius, goes_on, min_radius, root_radius)
         tip, parent = tip[chosen], first_branch + chosen
         first_branch += len(complete)

@@ -1,7 +1,7 @@
 """A kidney folder as slices: exact grey values, labels paired by file name, nothing read before it is asked for."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..checks import check_distinct
 from ..errors import InputError, warn
+from ..files import file_digest
 from .names import consecutive_runs, natural_key
 from .tiff import read_grey, read_mask, read_size
 
@@ -18,6 +19,8 @@ _SUFFIXES = (".tif", ".tiff")
 # What systems and archives put beside files; whatever begins with a dot is left out as well.
 _SYSTEM_NAMES = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 _SHOWN_GAPS = 3
+ANNOTATED = "annotated"
+"""Beside `images` and `labels`: masks of the pixels of a label that count, where not all of them do."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,13 @@ class Volume:
     image_paths: tuple[Path, ...]
     label_paths: dict[str, Path] = field(default_factory=dict, repr=False)
     """Label file by the stem of its image; slices without an entry are unlabelled."""
+    annotated_paths: dict[str, Path] = field(default_factory=dict, repr=False)
+    """Likewise, of labels of which not every pixel counts, the mask of those that do."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file of it."""
-        return (*self.image_paths, *self.label_paths.values())
+        return (*self.image_paths, *self.label_paths.values(), *self.annotated_paths.values())
 
     def __len__(self) -> int:
         return len(self.image_paths)
@@ -66,6 +71,11 @@ class Volume:
         """
         return read_mask(self.label_path(z))
 
+    def annotated(self, z: int) -> np.ndarray | None:
+        """Reads which pixels of the label of slice z count: (H, W) bool; None where all of them do."""
+        path = self.annotated_paths.get(self.image_paths[z].stem)
+        return None if path is None else read_mask(path, may_be_full=True)
+
     def label_path(self, z: int) -> Path:
         """Finds the label of slice z and compares its size with the image's, by their headers.
 
@@ -83,6 +93,10 @@ class Volume:
                 f"{image_size[0]}x{image_size[1]}: both must be of one size"
             )
         return label_path
+
+    def label_digests(self, zs: Sequence[int]) -> list[bytes]:
+        """What tells the labels of labelled slices from other labels, 64 bytes each; raises as `label_path`."""
+        return [file_digest(self.label_path(z)) for z in zs]
 
 
 def open_volume(kidney_dir: Path | str) -> Volume:
@@ -114,7 +128,8 @@ def open_volume(kidney_dir: Path | str) -> Volume:
         raise InputError(
             f"{ascii(str(kidney_dir))} has names that are not UTF-8, which no csv can hold: rename the kidney or slices"
         )
-    return Volume(kidney_dir.name, tuple(images.values()), labels)
+    annotated = _slices_by_stem(kidney_dir / ANNOTATED) if is_folder(kidney_dir / ANNOTATED) else {}
+    return Volume(kidney_dir.name, tuple(images.values()), labels, annotated)
 
 
 def open_volumes(data_dir: Path | str, split: str, names: tuple[str, ...] = ()) -> list[Volume]:

@@ -3,19 +3,20 @@
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.padding import fill_padding
-from ..data.resizing import resize_probability, resize_slice
+from ..data.resizing import resize_probability, resize_slice, scaled_length
+from ..data.slices import Slices
 from ..distributed import Shard
-from ..errors import InputError
+from ..errors import InputError, tell
 from ..files import format_size, open_reserved
+from ..progress import progress_bar
 
 Score = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 """From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32."""
@@ -27,7 +28,7 @@ BYTES_PER_VOXEL = 4  # uint16 grey value and float16 score
 
 
 def mean_over_axes(
-    slices: Sequence[np.ndarray],
+    slices: Slices,
     score: Score,
     scale: float,
     scratch_dir: Path | str | None,
@@ -58,11 +59,12 @@ def mean_over_axes(
         InputError: no such folder, no room in it, or slices that cannot be stacked.
     """
     depth, (height, width) = len(slices), slices[0].shape
-    shape = tuple(scaled_length(length, scale) for length in (depth, height, width))
+    shape = scaled_length(depth, scale), scaled_length(height, scale), scaled_length(width, scale)
     with _scratch(scratch_dir, shape, shard) as folder:
         if shard.rank == 0:
             _store(folder, slices, shape)
         shard.wait()
+        tell(f"{shape[0]} x {shape[1]} x {shape[2]} voxels lie in {folder}")
         volume, total = (
             np.load(f"{folder}/{name}.npy", mmap_mode="r+", allow_pickle=False) for name in ("grey", "scores")
         )
@@ -71,7 +73,9 @@ def mean_over_axes(
             part = shard.part(shape[axis])
             shown = range(max(0, part.start - reach), min(shape[axis], part.stop + reach))
             planes = planes_along(volume, axis, shown)
-            progress = tqdm(planes, f"along {name}", len(shown), leave=False, mininterval=1.0, disable=shard.rank > 0)
+            progress = progress_bar(
+                f"along {name}", len(shown), planes, unit="plane", shown=shard.rank == 0, leave=False
+            )
             scores = islice(
                 score(takewhile(lambda _: go_on(), progress)), part.start - shown.start, part.stop - shown.start
             )
@@ -93,11 +97,6 @@ def scratch_folder(scratch_dir: Path | str | None) -> Path:
     if not folder.is_dir():
         raise InputError(f"scratch_dir {folder} is missing: make the folder or name another")
     return folder
-
-
-def scaled_length(length: int, scale: float) -> int:
-    """Voxels along an axis of a resized volume, at least 1."""
-    return max(1, round(length * scale))
 
 
 def planes_along(volume: np.ndarray, axis: int, shown: range | None = None) -> Iterator[np.ndarray]:
@@ -144,7 +143,8 @@ def resample_along(planes: Iterable[np.ndarray], depth: int, new_depth: int) -> 
     if depth == new_depth:
         yield from planes
         return
-    source, kept, read = iter(planes), deque(maxlen=2), 0
+    source, read = iter(planes), 0
+    kept: deque[np.ndarray] = deque(maxlen=2)
     for position in ((np.arange(new_depth) + 0.5) * depth / new_depth - 0.5).clip(0, depth - 1).tolist():
         below, above = int(position), min(int(position) + 1, depth - 1)
         while read <= above:
@@ -165,7 +165,7 @@ def _scratch(scratch_dir: Path | str | None, shape: tuple[int, int, int], shard:
         yield shard.tell(folder)
 
 
-def _store(folder: str, slices: Sequence[np.ndarray], shape: tuple[int, int, int]) -> None:
+def _store(folder: str, slices: Slices, shape: tuple[int, int, int]) -> None:
     """Writes the resized volume, and zeros for its scores."""
     volume = open_reserved(f"{folder}/grey.npy", slices[0].dtype, shape)
     planes = (resize_slice(fill_padding(slice_), *shape[1:]) for slice_ in _alike(slices))

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..config import DEFAULT_INFERENCE, Inference, Preprocessing
 from ..distributed import local_rank
-from ..errors import InputError, warn
+from ..errors import InputError, tell, warn
 from ..files import shipped_checkpoints
 from ..models.checkpoint import load_checkpoint
 from .batching import choose_threads
@@ -49,7 +49,7 @@ def create_predictor(
         return Predictor(
             _on_openvino(model, device, inference, threads), preprocessing, threshold, device, threads=threads
         )
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     if inference.compile:
         model.compile()
     return Predictor(model, preprocessing, threshold, device, getattr(torch, precision), threads)
@@ -73,10 +73,18 @@ def load_predictors(
     if not checkpoint_paths:
         raise InputError("no checkpoint given: expected at least one .safetensors file")
     loaded = [load_checkpoint(path) for path in checkpoint_paths]
-    return [
+    predictors = [
         create_predictor(model, card.preprocessing, card.threshold, _possible_for(model, inference))
         for model, card in loaded
     ]
+    for path, predictor in zip(checkpoint_paths, predictors, strict=True):
+        parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
+        precision = str(predictor.dtype).removeprefix("torch.")
+        tell(
+            f"{path}: {parameters:,} parameters, on {predictor.device} in {precision}, {predictor.threads} thread(s), "
+            f"threshold {predictor.threshold:g}"
+        )
+    return predictors
 
 
 def pick_device(device: str) -> torch.device:

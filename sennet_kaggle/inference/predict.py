@@ -1,40 +1,25 @@
 """Slices → probability → mask: kidneys through one model or several, along one axis or three."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import chain, compress, count, groupby, islice
-from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ..config import Inference
-from ..data.background import measure_background
 from ..data.bits import fetch_mask
-from ..data.intensity import IntensityRange, measure_intensity
-from ..data.padding import fill_padding, sample_slices
-from ..data.resizing import resize_map, resize_slice
+from ..data.resizing import resize_map
 from ..data.volume import Volume, warn_of_gaps
 from ..distributed import Shard
 from ..errors import InputError, warn
+from ..progress import progress_bar
 from ..submission.rle import rle_encode
-from .allocator import keep_freed_memory
-from .axes import mean_over_axes, scaled_length
-from .predictor import Predictor, to_probability
+from .axes import mean_over_axes
+from .ensemble import GreyValues, Score, ensemble_score, mean_threshold, measure_grey_values, rescale_slices
+from .forward import to_probability
+from .predictor import Predictor
 from .probability import save_probability
-from .stream import prefetch, tee
-
-# On import, since threads that torch has started before it keep heaps of their own.
-keep_freed_memory()
-
-Score = Callable[..., Iterator[torch.Tensor]]
-"""From a stream of slices, each (H, W) uint8 or uint16, to that of their score maps, each (H, W) float32; a second
-argument says which of the slices are to be scored."""
-
-# Slices that wait, prepared, for the model, and score maps that wait for what comes after it.
-_AHEAD = 2
 
 
 def predict_probabilities(
@@ -44,7 +29,8 @@ def predict_probabilities(
     zs: Sequence[int] | None = None,
     go_on: Callable[[], bool] = lambda: True,
     shard: Shard = Shard(),  # noqa: B008
-) -> Iterator[tuple[str, torch.Tensor]]:
+    grey_values: GreyValues | None = None,
+) -> Generator[tuple[str, torch.Tensor], None, None]:
     """Predicts a kidney.
 
     Args:
@@ -55,17 +41,20 @@ def predict_probabilities(
             the neighbours that the models see with them are read.
         go_on: with axes zyx, whether there is time for another plane (see `mean_over_axes`).
         shard: with axes zyx, this process's part of the work on all slices.
+        grey_values: what `measure_grey_values` found for the volume, where that is known.
 
     Yields:
         (slice id, probability) in the volume's order; the probability is (H, W) float32 in 0..1, of the
         slice's own size, where the model runs.
     """
-    score = ensemble_score(volume, predictors, inference)
+    grey_values = grey_values or measure_grey_values(volume, predictors, inference)
+    score = ensemble_score(predictors, grey_values, inference)
     scale = inference.scale_of(volume.name)
     zs = range(len(volume)) if zs is None else zs
     reach = max(np.ptp(predictor.preprocessing.offsets).item() for predictor in predictors)
     if inference.axes == "zyx" or reach:
         warn_of_gaps(volume, "axes zyx" if inference.axes == "zyx" else "a model that sees several slices at once")
+    scores: Iterator[torch.Tensor]
     if inference.axes == "z":
         alone = all(predictor.preprocessing.outputs == "centre" for predictor in predictors)
         scores = chain.from_iterable(_score_along_z(volume, run, score, scale, reach, alone) for run in _runs(zs))
@@ -90,12 +79,13 @@ def predict_masks(
         shard: which part of the slices.
     """
     threshold, zs = mean_threshold(predictors), shard.part(len(volume))
+    probabilities: Iterator[tuple[str, torch.Tensor]]
     probabilities = predict_probabilities(volume, predictors, inference, zs, shard=shard)
     if probability_dir is not None:
         fetched = ((slice_id, probability.cpu()) for slice_id, probability in probabilities)
         probabilities = save_probability(probability_dir, volume, fetched)
     for slice_id, probability in probabilities:
-        yield slice_id, fetch_mask(probability, threshold)
+        yield slice_id, fetch_mask(probability, threshold, inference.hysteresis)
 
 
 def predict_rows(
@@ -117,8 +107,7 @@ def predict_rows(
         raise InputError("one process alone can keep probabilities: leave out torchrun or save_probability")
     warn_of_unknown_scales(volumes, inference)
     total = sum(len(shard.part(len(volume))) for volume in volumes)
-    bar = tqdm(total=total, unit="slice", desc="segmenting", mininterval=1.0, disable=shard.rank > 0)
-    with bar as progress:
+    with progress_bar("segmenting", total, shown=shard.rank == 0) as progress:
         for volume in volumes:
             progress.set_postfix_str(volume.name)
             for slice_id, mask in predict_masks(volume, predictors, inference, probability_dir, shard):
@@ -132,59 +121,6 @@ def warn_of_unknown_scales(volumes: Sequence[Volume], inference: Inference) -> N
     unknown = sorted(inference.scales.keys() - {*names})
     if unknown:
         warn(f"scales has {unknown[0]}, which is none of the kidneys: expected names of {', '.join(names)}")
-
-
-def mean_threshold(predictors: Sequence[Predictor]) -> float:
-    """The threshold of an ensemble."""
-    return sum(predictor.threshold for predictor in predictors) / len(predictors)
-
-
-class GreyValues(NamedTuple):
-    """What the members of an ensemble need to know of a kidney's grey values."""
-
-    intensities: list[IntensityRange]
-    """One per member."""
-    background: np.number | None
-    """None where none is looked for."""
-
-
-def measure_grey_values(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> GreyValues:
-    """Looks at a sample of a kidney's slices, once for all members, or at none where nobody asks."""
-    windows = any(predictor.preprocessing.region == "windows" for predictor in predictors)
-    skips = windows and inference.skip_background
-    percentile = any(predictor.preprocessing.intensity == "percentile" for predictor in predictors)
-    sample = sample_slices(volume) if skips or percentile else volume
-    background = measure_background(sample) if skips else None
-    return GreyValues([measure_intensity(sample, predictor.preprocessing) for predictor in predictors], background)
-
-
-def ensemble_score(volume: Volume, predictors: Sequence[Predictor], inference: Inference) -> Score:
-    """Several predictors as one, for slices of this kidney: each slice is read once, the members' scores averaged.
-
-    Reading and preparing have a thread of their own; so has the model on a GPU, and on a CPU it has one per core (see
-    `choose_threads`). No other thread computes with torch while they do: OpenMP keeps a team of threads for every
-    thread that computes, and once these are more than the cores they wait for one another.
-    """
-    intensities, background = measure_grey_values(volume, predictors, inference)
-
-    def score(slices: Iterable[np.ndarray], wanted: slice = slice(None)) -> Iterator[torch.Tensor]:
-        members = zip(predictors, intensities, tee(slices, len(predictors)), strict=True)
-        del slices  # else it would hold every slice that has been read
-        prepared = [p.prepare(each, i, inference, background) for p, i, each in members]
-        requests = prefetch(islice(zip(*prepared, strict=True), wanted.start, wanted.stop), _AHEAD)
-        streams = [
-            predictor.run(map(itemgetter(index), each), inference)
-            for index, (predictor, each) in enumerate(zip(predictors, tee(requests, len(predictors)), strict=True))
-        ]
-        del prepared, requests
-        means = map(_mean, zip(*streams, strict=True))
-        return means if predictors[0].device.type == "cpu" else prefetch(means, _AHEAD)
-
-    return score
-
-
-def _mean(maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.stack(maps).mean(0) if len(maps) > 1 else maps[0]
 
 
 def _to_numpy(score: Score) -> Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]:
@@ -202,10 +138,7 @@ def _score_along_z(
     """
     shown = range(max(0, zs.start - reach), min(len(volume), zs.stop + reach))
     wanted = slice(zs.start - shown.start, zs.stop - shown.start)
-    slices = (volume[z] for z in shown)
-    if scale != 1:
-        filled = map(fill_padding, slices)  # before its edge is blurred
-        slices = (resize_slice(each, *(scaled_length(length, scale) for length in each.shape)) for each in filled)
+    slices = rescale_slices((volume[z] for z in shown), scale)
     scores = score(slices, wanted) if alone else islice(score(slices), wanted.start, wanted.stop)
     if scale == 1:
         return scores
@@ -217,6 +150,6 @@ def _runs(zs: Sequence[int]) -> Iterator[range]:
     if isinstance(zs, range):
         yield zs
         return
-    for _, run in groupby(enumerate(zs), key=lambda pair: pair[1] - pair[0]):
-        run = [z for _, z in run]
+    for _, pairs in groupby(enumerate(zs), key=lambda pair: pair[1] - pair[0]):
+        run = [z for _, z in pairs]
         yield range(run[0], run[-1] + 1)

@@ -1,68 +1,23 @@
 """Slices → scores: every model behind one seam, over whole slices or over windows of them, in batches."""
 
-from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..config import Inference, Preprocessing
-from ..data.background import is_occupied, occupied_blocks
 from ..data.intensity import IntensityRange, grey_levels, hide_padding, slice_to_image
-from ..data.neighbours import read_stack, stack_neighbours
+from ..data.neighbours import stack_neighbours
 from ..data.resizing import resize_map
-from ..data.transforms import image_to_tensor
-from ..errors import InputError
 from .batching import choose_batch_size, compute_in_threads, make_batch
-from .windows import Blend, Window, cut_windows, importance_map, plan_windows
-
-# Quarter turns, and whether a left-right flip goes before them.
-VIEWS = {
-    "none": [(0, False)],
-    "flips": [(0, False), (2, False), (0, True), (2, True)],
-    "d4": [(turns, flip) for flip in (False, True) for turns in range(4)],
-}
-_MAX_LOGIT = 30.0
-
-Form = tuple[tuple[int, int], tuple[int, int]]
-"""(H, W) of a slice and (h, w) of the tensor that the windows are cut from."""
-
-
-class Request(NamedTuple):
-    """A slice as its model is to see it."""
-
-    size: tuple[int, int]
-    """(H, W) of the slice."""
-    extent: tuple[int, int]
-    """(h, w) of the tensor that the windows were cut from."""
-    windows: list[Window]
-    tensors: list[torch.Tensor]
-    """One per window, (C, h, w) float32 on the model's device."""
-
-
-class Patch(NamedTuple):
-    """One window of one slice."""
-
-    z: int
-    window: Window
-    tensor: torch.Tensor
-
-
-class Batch(NamedTuple):
-    """Windows that go through the model together, of slices of one form."""
-
-    form: Form
-    patches: list[Patch]
-    """Empty where slices of background, or the last ones, are only to be handed on."""
-    size: int
-    complete: int
-    """Slices, from the first on, that no later batch adds to."""
+from .forward import forward, to_probability
+from .patches import Batch, Request, blend_batches, make_batches, make_request
 
 
 @dataclass(frozen=True)
@@ -106,29 +61,6 @@ class Predictor:
             to_probability(score, inference).numpy(force=True) for score in self.score(slices, intensity, inference)
         ]
 
-    def predict_slice(
-        self,
-        slices: Sequence[np.ndarray],
-        z: int,
-        intensity: IntensityRange,
-        inference: Inference = Inference(),  # noqa: B008
-    ) -> np.ndarray:
-        """Predicts slice z of a volume, reading the neighbours that the model sees with it and no others.
-
-        Returns:
-            (H, W) float32 in 0..1; with outputs "all" without what the model says when it looks at a neighbour.
-        """
-        if hasattr(self.model, "segment"):
-            return self([slices[z]], intensity, inference)[0]
-        stack = read_stack(slices, z, self.preprocessing)
-        alone = replace(inference, batch_size=1)
-        request = self._request(stack, intensity, alone, None)
-        if len(request.windows) == 1:
-            alone = replace(alone, sw_batch_size=1)  # not a batch of copies
-        predictor = self if len(request.windows) > 1 else replace(self, threads=1)  # all cores for the one window
-        (score,) = predictor.run([request], alone)
-        return to_probability(score, inference).numpy(force=True)
-
     def score(
         self,
         slices: Iterable[np.ndarray],
@@ -162,78 +94,27 @@ class Predictor:
         if hasattr(self.model, "segment"):
             return (_to_rgb(slice_to_image(slice_, intensity, self.preprocessing)) for slice_ in grey)
         if background is not None:
-            background = grey_levels(background, self.preprocessing)
+            background = cast(np.number, grey_levels(np.asarray(background), self.preprocessing)[()])
         return (
-            self._request(stack, intensity, inference, background)
+            make_request(stack, self.preprocessing, self.device, intensity, inference, background)
             for stack in stack_neighbours(grey, self.preprocessing)
         )
 
     def run(self, requests: Iterable[Request | np.ndarray], inference: Inference) -> Iterator[torch.Tensor]:
         """The second half of `score`: runs the model on what `prepare` yields. A GPU's work is not waited for."""
         if hasattr(self.model, "segment"):
-            masks = (torch.from_numpy(self.model.segment(image)) for image in requests)
+            segment: Any = self.model.segment  # which to a type checker may be a tensor
+            masks = (torch.from_numpy(segment(image)) for image in requests)
             yield from (mask.to(self.device).float() for mask in masks)
             return
         # The batches of all forms are one stream, so that no thread waits where another form begins.
-        runs = groupby(requests, key=attrgetter("size", "extent"))
-        batches = chain.from_iterable(self._batches(form, run, inference) for form, run in runs)
-        answers = compute_in_threads(partial(self._score_batch, inference=inference), batches, self.threads)
-        for (size, extent), run in groupby(answers, key=lambda run: run[0].form):
-            for score in self._blend(run, extent, inference):
+        runs = groupby(cast(Iterable[Request], requests), key=attrgetter("size", "extent"))
+        offsets, batch_size = self.preprocessing.output_offsets, partial(self.batch_size, inference=inference)
+        batches = chain.from_iterable(make_batches(form, run, offsets, batch_size) for form, run in runs)
+        scored = compute_in_threads(partial(self._score_batch, inference=inference), batches, self.threads)
+        for (size, extent), run in groupby(scored, key=lambda pair: pair[0].form):
+            for score in blend_batches(run, extent, self.preprocessing, self.device, inference):
                 yield resize_map(score, *size)
-
-    def _request(
-        self, stack: np.ndarray, intensity: IntensityRange, inference: Inference, background: np.number | None
-    ) -> Request:
-        """What the model is to see of a stack (C, H, W): all of it at once, or its windows that are not background."""
-        tensor = image_to_tensor(stack, self.preprocessing, self.device, intensity)
-        size, extent = stack.shape[1:], tuple(tensor.shape[1:])
-        if self.preprocessing.region == "whole":
-            return Request(size, extent, [(slice(0, extent[0]), slice(0, extent[1]))], [tensor])
-        windows = plan_windows(*extent, self.preprocessing.roi_size, inference.overlap)
-        if background is not None:
-            occupied = occupied_blocks(stack, background)
-            windows = [window for window in windows if is_occupied(window, occupied)]
-        return Request(size, extent, windows, cut_windows(tensor, windows))
-
-    def _blend(
-        self, answers: Iterable[tuple[Batch, Sequence[torch.Tensor]]], extent: tuple[int, int], inference: Inference
-    ) -> Iterator[torch.Tensor]:
-        """The scores of slices of one form; a slice is handed on when no later window can add to it."""
-        kind = "constant" if self.preprocessing.region == "whole" else inference.importance
-        blends = defaultdict(lambda: Blend(*extent, self.device))
-        done = 0
-        for batch, scores in answers:
-            for patch, maps in zip(batch.patches, scores, strict=True):
-                importance = importance_map(*maps.shape[1:], kind, self.device)
-                for offset, score in zip(self.preprocessing.output_offsets, maps, strict=True):
-                    blends[patch.z + offset].add(score, patch.window, importance)
-            for ready in range(done, batch.complete):
-                yield (blends.pop(ready, None) or Blend(*extent, self.device)).mean(_nothing(inference))
-            done = max(done, batch.complete)
-
-    def _batches(self, form: Form, requests: Iterable[Request], inference: Inference) -> Iterator[Batch]:
-        """The windows of one form, slice by slice; only the last batch is not full, and one before background."""
-        pending: deque[Patch] = deque()
-        size, seen, reach = 1, 0, min(self.preprocessing.output_offsets)
-        for request in requests:
-            pending += [Patch(seen, *each) for each in zip(request.windows, request.tensors, strict=True)]
-            seen += 1
-            size = self.batch_size(pending[0].tensor, inference) if pending else size
-            # A slice of background flushes the batch, so that a stretch of them keeps nothing waiting.
-            while len(pending) >= size or (pending and not request.windows):
-                patches = [pending.popleft() for _ in range(min(size, len(pending)))]
-                yield Batch(form, patches, size, reach + (pending[0].z if pending else seen))
-            if not request.windows:
-                yield Batch(form, [], size, reach + seen)
-        yield Batch(form, list(pending), size, seen)
-
-    def _score_batch(self, batch: Batch, inference: Inference) -> tuple[Batch, Sequence[torch.Tensor]]:
-        """A batch with the scores of its windows, (outputs, h, w) float32 each."""
-        if not batch.patches:
-            return batch, []
-        scores = self._forward(make_batch([patch.tensor for patch in batch.patches], batch.size), inference)
-        return batch, scores[: len(batch.patches)]
 
     def batch_size(self, tensor: torch.Tensor, inference: Inference) -> int:
         """The one of the settings, or one that fits inputs (C, h, w) such as this."""
@@ -242,51 +123,17 @@ class Predictor:
         if wanted is not None:
             return wanted
         if tensor.shape not in self.batch_sizes:
-            run = partial(self._forward, tensor[None], inference)
+            run = partial(forward, self.model, tensor[None], self.preprocessing, self.dtype, inference)
             self.batch_sizes[tensor.shape] = choose_batch_size(run, self.device)
         return self.batch_sizes[tensor.shape]
 
-    def _forward(self, tensor: torch.Tensor, inference: Inference) -> torch.Tensor:
-        """Runs the model on all views of a batch: (N, C, h, w) → scores (N, outputs, h, w) float32."""
-        views = VIEWS[inference.tta]
-        scores = (self._forward_view(tensor, *view, inference) for view in views)
-        total = sum(scores, next(scores))  # begins with the first one, which may be the only one
-        return total / len(views) if len(views) > 1 else total
-
-    def _forward_view(self, tensor: torch.Tensor, turns: int, flip: bool, inference: Inference) -> torch.Tensor:
-        view = _turn(tensor.flip(-1) if flip else tensor, turns)
-        view = view.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, self.dtype != torch.float32):
-            logits = self.model(view)
-        logits = self._outputs(_turn(logits, -turns).float())
-        logits = logits.flip(-1) if flip else logits
-        return logits.sigmoid() if inference.average == "probability" else logits.clamp(-_MAX_LOGIT, _MAX_LOGIT)
-
-    def _outputs(self, logits: torch.Tensor) -> torch.Tensor:
-        """The channels of the logits that count."""
-        if self.preprocessing.outputs == "centre":
-            return logits[:, :1]
-        if logits.shape[1] != self.preprocessing.in_channels:
-            raise InputError(
-                f"outputs 'all' needs a model with {self.preprocessing.in_channels} outputs, one per input channel, "
-                f"got {logits.shape[1]}: make it with out_channels, or choose outputs 'centre'"
-            )
-        return logits
-
-
-def to_probability(score: torch.Tensor, inference: Inference) -> torch.Tensor:
-    """Turns a mean score (H, W) float32 into a probability (H, W) float32 in 0..1."""
-    return score if inference.average == "probability" else score.sigmoid()
-
-
-def _turn(tensor: torch.Tensor, turns: int) -> torch.Tensor:
-    """Quarter turns of (N, C, h, w); none is no copy."""
-    return torch.rot90(tensor, turns, (-2, -1)) if turns else tensor
-
-
-def _nothing(inference: Inference) -> float:
-    """The score of what is surely no vessel."""
-    return 0.0 if inference.average == "probability" else -_MAX_LOGIT
+    def _score_batch(self, batch: Batch, inference: Inference) -> tuple[Batch, Sequence[torch.Tensor]]:
+        """A batch with the scores of its windows, (outputs, h, w) float32 each."""
+        if not batch.patches:
+            return batch, []
+        inputs = make_batch([patch.tensor for patch in batch.patches], batch.size)
+        scores = forward(self.model, inputs, self.preprocessing, self.dtype, inference)
+        return batch, list(scores[: len(batch.patches)])
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:

@@ -1,19 +1,23 @@
 """Probability maps kept on disk in 8 bits, to try thresholds without running the model again."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import torch
 
 from ..data.volume import Volume
 from ..errors import InputError
 from ..files import check_output_dir, format_size, make_dir, open_reserved, replacing, write_whole
 
+Map = TypeVar("Map", np.ndarray, torch.Tensor)
 # A threshold t keeps what is stored above 255 t; the values between are 0.4 % wide.
 LEVELS = 255
 
@@ -29,18 +33,30 @@ class ProbabilityVolume:
     learned: dict[str, str] = dataclasses.field(default_factory=dict)
     """What `note_learned` was given for slices of it."""
 
+    @property
+    def slice_size(self) -> tuple[int, int]:
+        """(H, W)."""
+        _, height, width = self.levels.shape
+        return height, width
+
 
 @dataclass(frozen=True)
 class PseudoLabelledVolume(Volume):
     """A kidney whose labels lack vessels, which a trained model adds where it is sure (Lee 2013)."""
 
-    levels: np.ndarray | None = None
+    levels: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 0, 0), np.uint8))
     """(D, H, W) uint8, as of `ProbabilityVolume`."""
     threshold: float = 0.5
 
     def label(self, z: int) -> np.ndarray:
         """Reads the label of slice z and adds what is above the threshold: (H, W) bool."""
         return super().label(z) | (self.levels[z] > LEVELS * self.threshold)
+
+    def label_digests(self, zs: Sequence[int]) -> list[bytes]:
+        """As of the labels' files, each with what is added to it."""
+        added = (np.packbits(self.levels[z] > LEVELS * self.threshold).tobytes() for z in zs)
+        files = super().label_digests(zs)
+        return [hashlib.blake2b(digest + bits).digest() for digest, bits in zip(files, added, strict=True)]
 
 
 def add_pseudo_labels(volumes: Sequence[Volume], probability_dir: Path | str, threshold: float) -> list[Volume]:
@@ -62,8 +78,7 @@ def add_pseudo_labels(volumes: Sequence[Volume], probability_dir: Path | str, th
         )
     for volume in volumes:
         if volume.name in kept and (
-            kept[volume.name].slice_ids != volume.slice_ids
-            or kept[volume.name].levels.shape[1:] != volume.slice_size(0)
+            kept[volume.name].slice_ids != volume.slice_ids or kept[volume.name].slice_size != volume.slice_size(0)
         ):
             raise InputError(f"{probability_dir} has other slices of {volume.name} than the data folder: predict again")
     return [
@@ -79,8 +94,8 @@ def add_pseudo_labels(volumes: Sequence[Volume], probability_dir: Path | str, th
 
 
 def save_probability(
-    probability_dir: Path | str, volume: Volume, probabilities: Iterable[tuple[str, np.ndarray]]
-) -> Iterator[tuple[str, np.ndarray]]:
+    probability_dir: Path | str, volume: Volume, probabilities: Iterable[tuple[str, Map]]
+) -> Iterator[tuple[str, Map]]:
     """Passes a kidney's probabilities on and keeps them, as `<kidney>.npy` and `<kidney>.json` (the slice ids).
 
     The files appear when the last slice has been taken.
@@ -101,7 +116,7 @@ def save_probability(
     make_dir(probability_dir)
     with replacing(ids_path) as new_ids_path, replacing(array_path) as new_path:
         new_ids_path.write_text(json.dumps({"slice_ids": volume.slice_ids}), encoding="utf-8")
-        levels = open_reserved(new_path, np.uint8, (len(volume), height, width))
+        levels = open_reserved(new_path, np.dtype(np.uint8), (len(volume), height, width))
         for z, (slice_id, probability) in enumerate(probabilities):
             if probability.shape != (height, width):
                 raise InputError(

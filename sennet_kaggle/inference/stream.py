@@ -2,12 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_END = object()
+_END: Any = object()
 
 
 def prefetch(items: Iterable[Item], ahead: int) -> Iterator[Item]:
@@ -57,7 +57,7 @@ def map_in_threads(
         return
     pool = ThreadPoolExecutor(threads, thread_name_prefix="worker_thread", initializer=at_start)
     try:
-        pending = deque()
+        pending: deque[Future[Result]] = deque()
         for item in items:
             pending.append(pool.submit(function, item))
             del item
@@ -78,7 +78,8 @@ def tee(items: Iterable[Item], count: int) -> list[Iterator[Item]]:
         items: consumed as fast as the fastest asks.
         count: takers, all of one thread.
     """
-    source, queues = iter(items), [deque() for _ in range(count)]
+    source = iter(items)
+    queues: list[deque[Item]] = [deque() for _ in range(count)]
 
     def take(queue: deque[Item]) -> Iterator[Item]:
         while True:

@@ -91,10 +91,11 @@ class Blend:
             self.alone = score, importance
             return
         if self.sums is None:
-            self.sums = tuple(torch.zeros(self.size, dtype=torch.float64, device=self.device) for _ in range(2))
+            total, weight = (torch.zeros(self.size, dtype=torch.float64, device=self.device) for _ in range(2))
+            self.sums = total, weight
             if self.alone is not None:
-                self._sum((slice(None), slice(None)), *self.alone)
-        self._sum(window, score, importance)
+                _sum(self.sums, (slice(None), slice(None)), *self.alone)
+        _sum(self.sums, window, score, importance)
 
     def mean(self, uncovered: float) -> torch.Tensor:
         """Returns (H, W) float32, `uncovered` where no window has been."""
@@ -103,10 +104,13 @@ class Blend:
         total, weight = self.sums
         return torch.where(weight > 0, total / weight, uncovered).float()
 
-    def _sum(self, window: Window, score: torch.Tensor, importance: torch.Tensor) -> None:
-        total, weight = self.sums
-        total[window] += score.double() * importance
-        weight[window] += importance
+
+def _sum(
+    sums: tuple[torch.Tensor, torch.Tensor], window: Window, score: torch.Tensor, importance: torch.Tensor
+) -> None:
+    total, weight = sums
+    total[window] += score.double() * importance
+    weight[window] += importance
 
 
 def _repeat_border(tensor: torch.Tensor, below: int, right: int) -> torch.Tensor:

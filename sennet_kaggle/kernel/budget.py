@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..config import Inference
 
@@ -13,7 +14,7 @@ _RESERVED_SHARE, _MAX_RESERVED_SECONDS = 0.05, 120.0
 _CAUTION = 1.1
 # One that was left for lack of time only with this much: changing the plan costs the batches that are under way.
 _ROOM_TO_GO_BACK = 1.3
-_VIEWS = {"none": 1, "flips": 4, "d4": 8}
+_VIEWS: dict[Literal["none", "flips", "d4"], int] = {"none": 1, "flips": 4, "d4": 8}
 
 
 class Budget:
@@ -61,21 +62,23 @@ class Plan:
         return f"tta {self.inference.tta}, axes {self.inference.axes}, {self.members} model(s)"
 
 
-def count_views(inference: Inference) -> int:
-    """How often each model is shown everything."""
-    return _VIEWS[inference.tta]
+def count_views(inference: Inference) -> float:
+    """How often each model is shown everything, at one scale or another."""
+    return _VIEWS[inference.tta] * (1 + sum(scale**2 for scale in inference.extra_scales))
 
 
 def ladder(inference: Inference, members: int) -> list[Plan]:
     """What is dropped for lack of time, one rung after the other.
 
-    First views (d4, flips, none), then the axes (zyx, z), then models, the last first.
+    First views (d4, flips, none), then the extra scales, then the axes (zyx, z), then models, the last first.
 
     Returns:
         From the settings themselves to a single pass of a single model.
     """
     views = list(_VIEWS)[: list(_VIEWS).index(inference.tta) + 1][::-1]
     plans = [Plan(replace(inference, tta=tta), members) for tta in views]
+    if inference.extra_scales:
+        plans.append(Plan(replace(plans[-1].inference, extra_scales=()), members))
     if inference.axes == "zyx":
         plans.append(Plan(replace(plans[-1].inference, axes="z"), members))
     return plans + [Plan(plans[-1].inference, fewer) for fewer in range(members - 1, 0, -1)]

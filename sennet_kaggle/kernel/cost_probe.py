@@ -13,12 +13,13 @@ import torch
 
 from ..config import Inference
 from ..data.padding import fill_padding
-from ..data.resizing import resize_slice
+from ..data.resizing import resize_slice, scaled_length
 from ..errors import InputError
-from ..inference.axes import BLOCK_BYTES, BYTES_PER_VOXEL, scaled_length, scratch_folder
+from ..inference.axes import BLOCK_BYTES, BYTES_PER_VOXEL, scratch_folder
 from ..inference.batching import LARGEST_BATCH
-from ..inference.predict import measure_grey_values
-from ..inference.predictor import Predictor, Request
+from ..inference.ensemble import measure_grey_values
+from ..inference.patches import Request
+from ..inference.predictor import Predictor
 from ..inference.windows import plan_windows
 from .budget import count_views
 from .fault_tolerant_volume import FaultTolerantVolume
@@ -152,7 +153,8 @@ def probe_costs(volumes: Sequence[FaultTolerantVolume], predictors: Sequence[Pre
         inference: how they are to be run; one view along z is tried.
     """
     before, plain = peak_ram(), replace(inference, tta="none", axes="z")
-    volume_costs, examples = {}, [[] for _ in predictors]
+    volume_costs = {}
+    examples: list[list[Request | np.ndarray]] = [[] for _ in predictors]
     for volume in sorted(volumes, key=lambda volume: math.prod(volume.size)):
         try:
             volume_costs[volume.name], examples = _look_at(volume, predictors, plain)
@@ -167,7 +169,8 @@ def _look_at(
     volume: FaultTolerantVolume, predictors: Sequence[Predictor], inference: Inference
 ) -> tuple[VolumeCost, list[list[Request | np.ndarray]]]:
     """Reads slices spread over a volume; returns what they say, and what each model would be shown of them."""
-    size = scaled_shape(volume, inference)[1:]
+    largest = max((1.0, *inference.extra_scales))
+    size = tuple(scaled_length(length, largest) for length in scaled_shape(volume, inference)[1:])
     started = time.monotonic()
     intensities, background = measure_grey_values(volume, predictors, inference)
     start, read, prepare = time.monotonic() - started, 0.0, 0.0
@@ -177,7 +180,7 @@ def _look_at(
         started = time.monotonic()
         slice_ = volume[z]
         was_read = time.monotonic()
-        slice_ = resize_slice(fill_padding(slice_), *size) if inference.scale_of(volume.name) != 1 else slice_
+        slice_ = resize_slice(fill_padding(slice_), *size) if slice_.shape != size else slice_
         for requests, predictor, intensity in zip(seen, predictors, intensities, strict=True):
             requests += predictor.prepare([slice_], intensity, inference, background)
         read, prepare = read + was_read - started, prepare + time.monotonic() - was_read
@@ -194,7 +197,7 @@ def _try_model(predictor: Predictor, seen: Sequence[Request | np.ndarray], infer
     if hasattr(predictor.model, "segment"):
         shown, at_once, pixels = seen[len(seen) // 2 :][:1], 1, predictor.preprocessing.roi_size**2
     else:
-        requests = [request for request in seen if request.windows]
+        requests = [request for request in seen if isinstance(request, Request) and request.windows]
         if not requests:
             return ModelCost(1e-12, 1)
         request = requests[len(requests) // 2]

@@ -6,19 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
-from ..data.phantom import Phantom, write_phantom
+from ..data.phantom import KIDNEY_LIKE, write_phantom
 from ..data.volume import Volume, find_volumes, open_volumes
 from ..errors import InputError
 from ..files import PACKAGE_DIR, check_output_dir, make_dir, shipped_checkpoints, write_whole
 from ..rendering import figure_to_png
-from ..reports.report import figure_of_slices, score_table, segmented_slice, spread
+from ..reports.outlines import figure_of_slices
+from ..reports.report import score_table, segmented_slice, spread
 from ..scoring.metrics import dice_counts
 from ..submission.submission import read_submission, refuse, validate_submission
 from .fault_tolerant_volume import FaultTolerantVolume
@@ -79,7 +80,8 @@ def rehearse(
         if on_kaggle:  # a slice that could not be read there cannot be read here
             quiet = Faults(strict=False, say=lambda _: None)
             volumes = [
-                FaultTolerantVolume(volume.name, volume.image_paths, volume.label_paths, quiet) for volume in volumes
+                FaultTolerantVolume(volume.name, volume.image_paths, volume.label_paths, faults=quiet)
+                for volume in volumes
             ]
         refuse(submission_path, validate_submission(submission_path, volumes))
         return submission_path, *score(submission_path, volumes, output_dir)
@@ -202,10 +204,10 @@ def score(submission_path: Path, volumes: Sequence[Volume], output_dir: Path) ->
     table = None
     if labelled:
         segmented = (segmented_slice(volume, z, rles) for volume, z in labelled)
-        counts = [dice_counts(slice_.mask_gt, slice_.mask_pred) for slice_ in segmented]
+        counts = [dice_counts(slice_.label, slice_.mask_pred) for slice_ in segmented]
         table = score_table([volume.slice_ids[z] for volume, z in labelled], counts)
         write_whole(output_dir / "scores.csv", table.to_csv(index=False).encode())
-    pictured = [segmented_slice(*place, rles) for place in spread(labelled or places)]
+    pictured = [segmented_slice(volume, z, rles) for volume, z in spread(labelled or places)]
     picture_path = output_dir / "slices.png"
     write_whole(picture_path, figure_to_png(figure_of_slices(pictured)))
     return table, picture_path
@@ -218,7 +220,7 @@ def open_rehearsal_volumes(data_dir: Path | None, names: tuple[str, ...], phanto
             raise InputError(f"volume {names[0]} needs --data-dir: the folder that holds train/ or test/")
         check_output_dir(phantom_dir)
         with remaking(phantom_dir, ("train/phantom",)):
-            write_phantom(phantom_dir, "phantom", Phantom())
+            write_phantom(phantom_dir, "phantom", KIDNEY_LIKE)
         return open_volumes(phantom_dir, "train", ("phantom",))
     return find_volumes(data_dir, names)
 
@@ -261,7 +263,7 @@ def network_prefix() -> list[str]:
     return prefix if allowed else []
 
 
-def _run(command: list[str], what: str, environment: dict[str, object] | None = None) -> None:
+def _run(command: list[str], what: str, environment: Mapping[str, object] | None = None) -> None:
     """Runs a program and shows its output as it comes; it does not outlive this one's being stopped."""
     offline = {"HF_HUB_OFFLINE": "1"}
     extra = {key: str(value) for key, value in (environment or {}).items()}

@@ -54,12 +54,13 @@ class FaultTolerantVolume(Volume):
 
     def slice_size(self, z: int) -> tuple[int, int]:
         """(H, W) of slice z as its header says, or that of most slices where it says nothing."""
-        return self._forms[z][0] if self._forms[z] else self.size
+        form = self._forms[z]
+        return form[0] if form else self.size
 
     @cached_property
     def _forms(self) -> list[tuple[tuple[int, int], np.dtype] | None]:
         """Size and dtype of each slice, None where its header cannot be read."""
-        forms = []
+        forms: list[tuple[tuple[int, int], np.dtype] | None] = []
         for path in self.image_paths:
             try:
                 forms.append(read_form(path))
@@ -125,7 +126,7 @@ def open_fault_tolerant_volumes(data_dir: Path, faults: Faults) -> list[FaultTol
             faults.note(
                 kidney_dir.name, f"has two slices of the name {', '.join(twins[:3])}", "the first of them counts"
             )
-        volumes.append(FaultTolerantVolume(kidney_dir.name, chosen, {}, faults))
+        volumes.append(FaultTolerantVolume(kidney_dir.name, chosen, {}, faults=faults))
     if not volumes:
         raise InputError(f"{data_dir / 'test'} has no slices: expected <kidney>/images/*.tif")
     return volumes

@@ -48,8 +48,8 @@ def find_checkpoints(input_dir: Path, source: str) -> list[Path]:
     """
     owner, _, slug = source.rpartition("/")
     mounts = [mount.format(owner=owner or "*", slug=slug) for mount in CHECKPOINT_MOUNTS]
-    old, *new = ([path for path in sorted(input_dir.glob(mount)) if path.is_dir()] for mount in mounts)
-    new = [*chain(*new)]
+    old, *others = ([path for path in sorted(input_dir.glob(mount)) if path.is_dir()] for mount in mounts)
+    new = [*chain(*others)]
     folders = _distinct(new if owner and new else [*old, *new])  # the old layout does not tell the owner
     found: dict[Path, list[Path]] = {}
     for path in sorted(path for folder in folders for path in _checkpoints_below(folder)):

@@ -3,6 +3,7 @@
 python -P sennet_kaggle/notebook.py NOTEBOOK EXECUTED WORKING_DIR
 """
 
+import io
 import logging
 import os
 import signal
@@ -62,7 +63,8 @@ def execute_notebook(notebook_path: Path, executed_path: Path, working_dir: Path
 
 if __name__ == "__main__":
     for console in (sys.stdout, sys.stderr):
-        console.reconfigure(errors="backslashreplace")  # its encoding may lack what the notebook prints
+        if isinstance(console, io.TextIOWrapper):
+            console.reconfigure(errors="backslashreplace")  # its encoding may lack what the notebook prints
     # Else the notebook's own process would outlive this one; nbclient's handlers are only there once it has begun.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_STOPPED))
     try:

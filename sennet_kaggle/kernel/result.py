@@ -3,10 +3,7 @@
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import InputError
-from ..submission.rle import parse_runs
 from ..submission.submission import read_submission
 from .fault_tolerant_volume import FaultTolerantVolume, open_fault_tolerant_volumes
 from .faults import Faults
@@ -25,13 +22,11 @@ def count_vessels(settings: KernelSettings) -> "pd.DataFrame":
     """
     import pandas as pd  # the submission does not wait for it
 
+    from ..submission.counts import VesselCount
+    from ..submission.counts import count_vessels as count
+
     rles = dict(read_submission(settings.submission_path))
-    rows = []
-    for volume in _open(settings):
-        pixels = [_count_pixels(rles[slice_id]) for slice_id in volume.slice_ids]
-        area = sum(int(np.prod(volume.slice_size(z))) for z in range(len(volume)))
-        rows.append((volume.name, len(volume), np.count_nonzero(pixels), sum(pixels), 100 * sum(pixels) / area))
-    return pd.DataFrame(rows, columns=["kidney", "slices", "with_vessels", "vessel_px", "vessel_percent"])
+    return pd.DataFrame(count(_open(settings), rles), columns=VesselCount._fields)
 
 
 def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
@@ -44,7 +39,8 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
         A PNG file's bytes.
     """
     from ..rendering import figure_to_png
-    from ..reports.report import figure_of_outlines, segmented_slice  # nor for matplotlib
+    from ..reports.outlines import figure_of_slices  # nor for matplotlib
+    from ..reports.report import segmented_slice
 
     rles = dict(read_submission(settings.submission_path))
     volumes = _open(settings)
@@ -59,7 +55,7 @@ def picture_of_submission(settings: KernelSettings, rows: int = 4) -> bytes:
                 slices.append(segmented_slice(volume, z, rles))
     if not slices:
         raise InputError("no slice can be read: there is nothing to draw")
-    return figure_to_png(figure_of_outlines(slices[:rows]))
+    return figure_to_png(figure_of_slices(slices[:rows]))
 
 
 def _open(settings: KernelSettings) -> list[FaultTolerantVolume]:
@@ -67,8 +63,3 @@ def _open(settings: KernelSettings) -> list[FaultTolerantVolume]:
     return open_fault_tolerant_volumes(
         find_competition(settings.input_dir, settings.competition), Faults(strict=False, say=lambda _: None)
     )
-
-
-def _count_pixels(rle: str) -> int:
-    starts, ends = parse_runs(rle)
-    return int((ends - starts).sum())

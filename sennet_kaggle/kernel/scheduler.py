@@ -13,8 +13,10 @@ from ..data.bits import fetch_mask
 from ..data.resizing import resize_map
 from ..distributed import Shard
 from ..errors import InputError
-from ..inference.predict import mean_threshold, predict_probabilities
+from ..inference.ensemble import mean_threshold
+from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
+from ..progress import progress_bar
 from ..submission.rle import rle_encode
 from .budget import Budget, Pace, Plan, ladder
 from .cost_probe import Costs, probe_costs, unknown_costs
@@ -103,10 +105,7 @@ class Scheduler:
             else 0.0
             for volume, zs in zip(volumes, pending, strict=True)
         ]
-        bar = tqdm(
-            total=sum(map(len, pending)), unit="slice", desc="segmenting", mininterval=1.0, disable=shard.rank > 0
-        )
-        with bar as progress:
+        with progress_bar("segmenting", sum(map(len, pending)), shown=shard.rank == 0) as progress:
             for index, volume in enumerate(volumes):
                 if pending[index]:
                     progress.set_postfix_str(volume.name)
@@ -161,7 +160,8 @@ class _Kidney:
 
     def _segment_run(self, zs: range) -> int:
         """Segments consecutive slices until they are done or another plan is called for; returns how many."""
-        members, inference, cut_short = self._members(self.plan), self.plan.inference, []
+        members, inference = self._members(self.plan), self.plan.inference
+        cut_short: list[bool] = []
         in_turn = self.run.budget and inference.axes == "z"
         if self.longest == 1:  # after a failure no batch is filled up with copies
             inference = replace(inference, batch_size=1, sw_batch_size=1)
@@ -179,7 +179,7 @@ class _Kidney:
                 done += 1
                 lap = clock.tick()
                 if z in self.pending:  # along three axes those between them come along
-                    self._finish(z, probability, threshold)
+                    self._finish(z, probability, threshold, inference.hysteresis)
                 if in_turn and clock.is_burst_over and (not self._in_time() or (lap and self._is_plan_wrong(*lap))):
                     break
         to_start = self.run.costs.seconds_to_start(self.volume)
@@ -190,7 +190,7 @@ class _Kidney:
             self._leave_axes()
         return done
 
-    def _finish(self, z: int, probability: torch.Tensor, threshold: float) -> None:
+    def _finish(self, z: int, probability: torch.Tensor, threshold: float, hysteresis: float) -> None:
         slice_id = self.volume.slice_ids[z]
         lost = probability.isnan()
         if lost.any():
@@ -198,7 +198,7 @@ class _Kidney:
             problem = f"{lost.count_nonzero()} of {lost.numel()} probabilities are not a number"
             self.run.faults.note(slice_id, problem, "no vessel there")
             probability = probability.nan_to_num(0)
-        mask = fetch_mask(resize_map(probability, *self.volume.slice_size(z)), threshold)
+        mask = fetch_mask(resize_map(probability, *self.volume.slice_size(z)), threshold, hysteresis)
         self.run.rows.add(slice_id, rle_encode(mask), finished=z not in self.volume.touched)
         self.run.failures = 0
         self._remove(z)

@@ -4,14 +4,14 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from ..errors import InputError
 from .faults import Faults, describe
 
-_START_METHOD = "spawn"  # CUDA does not survive a fork
+_START_METHOD: Final = "spawn"  # CUDA does not survive a fork
 # A process that has got no slice further for so long does not answer any more.
 _PATIENCE_SECONDS = 900.0
 

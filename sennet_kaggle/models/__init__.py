@@ -5,22 +5,25 @@ this file first, then `checkpoint.py`.
 """
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..errors import InputError
-from . import sam, segformer, timm_unet, unet
+from . import sam, sam_segmenter, segformer, timm_unet, unet
 
-MODELS = {
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "sam": sam.create_sam,
+    "sam_segmenter": sam_segmenter.create_sam_segmenter,
     "segformer": segformer.create_segformer,
     "timm_unet": timm_unet.create_timm_unet,
     "unet": unet.create_unet,
 }
-_LOADERS = {
+_LOADERS: dict[str, Callable[..., tuple[list[str], list[str]]]] = {
     "sam": sam.load_pretrained,
+    "sam_segmenter": sam_segmenter.load_pretrained,
     "segformer": segformer.load_pretrained,
     "timm_unet": timm_unet.load_pretrained,
     "unet": unet.load_pretrained,
@@ -31,8 +34,8 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
     """Builds a model with fresh weights, or with those at a `weights_path`.
 
     Args:
-        name: "unet", "segformer", "timm_unet" or "sam".
-        arguments: those of the model's builder; `in_channels` and `out_channels` are of every model but "sam". Values
+        name: "unet", "segformer", "timm_unet", "sam_segmenter" or "sam".
+        arguments: those of the model's builder; `in_channels` is of every model but "sam". Values
             may come from JSON (lists for tuples).
 
     Returns:

@@ -40,6 +40,9 @@ class Card:
     image_digests: dict[str, str] = field(default_factory=dict)
     """What `identity.image_digest` gives for the images learned from and for those held out, by slice id; empty in
     files of earlier versions."""
+    voxel_size_um: float | None = None
+    """Of the scans learned from, where it is known; not in files that learned from the competition's kidneys, whose
+    voxel sizes are known by their names."""
 
     @property
     def says_what_it_learned(self) -> bool:
@@ -150,7 +153,10 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
 
 
 def _write(path: Path | str, tensors: dict[str, torch.Tensor], card: Card) -> None:
-    metadata = {CARD_KEY: json.dumps(dataclasses.asdict(card), sort_keys=True)}
+    fields = dataclasses.asdict(card)
+    if card.voxel_size_um is None:
+        del fields["voxel_size_um"]  # earlier versions do not know it
+    metadata = {CARD_KEY: json.dumps(fields, sort_keys=True)}
     with replacing(path) as temporary_path:
         safetensors.torch.save_file(tensors, temporary_path, metadata)
 

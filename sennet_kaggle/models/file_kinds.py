@@ -38,9 +38,11 @@ _BEGINNINGS = (
     (b"7z\xbc\xaf", Kind("a 7z archive", "unpack it first")),
     (b"rar!", Kind("a RAR archive", "unpack it first")),
 )
+# Of MobileSAM and LiteMedSAM, in their authors' names and in ours.
+_TINY_NAMES = r"image_encoder\.(patch_embed\.seq|body\.stages)\."
 # Parts of tensor names that tell whose weights these are; the first that is there counts.
 _NAMES = (
-    (r"image_encoder\.patch_embed\.seq\.", "MobileSAM's architecture (a TinyViT image encoder)"),
+    (_TINY_NAMES, "MobileSAM's architecture (a TinyViT image encoder)"),
     (r"image_encoder\.trunk\.|sam_mask_decoder\.|memory_attention\.", "SAM 2"),
     (r"vision_encoder\.backbone\.|memory_fuser\.", "SAM 2 in the names of HuggingFace"),
     (r"vision_encoder\.layers\.|shared_image_embedding\.", "Segment Anything in the names of HuggingFace"),
@@ -125,13 +127,23 @@ def describe_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     variant = sam_variant(tensors)
     for pattern, kind in _NAMES:
         if any(re.search(pattern, name) for name in tensors):
+            if variant == "vit_t" and sam_patch_stride(tensors) == 1:
+                return kind.replace("MobileSAM", "LiteMedSAM")
             return f"{kind} {variant}" if variant and kind == "Segment Anything" else kind
     return "weights of another kind"
 
 
 def sam_variant(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """The variant of Segment Anything's official weights, by the width of its image encoder."""
+    """The variant of Segment Anything's official weights, by the width or the names of its image encoder."""
     for name, tensor in tensors.items():
         if name.endswith("image_encoder.patch_embed.proj.weight") and tensor.ndim == 4:
             return _SAM_WIDTHS.get(len(tensor))
+    return "vit_t" if any(re.search(_TINY_NAMES, name) for name in tensors) else None
+
+
+def sam_patch_stride(tensors: Mapping[str, torch.Tensor]) -> int | None:
+    """Of variant vit_t: 4 for MobileSAM's patch embedding (3x3), 1 for LiteMedSAM's (1x1); None where it is unknown."""
+    for name, tensor in tensors.items():
+        if re.search(r"image_encoder\.(patch_embed\.seq\.0\.c|body\.patch_embed\.conv1\.conv)\.weight$", name):
+            return 1 if tuple(tensor.shape[-2:]) == (1, 1) else 4
     return None

@@ -82,7 +82,7 @@ def digest_slices(places: Places) -> dict[str, str]:
         return dict(zip(places, pool.map(_digest_of, paths), strict=True))
 
 
-def same_images(digests: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+def same_images(digests: Mapping[str, str], others: dict[str, str]) -> dict[str, str]:
     """The slices whose image is also among others.
 
     Args:
@@ -222,7 +222,8 @@ def _plain(slice_id: str) -> str:
 
 def _find(slice_ids: Sequence[str], data_dir: Path) -> dict[str, tuple[Volume, int]]:
     """Where slices are, as far as the kidneys of `data_dir/train` have them."""
-    wanted, places = {*slice_ids}, {}
+    wanted = {*slice_ids}
+    places: dict[str, tuple[Volume, int]] = {}
     for kidney_dir in sorted((data_dir / "train").glob("*/")):
         if any(slice_id.startswith(f"{kidney_dir.name}_") for slice_id in wanted):
             with suppress(InputError):

@@ -108,7 +108,7 @@ def in_order_of_lite0(tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]
 def _place_in_lite0(name: str) -> tuple[int, ...]:
     """Where a tensor comes in the order of modules; ValueError for names that the package does not have."""
     part, *inner, leaf = name.split(".")
-    place = (_LITE_PARTS.index(part),)
+    place: tuple[int, ...] = (_LITE_PARTS.index(part),)
     if inner:
         block, module = inner
         place += (int(block), _LITE_IN_BLOCK.index(module))

@@ -104,8 +104,8 @@ def create_segformer(
 
     if variant not in VARIANTS:
         raise InputError(f"unknown SegFormer variant {variant!r}: choose one of {', '.join(VARIANTS)}")
-    sizes, blocks, decoder_size = VARIANTS[variant]
-    sizes = _four("hidden_sizes", hidden_sizes or sizes)
+    own_sizes, blocks, decoder_size = VARIANTS[variant]
+    sizes = _four("hidden_sizes", hidden_sizes or own_sizes)
     heads = _four("num_attention_heads", num_attention_heads or _HEADS)
     if any(size % head for size, head in zip(sizes, heads, strict=True)):
         raise InputError(f"hidden_sizes must be four multiples of num_attention_heads {heads}, got {sizes}")

@@ -1,11 +1,15 @@
 """SegFormer's forward pass: HuggingFace's modules and weights, the same function, without its copies."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+
+# HuggingFace's layers. To a type checker any attribute of an nn.Module may be a tensor as well.
+Layer = Any
 
 
-def segformer_logits(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+def segformer_logits(network: Layer, image: torch.Tensor) -> torch.Tensor:
     """Does what HuggingFace's SegformerForSemanticSegmentation does, in training and in evaluation mode.
 
     Tokens stay in the order (N, h, w, C) throughout, so that a linear layer, a norm and a channels-last
@@ -35,7 +39,7 @@ def _add(change: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     return change + tokens if torch.is_grad_enabled() else change.add_(tokens)
 
 
-def _attend(attention: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def _attend(attention: Layer, tokens: torch.Tensor) -> torch.Tensor:
     """Attention of every token (N, h, w, C) to a map that a strided convolution has reduced."""
     layer = attention.self
     reduced = tokens
@@ -49,12 +53,12 @@ def _attend(attention: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return attention.output.dense(context.transpose(1, 2).reshape(tokens.shape))
 
 
-def _mix(mlp: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def _mix(mlp: Layer, tokens: torch.Tensor) -> torch.Tensor:
     hidden = _to_tokens(mlp.dwconv.dwconv(_to_map(mlp.dense1(tokens))))
     return mlp.dense2(mlp.intermediate_act_fn(hidden))
 
 
-def _decode(head: nn.Module, levels: list[torch.Tensor]) -> torch.Tensor:
+def _decode(head: Layer, levels: list[torch.Tensor]) -> torch.Tensor:
     """The all-MLP decoder with its linear layers multiplied out.
 
     Each level is projected, brought to the first one's size, concatenated, fused by a 1x1 convolution and

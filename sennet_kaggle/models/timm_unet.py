@@ -31,7 +31,7 @@ class TimmUNet(nn.Module):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Any,
         in_channels: int,
         out_channels: int,
         decoder_widths: Sequence[int],
@@ -46,7 +46,7 @@ class TimmUNet(nn.Module):
         windows = (module.partition_size for module in encoder.modules() if hasattr(module, "partition_size"))
         self.encoder_step = self.strides[-1] * math.lcm(*chain(*windows))
         stem_widths = [stem_width] * int(math.log2(self.strides[0]))
-        *skip_widths, deepest = *stem_widths, *encoder.feature_info.channels()
+        *skip_widths, deepest = chain(stem_widths, encoder.feature_info.channels())
         if len(decoder_widths) != len(skip_widths):
             raise InputError(
                 f"timm_unet: decoder_widths must be {len(skip_widths)} with this encoder, for strides 1 to "
@@ -83,7 +83,8 @@ class TimmUNet(nn.Module):
         height, width = image.shape[-2:]
         image = _pad(image, self.unshuffle * self.strides[-1])
         image = F.pixel_unshuffle(image, self.unshuffle)  # (N, C * unshuffle**2, h/unshuffle, w/unshuffle)
-        levels, features = [], image
+        levels: list[torch.Tensor] = []
+        features = image
         for block in self.stem:
             features = block(features)
             levels.append(features)
@@ -152,7 +153,7 @@ def create_timm_unet(
         InputError: a number out of range, an encoder that timm does not know or whose feature maps a U-Net
             cannot use, or weights of another one.
     """
-    widths = list(decoder_widths) if isinstance(decoder_widths, list | tuple) else [None]
+    widths: list[Any] = list(decoder_widths) if isinstance(decoder_widths, list | tuple) else [None]
     if not all(isinstance(n, int) and n > 0 for n in (in_channels, out_channels, stem_width, unshuffle, *widths)):
         raise InputError(
             f"timm_unet: in_channels, out_channels, decoder_widths (a list), stem_width and unshuffle must be positive "
@@ -236,7 +237,7 @@ def _create_encoder(name: str, in_channels: int, drop_path_rate: float, argument
         raise InputError(f"timm knows no encoder {name!r}: choose {close}")
     drop_path = drop_path_rate or None  # which timm does not pass on: not every encoder has the argument
     try:
-        encoder = timm.create_model(
+        encoder: Any = timm.create_model(
             name, pretrained=False, features_only=True, in_chans=in_channels, drop_path_rate=drop_path, **arguments
         )
     except Exception as error:  # timm's models raise many kinds

@@ -60,7 +60,7 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList(nn.ConvTranspose2d(b, w, 2, stride=2) for b, w in zip(below, widths, strict=True))
         self.decoders = nn.ModuleList(DoubleConv(2 * width, width) for width in widths)
         self.head = nn.Conv2d(widths[0], out_channels * unshuffle**2, 1)
-        if prior != 0.5:
+        if prior != 0.5 and self.head.bias is not None:
             nn.init.constant_(self.head.bias, math.log(prior / (1 - prior)))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import safetensors
 import safetensors.torch
@@ -223,7 +223,7 @@ def _unwrap(path: Path, content: object) -> dict[str, torch.Tensor]:
     )
 
 
-def _holds_tensors(content: object) -> bool:
+def _holds_tensors(content: object) -> TypeGuard[dict[str, torch.Tensor]]:
     if not isinstance(content, dict) or not content:
         return False
     return all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in content.items())

@@ -15,16 +15,19 @@ from ..data.dataset import labelled_slices
 from ..data.volume import Volume, open_volume
 from ..errors import InputError
 from ..files import SHIPPED_DIR, check_output_dir, make_dir, write_whole
+from ..inference.ensemble import mean_threshold
 from ..inference.loading import load_predictors
-from ..inference.predict import mean_threshold, predict_probabilities
+from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
 from ..models.checkpoint import Card, read_card
 from ..models.identity import what_was_seen
+from ..progress import progress_bar
 from ..rendering import figure_to_png, markdown_table
 from ..scoring.metrics import dice_coefficient
 from ..scoring.score import KidneyScorer, Scores
 from ..submission.provenance import hash_file
-from .report import SegmentedSlice, figure_of_slices, spread
+from .outlines import figure_of_slices
+from .report import SegmentedSlice, spread
 
 _TIMED_SLICES = 5
 _MOST_COLUMNS = 12
@@ -96,8 +99,9 @@ def validate(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor])
     """Scores models that answer together, as `predict` runs them; a slice is let go before the next one comes."""
     threshold, scorer, dice, drawn = mean_threshold(predictors), KidneyScorer(), {}, []
     shown, probabilities = spread(zs), predict_probabilities(volume, predictors, DEFAULT_INFERENCE, zs)
-    for z, (slice_id, probability) in zip(zs, probabilities, strict=True):
-        mask_gt, mask = volume.label(z), fetch_mask(probability, threshold)
+    bar = progress_bar("validating", len(zs), zip(zs, probabilities, strict=True))
+    for z, (slice_id, probability) in bar:
+        mask_gt, mask = volume.label(z), fetch_mask(probability, threshold, DEFAULT_INFERENCE.hysteresis)
         scorer.update(mask_gt, mask)
         dice[slice_id] = dice_coefficient(mask_gt, mask)
         if z in shown:

@@ -4,12 +4,17 @@ import base64
 import gzip
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import cv2
 import numpy as np
 
+from ..data.organ import find_organ
+
 MESH_SIDE = 224  # voxels along the longest side of the 3D view's volume
+SHELL_SIDE = 72  # of the organ's, which is smooth
 MAX_TRIANGLES = 150_000  # of a kidney's meshes together
+SHELL_TRIANGLES, SHELL_BLUR = 6_000, 1.2
 
 
 class Mesh(NamedTuple):
@@ -28,11 +33,12 @@ class CoarseMask:
     """
 
     shape: tuple[int, int, int]
+    side: ClassVar[int] = MESH_SIDE
     factor: int = field(init=False)
     mask: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.factor = math.ceil(max(self.shape) / MESH_SIDE)
+        self.factor = math.ceil(max(self.shape) / self.side)
         self.mask = np.zeros([math.ceil(size / self.factor) for size in self.shape], np.bool_)
 
     def add(self, z: int, mask: np.ndarray) -> None:
@@ -44,8 +50,27 @@ class CoarseMask:
         self.mask[z // factor] |= rows.reshape(height, width, factor).any(axis=2)
 
 
-def surface(coarse: CoarseMask) -> Mesh | None:
+class CoarseOrgan(CoarseMask):
+    """Collects where the organ is, from one slice of each coarse layer, for a shell around the vessels."""
+
+    side = SHELL_SIDE
+
+    def add_image(self, z: int, slice_: np.ndarray) -> None:
+        """Looks at slice z, (H, W) uint8 or uint16, where it is the first of its layer."""
+        if z % self.factor:
+            return
+        organ, (_, height, width) = find_organ(slice_), self.mask.shape
+        if organ is not None:
+            small = cv2.resize(organ.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            self.mask[z // self.factor] = small > 0.5
+
+
+def surface(coarse: CoarseMask, blur: float = 0.6) -> Mesh | None:
     """The surface of a mask by marching cubes (Lewiner et al. 2003).
+
+    Args:
+        coarse: the mask.
+        blur: standard deviation in coarse voxels; with little of it thin vessels stay whole.
 
     Returns:
         The mesh in voxels of the scan; None for an empty mask.
@@ -57,7 +82,7 @@ def surface(coarse: CoarseMask) -> Mesh | None:
         return None
     # A frame of background closes vessels at the border; a slight blur takes the stairs off.
     padded = np.pad(coarse.mask, 2).astype(np.float32)
-    vertices, faces, _, _ = marching_cubes(gaussian_filter(padded, 0.6, truncate=3), 0.25)
+    vertices, faces, _, _ = marching_cubes(gaussian_filter(padded, blur, truncate=3), 0.25)
     return Mesh((vertices - 1.5) * np.float32(coarse.factor) - np.float32(0.5), faces.astype(np.int32))
 
 

@@ -1,30 +1,31 @@
-"""A run as one HTML page: slices with their errors, Dice along the organ, curves, the vessel tree in 3D."""
+"""A run, or two, as one HTML page: slices with their errors, Dice along the organ, curves, the vessel tree in 3D."""
 
-import base64
 import html
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from ..data.padding import crop_padding
 from ..data.volume import Volume
 from ..errors import InputError
 from ..files import check_output, write_whole
-from ..scoring.metrics import dice_counts, dice_from_counts
-from .mesh import MAX_TRIANGLES, CoarseMask, decimate, encode_mesh, pack_text, surface
-from .pictures import LONG_SIDES_AND_QUALITIES, Budget, Window, base64_size, draw_pictures
-from .report import SegmentedSlice, segmented_slice
+from ..progress import progress_bar
+from ..scoring.score import mean_scores
+from .colours import as_css
+from .mesh import pack_text
+from .page_kidney import KidneyPart, Prediction, greys, read_kidney, sampled_slices, segment_all
+from .pictures import LONG_SIDES_AND_QUALITIES, Budget, base64_size, draw_pictures
 
-_MIN_TREE_SLICES, _MIN_TRIANGLES = 3, 100
 _SAMPLES = 24  # slices looked at before the first is written
 _CURVES = ("dice_pooled", "dice_mean", "dice_without_largest", "surface_dice", "surface_dice_2d_1px")
+_SCRIPTS = ("page.js", "slices.js", "charts.js", "tree.js", "tools.js")
+_LEADERBOARD = "The leaderboard's kidneys have no public labels, so no number here is a leaderboard score."
 
 
 def write_page(
@@ -32,7 +33,11 @@ def write_page(
     *,
     title: str,
     volumes: Sequence[Volume],
-    rles: Mapping[str, str],
+    rles: Mapping[str, Any],
+    about: Mapping[str, str] | None = None,
+    seen: Mapping[str, str] | None = None,
+    name: str = "Prediction",
+    other: Prediction | None = None,
     history: pd.DataFrame | None = None,
     sweep: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
@@ -46,154 +51,91 @@ def write_page(
     Args:
         output_path: the .html to make; an existing one is replaced when the new one is complete.
         title: stands at the top.
-        volumes: the kidneys, labelled or not, at least one.
-        rles: run-length encodings of the prediction by slice id; further ids are ignored.
+        volumes: the kidneys, labelled or not, under any names, at least one.
+        rles: run-length encodings of the prediction by slice id, or masks (H, W) bool; further ids are ignored.
+        about: what made it: values by what they are, such as "checkpoint".
+        seen: slices that its model has seen, "learned" or "chosen", by slice id (see `page_kidney.Prediction`).
+        name: of the run, where there is another.
+        other: a second run on the same kidneys, to stand beside it.
         history: a training run's metrics.csv: columns epoch, loss, held_out_dice (missing where not looked at).
         sweep: columns threshold and any of dice_pooled, dice_mean, dice_without_largest, surface_dice,
             surface_dice_2d_1px; its `attrs` may have plateau_low and plateau_high.
-        notes: sentences for its top, such as what made the prediction.
+        notes: sentences for its top.
         max_bytes: the file's size at most; slices are scaled and compressed until they fit.
 
     Raises:
         InputError: no kidney, a slice without prediction, a table without its columns, a damaged slice or
             encoding, a `max_bytes` that the smallest pictures exceed, or the output's folder is missing.
     """
-    _check(volumes, rles, history, sweep)
+    runs = [Prediction(rles, name, about or {}, seen or {}), *([other] if other else [])]
+    _check(volumes, runs, history, sweep)
     check_output(output_path, (path for volume in volumes for path in volume.paths))
+    if other and other.name == name:
+        runs = [replace(run, name=f"{run.name} ({number})") for number, run in enumerate(runs, 1)]
     slices = sum(map(len, volumes))
-    fixed = {"css": _asset("page.css"), "js": _asset("page.js"), "viewer": pack_text(_viewer_source())}
+    scripts = "\n".join(_asset(each) for each in _SCRIPTS)
+    fixed = {
+        "css": as_css() + _asset("page.css"),
+        "js": f'"use strict";\n(() => {{\n{scripts}}})();\n',
+        "viewer": pack_text(_viewer_source()),
+    }
     # Beside each picture stand its tags and its row of counts, about 250 bytes.
-    room = max_bytes - sum(map(len, fixed.values())) - 20_000 - 250 * slices
+    room = max_bytes - sum(map(len, fixed.values())) - 20_000 - 250 * len(runs) * slices
     for_trees = room // 8
-    budget = Budget(room - for_trees, slices, _first_rung(volumes, rles, (room - for_trees) / slices))
-
-    kidneys, blocks = [], []
-    with tqdm(total=slices, unit="slice", desc="report page") as progress:
-        for k, volume in enumerate(volumes):
-            kidney, kidney_blocks = _add_kidney(k, volume, rles, budget, for_trees // len(volumes), progress)
-            kidneys.append(kidney)
-            blocks += kidney_blocks
-    facts = {"kidneys": kidneys, "sweep": _sweep_facts(sweep), "history": _history_facts(history)}
+    budget = Budget(room - for_trees, slices, _first_rung(volumes, runs, (room - for_trees) / slices))
+    with progress_bar("drawing the page", slices) as progress:
+        parts = [
+            read_kidney(k, volume, runs, budget, for_trees // len(volumes), progress)
+            for k, volume in enumerate(volumes)
+        ]
+    facts = {
+        "runs": [_run_facts(run, r, parts) for r, run in enumerate(runs)],
+        "kidneys": [part.facts for part in parts],
+        "remarks": _remarks(parts),
+        "sweep": _sweep_facts(sweep),
+        "history": _history_facts(history),
+    }
     said = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
-    changing = {"title": html.escape(title), "notes": said, "facts": _json(facts), "blocks": "\n".join(blocks)}
+    blocks = "\n".join(block for part in parts for block in part.blocks)
+    changing = {"title": html.escape(title), "notes": said, "facts": _json(facts), "blocks": blocks}
     page = _fill(_asset("page.html"), fixed | changing).encode()
     if len(page) > max_bytes:
         raise InputError(f"the page has {len(page)} bytes but max_bytes is {max_bytes}: allow more, or fewer slices")
     write_whole(output_path, page)
 
 
-def _add_kidney(
-    k: int, volume: Volume, rles: Mapping[str, str], budget: Budget, mesh_bytes: int, progress: tqdm
-) -> tuple[dict[str, Any], list[str]]:
-    """Reads a kidney once: its facts for page.js, and its pictures and meshes as blocks of the page."""
-    window = _window(volume)
-    labelled = [volume.is_labelled(z) for z in range(len(volume))]
-    no_tree = _why_no_tree(volume)
-    coarse = {} if no_tree else {"prediction": CoarseMask((len(volume), *volume.slice_size(0)))}
-    if coarse and all(labelled):
-        coarse["label"] = CoarseMask(coarse["prediction"].shape)
-    rows, blocks = [], []
-    for z in range(len(volume)):
-        segmented = _segmented(volume, z, rles)
-        pictures = budget.draw(segmented, window)
-        blocks += [_block(f"image-{k}-{z}", pictures.image), _block(f"overlay-{k}-{z}", pictures.overlay)]
-        rows.append(_slice_facts(segmented))
-        for name, mask in (("prediction", segmented.mask_pred), ("label", segmented.mask_gt)):
-            if name in coarse:
-                coarse[name].add(z, mask)
-        progress.update()
-    meshes, mesh_blocks = _add_meshes(k, coarse, mesh_bytes)
-    kidney = {
-        "name": volume.name,
-        "slices": rows,
-        "numbers": _numbers(volume) or list(range(1, len(volume) + 1)),
-        "numbered": _numbers(volume) is not None,
-        "meshes": meshes,
-        "noTree": no_tree or ("" if meshes else "The prediction is empty: there is no vessel to show."),
-        **_totals(rows),
-    }
-    return kidney, blocks + mesh_blocks
-
-
-def _segmented(volume: Volume, z: int, rles: Mapping[str, str]) -> SegmentedSlice:
-    try:
-        return segmented_slice(volume, z, rles)
-    except InputError as error:
-        raise InputError(f"{volume.slice_ids[z]}: {error}") from error
-
-
-def _slice_facts(segmented: SegmentedSlice) -> dict[str, Any]:
-    """Counts at the slice's own size; `gt`, `both` and `dice` are None where there is no label."""
-    facts = {"id": segmented.slice_id, "size": segmented.image.shape, "gt": None, "both": None, "dice": None}
-    if segmented.mask_gt is None:
-        return facts | {"pred": int(np.count_nonzero(segmented.mask_pred))}
-    counts = [int(count) for count in dice_counts(segmented.mask_gt, segmented.mask_pred)]
-    return facts | {"gt": counts[0], "pred": counts[1], "both": counts[2], "dice": dice_from_counts(*counts)}
-
-
-def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Pooled and mean Dice of the labelled slices, None without one."""
-    labelled = [row for row in rows if row["dice"] is not None]
-    counts = [sum(row[key] for row in labelled) for key in ("gt", "pred", "both")]
+def _run_facts(run: Prediction, r: int, parts: Sequence[KidneyPart]) -> dict[str, Any]:
+    """A run's name, what made it, and its scores: the mean over the labelled kidneys."""
+    scores = {part.facts["name"]: part.scores[r] for part in parts if part.scores}
+    mean = mean_scores(scores) if scores else None
+    names = ("surface_dice", "surface_dice_2d_1px", "dice_pooled", "dice_mean")
     return {
-        "labelled": len(labelled),
-        "pooled": dice_from_counts(*counts) if labelled else None,
-        "mean": float(np.mean([row["dice"] for row in labelled])) if labelled else None,
+        "name": run.name,
+        "about": [[str(what), str(value)] for what, value in run.about.items()],
+        "scores": None if mean is None else {each: getattr(mean, each) for each in names},
     }
 
 
-def _add_meshes(k: int, coarse: Mapping[str, CoarseMask], max_bytes: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Meshes of a kidney, coarser ones where they would take more than `max_bytes`."""
-    meshes, blocks = [], []
-    for name, mask in coarse.items():
-        mesh, triangles = surface(mask), MAX_TRIANGLES // len(coarse)
-        while mesh and triangles >= _MIN_TRIANGLES:
-            mesh = decimate(mesh, triangles)
-            facts, vertices, faces = encode_mesh(mesh)
-            if len(vertices) + len(faces) <= max_bytes // len(coarse):
-                meshes.append({"name": name, **facts})
-                blocks += [_script(f"vertices-{k}-{name}", vertices), _script(f"faces-{k}-{name}", faces)]
-                break
-            triangles = min(triangles, len(mesh.faces)) // 2
-    return meshes, blocks
+def _remarks(parts: Sequence[KidneyPart]) -> list[str]:
+    """Sentences on what the competition's metric may not be compared with."""
+    if not any(part.scores for part in parts):
+        return []
+    of_kidneys = [
+        f"Surface Dice of {part.facts['name']} cannot be compared with the leaderboard: {'; '.join(part.remarks)}."
+        for part in parts
+        if part.remarks
+    ]
+    return [*of_kidneys, _LEADERBOARD]
 
 
-def _why_no_tree(volume: Volume) -> str:
-    """Why a kidney is not shown in 3D; empty when it is."""
-    if len(volume) < _MIN_TREE_SLICES:
-        return f"The 3D view needs at least {_MIN_TREE_SLICES} consecutive slices; this kidney has {len(volume)}."
-    numbers = _numbers(volume)
-    if numbers and numbers[-1] - numbers[0] != len(volume) - 1:
-        return "The 3D view needs consecutive slices; this kidney's have gaps."
-    if len({volume.slice_size(z) for z in range(len(volume))}) > 1:
-        return "The 3D view needs slices of one size; this kidney's differ."
-    return ""
-
-
-def _numbers(volume: Volume) -> list[int] | None:
-    """The slices' numbers when all their names are numbers that ascend."""
-    stems = [path.stem for path in volume.image_paths]
-    if not all(re.fullmatch("[0-9]{1,9}", stem) for stem in stems):
-        return None
-    numbers = [int(stem) for stem in stems]
-    return numbers if all(a < b for a, b in zip(numbers, numbers[1:], strict=False)) else None
-
-
-def _window(volume: Volume) -> Window:
-    """One window for the kidney, so that brightness does not jump from slice to slice."""
-    sampled = np.concatenate([crop_padding(volume[z])[::4, ::4].ravel() for z in _spread(len(volume), 8)])
-    return Window(*np.percentile(sampled, (0.5, 99.8)).tolist())
-
-
-def _first_rung(volumes: Sequence[Volume], rles: Mapping[str, str], share: float) -> int:
+def _first_rung(volumes: Sequence[Volume], runs: Sequence[Prediction], share: float) -> int:
     """The largest pictures whose mean size on sampled slices stays below `share` bytes."""
-    slices = [(volume, z) for volume in volumes for z in range(len(volume))]
-    sampled = [slices[at] for at in _spread(len(slices), _SAMPLES)]
-    windows = {volume.name: _window(volume) for volume in {volume.name: volume for volume, _ in sampled}.values()}
+    sampled = list(sampled_slices(volumes, _SAMPLES))
+    windows = {volume.name: greys(volume)[0] for volume in {volume.name: volume for volume, _ in sampled}.values()}
     totals = np.zeros(len(LONG_SIDES_AND_QUALITIES))
     first = 0
     for volume, z in sampled:
-        segmented = _segmented(volume, z, rles)
+        segmented = segment_all(volume, z, runs)
         for rung in range(first, len(totals)):
             pictures = draw_pictures(segmented, windows[volume.name], *LONG_SIDES_AND_QUALITIES[rung])
             totals[rung] += base64_size(pictures)
@@ -202,21 +144,17 @@ def _first_rung(volumes: Sequence[Volume], rles: Mapping[str, str], share: float
     return first
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` indices, evenly over 0..count - 1, away from the ends where there are more."""
-    wanted = min(count, wanted)
-    return [int((i + 0.5) * count / wanted) for i in range(wanted)]
-
-
 def _check(
-    volumes: Sequence[Volume], rles: Mapping[str, str], history: pd.DataFrame | None, sweep: pd.DataFrame | None
+    volumes: Sequence[Volume], runs: Sequence[Prediction], history: pd.DataFrame | None, sweep: pd.DataFrame | None
 ) -> None:
     if not volumes:
         raise InputError("a report page needs at least one kidney, got none")
     for volume in volumes:
-        missing = [slice_id for slice_id in volume.slice_ids if slice_id not in rles]
-        if missing:
-            raise InputError(f"the prediction has no row for {missing[0]} ({len(missing)} of {volume.name} missing)")
+        for number, run in enumerate(runs):
+            missing = [slice_id for slice_id in volume.slice_ids if slice_id not in run.rles]
+            whose = f"the prediction of {run.name}" if number else "the prediction"
+            if missing:
+                raise InputError(f"{whose} has no row for {missing[0]} ({len(missing)} of {volume.name} missing)")
     for name, table, columns in (
         ("history", history, ["epoch", "loss", "held_out_dice"]),
         ("sweep", sweep, ["threshold"]),
@@ -232,7 +170,7 @@ def _sweep_facts(sweep: pd.DataFrame | None) -> dict[str, Any] | None:
     if sweep is None or sweep.empty:
         return None
     table = sweep.sort_values("threshold")
-    facts = {name: _floats(table[name]) for name in ("threshold", *_CURVES) if name in table}
+    facts: dict[str, Any] = {name: _floats(table[name]) for name in ("threshold", *_CURVES) if name in table}
     plateau = [sweep.attrs.get(name) for name in ("plateau_low", "plateau_high")]
     return facts | {"plateau": None if None in plateau else [float(end) for end in plateau]}
 
@@ -268,12 +206,3 @@ def _json(facts: Any) -> str:
     """JSON that may stand in a script element, whatever its strings hold."""
     text = json.dumps(facts, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _block(element_id: str, payload: bytes) -> str:
-    return _script(element_id, base64.b64encode(payload).decode())
-
-
-def _script(element_id: str, text: str) -> str:
-    """A script element that no browser runs: text that is only looked at when page.js asks for it."""
-    return f'<script type="text/plain" id="{element_id}">{text}</script>'

@@ -1,6 +1,7 @@
 """A slice and what was predicted for it → compressed pictures for the report page, within its budget of bytes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,12 +11,13 @@ import numpy as np
 from ..errors import InputError
 from .report import SegmentedSlice
 
-HIT, MISS, FALSE_ALARM, PREDICTION = range(1, 5)  # the overlay's kinds; 0 is neither; page.js has the same
+HIT, MISS, FALSE_ALARM, PREDICTION = range(1, 5)  # the overlay's kinds; 0 is neither; slices.js has the same
 KIND_STEP = 60  # grey levels between two kinds in the overlay's picture
 # Sizes and WebP qualities of the grey pictures, the best first.
 LONG_SIDES_AND_QUALITIES = (
-    *((1024, 75), (1024, 60), (896, 55), (832, 52), (768, 50), (704, 48), (640, 45), (576, 42), (512, 40)),
-    *((448, 38), (384, 35), (320, 32), (256, 30), (192, 25), (128, 20), (64, 10)),
+    *((4096, 85), (2048, 80), (1536, 78), (1280, 76), (1024, 75), (1024, 60), (896, 55), (832, 52), (768, 50)),
+    *((704, 48), (640, 45), (576, 42), (512, 40), (448, 38), (384, 35), (320, 32), (256, 30), (192, 25), (128, 20)),
+    (64, 10),
 )
 
 
@@ -23,7 +25,8 @@ class Pictures(NamedTuple):
     """What the page shows of one slice, as WebP files."""
 
     image: bytes
-    overlay: bytes
+    overlays: list[bytes]
+    """Of each run; the first is the page's own."""
 
 
 class Window(NamedTuple):
@@ -42,8 +45,12 @@ class Budget:
     rung: int
     """Where to start in LONG_SIDES_AND_QUALITIES."""
 
-    def draw(self, segmented: SegmentedSlice, window: Window) -> Pictures:
+    def draw(self, runs: Sequence[SegmentedSlice], window: Window) -> Pictures:
         """Draws a slice as large as the rest of the page allows.
+
+        Args:
+            runs: the slice with what each run predicted for it.
+            window: grey values that become black and white.
 
         Raises:
             InputError: the smallest picture is too large.
@@ -51,7 +58,7 @@ class Budget:
         # A crowded slice may take somewhat more than its share, the last one no more than what is left.
         share = min(1.25 * self.bytes_left / self.slices_left, self.bytes_left)
         for rung in range(self.rung, len(LONG_SIDES_AND_QUALITIES)):
-            pictures = draw_pictures(segmented, window, *LONG_SIDES_AND_QUALITIES[rung])
+            pictures = draw_pictures(runs, window, *LONG_SIDES_AND_QUALITIES[rung])
             if base64_size(pictures) <= share:
                 self.bytes_left -= base64_size(pictures)
                 self.slices_left -= 1
@@ -62,24 +69,29 @@ class Budget:
         )
 
 
-def draw_pictures(segmented: SegmentedSlice, window: Window, long_side: int, quality: int) -> Pictures:
+def draw_pictures(runs: Sequence[SegmentedSlice], window: Window, long_side: int, quality: int) -> Pictures:
     """Scales a slice and what was predicted for it, and compresses both.
 
     Args:
-        segmented: the slice.
+        runs: the slice with what each run predicted for it.
         window: grey values that become black and white.
         long_side: pixels of the pictures' longer side at most; a smaller slice is not enlarged.
-        quality: 1..100, of the grey picture; the overlay's is lossless.
+        quality: 1..100, of the grey picture; the overlays are lossless.
 
     Returns:
-        `image` in grey; `overlay` of the same size, KIND_STEP times the kind of each pixel.
+        `image` in grey; `overlays` with KIND_STEP times the kind of each pixel: of the slice's own size while they
+        take no more bytes than the image, so that vessels can be looked at closely, else of the image's.
     """
-    height, width = segmented.image.shape
+    height, width = runs[0].image.shape
     scale = min(1, long_side / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    image = cv2.resize(segmented.image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    image = cv2.resize(runs[0].image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     grey = ((image - window.low) * (255 / max(window.high - window.low, 1))).clip(0, 255).astype(np.uint8)
-    return Pictures(_webp(grey, quality), _webp(kinds_at(segmented, size) * np.uint8(KIND_STEP), 101))
+    picture = _webp(grey, quality)
+    overlays = [_webp(kinds_at(each, (width, height)) * np.uint8(KIND_STEP), 101) for each in runs]
+    if scale < 1 and max(map(len, overlays)) > len(picture):
+        overlays = [_webp(kinds_at(each, size) * np.uint8(KIND_STEP), 101) for each in runs]
+    return Pictures(picture, overlays)
 
 
 def kinds_at(segmented: SegmentedSlice, size: tuple[int, int]) -> np.ndarray:
@@ -104,7 +116,7 @@ def kinds_at(segmented: SegmentedSlice, size: tuple[int, int]) -> np.ndarray:
 
 
 def base64_size(pictures: Pictures) -> int:
-    return sum(4 * math.ceil(len(picture) / 3) for picture in pictures)
+    return sum(4 * math.ceil(len(picture) / 3) for picture in (pictures.image, *pictures.overlays))
 
 
 def _webp(picture: np.ndarray, quality: int) -> bytes:

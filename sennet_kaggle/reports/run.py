@@ -18,6 +18,7 @@ from ..scoring.sweep import METRICS, find_plateau
 from ..scoring.truth import Known, kidney_of, known_kidneys
 from ..submission.provenance import (
     Origin,
+    Stopwatch,
     hash_file,
     hash_package,
     name_checkpoint,
@@ -46,6 +47,10 @@ class Run:
     """Columns of sweep.csv; its attrs have the plateau: plateau_low, plateau_high."""
     notes: list[str]
     """Sentences for the top of the page: what made the masks, how, and whether it had learned from these slices."""
+    about: dict[str, str]
+    """What made the masks, as far as it is known: values by what they are."""
+    seen: dict[str, str]
+    """Slices that the model has seen: "learned" or "chosen", by slice id."""
 
 
 def open_run(run_dir: Path | str, data_dir: Path | str, names: tuple[str, ...] = ()) -> Run:
@@ -84,12 +89,27 @@ def open_run(run_dir: Path | str, data_dir: Path | str, names: tuple[str, ...] =
         volumes = []
     rles = dict(read_submission(submission_path))
     volumes = volumes or _find_segmented(data_dir, names, rles, submission_path)
-    notes = _notes_on_masks(submission_path, checkpoint_path, origin, volumes, data_dir)
+    seen: dict[str, str] = {}
+    notes = _notes_on_masks(submission_path, checkpoint_path, origin, volumes, data_dir, seen)
     if history is not None:
         notes.append(_note_on_curves(history, checkpoint_path))
     if sweep is not None:
         notes.append(f"Scores over thresholds: sweep.csv, which does not name its checkpoint; plateau of {plateau_of}.")
-    return Run(volumes, rles, history, sweep, notes)
+    return Run(volumes, rles, history, sweep, notes, _about(origin), seen)
+
+
+def _about(origin: Origin | None) -> dict[str, str]:
+    """What the page's header says of what made the masks."""
+    if origin is None:
+        return {}
+    checkpoints = [f"{name}, sha256 {sha256[:12]}" for sha256, name in origin.checkpoints.items()]
+    about = {"Checkpoint" + "s" * (len(checkpoints) > 1): "; ".join(checkpoints), "Settings": origin.settings()}
+    if origin.devices:
+        devices = ", ".join(f"{device} ({name})" for device, name in origin.devices.items())
+        about["Device"] = f"{devices}, {origin.precision}"
+    if origin.seconds:
+        about["Time"] = ", ".join(f"{stage} {took:.1f} s" for stage, took in origin.seconds.items())
+    return about | {"Made by": f"{origin.made_by}, package {origin.package_sha256[:12]}"}
 
 
 def _learned_kidneys(checkpoint_path: Path, data_dir: Path | str) -> tuple[str, ...]:
@@ -113,7 +133,7 @@ def _segment(
         what = name_checkpoint(checkpoint_path)
         warn(f"{submission_path} was made {kept.describe()}, not as it would be now by {what}: segmented anew")
     stamps = {volume.name: stamp_images(volume) for volume in volumes}
-    images = dict(kept.images) if is_current else {}
+    images = dict(kept.images) if kept is not None and is_current else {}
     missing = [volume for volume in volumes if images.get(volume.name) != stamps[volume.name]]
     if not missing:
         return
@@ -121,11 +141,15 @@ def _segment(
     new = {volume.name for volume in missing}
     old = read_submission(submission_path) if is_current else ()
     rows = [row for row in old if kidney_of(row[0], known) not in new]
-    predictors = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
-    rows += predict_rows(missing, predictors, DEFAULT_INFERENCE)
+    watch = Stopwatch()
+    with watch.stage("load"):
+        predictors = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
+    with watch.stage("segment"):
+        rows += predict_rows(missing, predictors, DEFAULT_INFERENCE)
     write_submission(submission_path, rows)
     images |= {name: stamps[name] for name in new}
-    write_origin(submission_path, _MADE_BY, [checkpoint_path], DEFAULT_INFERENCE, images)
+    devices = [predictor.device for predictor in predictors]
+    write_origin(submission_path, _MADE_BY, [checkpoint_path], DEFAULT_INFERENCE, images, devices, watch.seconds)
 
 
 def _find_segmented(
@@ -148,8 +172,14 @@ def _kidneys(slice_ids: Iterable[str], data_dir: Path | str) -> tuple[str, ...]:
 
 
 def _notes_on_masks(
-    submission_path: Path, checkpoint_path: Path, origin: Origin | None, volumes: list[Volume], data_dir: Path | str
+    submission_path: Path,
+    checkpoint_path: Path,
+    origin: Origin | None,
+    volumes: list[Volume],
+    data_dir: Path | str,
+    seen_slices: dict[str, str],
 ) -> list[str]:
+    """Sentences on the masks; adds to `seen_slices` those that the model has seen."""
     if origin is None:
         if not checkpoint_path.is_file():
             return [f"Masks: {submission_path.name}; nothing says what made it or how."]
@@ -162,6 +192,7 @@ def _notes_on_masks(
         seen = what_was_seen(origin.cards, places, data_dir)
         tell_learned(seen.learned, len(places))
         notes.append(f"Images: {volume.name}, {seen.claim()}.")
+        seen_slices |= dict.fromkeys(seen.chosen, "chosen") | dict.fromkeys(seen.learned, "learned")
     return notes
 
 

@@ -1,7 +1,7 @@
 """Kidneys → the figures that settings are made of: grey values, mean and std, how rare vessels are."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,9 +13,11 @@ from ..data.intensity import IntensityRange, measure_intensity, slice_to_image
 from ..data.padding import find_padding
 from ..data.volume import Volume
 from ..errors import InputError
+from ..progress import progress_bar
 from ..rendering import format_table
 
 _FORMATS = {"low": "{:.1f}", "high": "{:.1f}", "vessel_fraction": "{:.6f}", "pos_weight": "{:.1f}"}
+_NO_RANGE = IntensityRange(math.nan, math.nan)
 
 
 @dataclass
@@ -31,7 +33,7 @@ class _KidneyCounts:
     labelled: int = 0
     labelled_pixels: int = 0
     vessel_pixels: int = 0
-    intensity: IntensityRange | None = None
+    intensity: IntensityRange = _NO_RANGE
 
     def __len__(self) -> int:
         return len(self.volume)
@@ -43,12 +45,16 @@ class _KidneyCounts:
             self._count(slice_, self.volume.label(z) if self.volume.is_labelled(z) else None)
         return slice_
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[z] for z in range(len(self)))
+
     def _count(self, slice_: np.ndarray, mask: np.ndarray | None) -> None:
         greys = np.iinfo(slice_.dtype).max + 1
         scanned = ~find_padding(slice_)
         pixels = self.pixels_of_grey.setdefault(slice_.dtype, np.zeros(greys, np.int64))
         pixels += np.bincount(slice_[scanned], minlength=greys)
-        self.sizes.add(slice_.shape)
+        height, width = slice_.shape
+        self.sizes.add((height, width))
         if mask is not None:
             self.labelled += 1
             self.labelled_pixels += np.count_nonzero(scanned)
@@ -75,12 +81,10 @@ def measure_stats(volumes: Iterable[Volume], preprocessing: Preprocessing, progr
         InputError: a slice or label is damaged, a label does not fit its slice, or a kidney is nothing but padding.
     """
     volumes = list(volumes)
-    with tqdm(
-        total=sum(map(len, volumes)), unit="slice", desc="measuring", mininterval=1.0, disable=not progress
-    ) as bar:
+    with progress_bar("measuring", sum(map(len, volumes)), shown=progress) as bar:
         kidneys = [_count_kidney(volume, preprocessing, bar) for volume in volumes]
     rows = [_row(kidney.volume.name, [kidney], preprocessing, kidney.intensity) for kidney in kidneys]
-    return pd.DataFrame([*rows, _row("all", kidneys, preprocessing, IntensityRange(math.nan, math.nan))])
+    return pd.DataFrame([*rows, _row("all", kidneys, preprocessing, _NO_RANGE)])
 
 
 def format_stats(table: pd.DataFrame) -> str:

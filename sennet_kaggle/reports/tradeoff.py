@@ -9,12 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from .colours import FIFTH, MISSED, PREDICTION
+
 # Okabe and Ito's colours and a shape for each family, so that neither is needed alone.
 _STYLES = {
-    "convolutions": ("#0072B2", "o"),
-    "transformer": ("#D55E00", "s"),
-    "hybrid": ("#009E73", "^"),
-    "other": ("#000000", "D"),
+    "convolutions": (PREDICTION, "o"),
+    "transformer": (MISSED, "s"),
+    "hybrid": (FIFTH, "^"),
+    "other": ("black", "D"),
 }
 _DPI = 130
 _MARGIN = 1.3

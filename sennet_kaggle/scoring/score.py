@@ -9,15 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ..rendering import format_table
-from .metrics import (
-    SurfaceDice,
-    cl_dice,
-    dice_counts,
-    dice_from_corner_counts,
-    dice_from_counts,
-    largest_object,
-    surface_dice_at_tolerance,
-)
+from .metrics import cl_dice, dice_counts, dice_from_counts, largest_object, surface_dice_at_tolerance
+from .surface_dice import SurfaceDiceOfRuns
 from .truth import Truth
 
 # The shallowest kidney of the competition, kidney_6, has as many slices.
@@ -55,18 +48,14 @@ class Scores:
 class KidneyScorer:
     """Takes a kidney's slices in order and gives its scores.
 
-    Surface Dice of a single run of consecutive slices is that of the stack, as in the competition. Of several runs it
-    is that of the layers between neighbouring slices alone: what lies between two runs is not known, so no surface is
-    put there.
+    See `SurfaceDiceOfRuns` for the Surface Dice where there are gaps.
 
     Args:
         centerlines: also compute clDice, which takes several times as long as all the rest.
     """
 
     def __init__(self, centerlines: bool = False) -> None:
-        self._surface = SurfaceDice()
-        self._surface_of_runs = np.zeros_like(self._surface.counts)  # of the runs before this one
-        self._runs = 0
+        self._surface = SurfaceDiceOfRuns()
         self._counts: list[tuple[int, int, int]] = []
         self._near: list[float] = []
         self._centerlines: list[float] | None = [] if centerlines else None
@@ -83,12 +72,8 @@ class KidneyScorer:
             largest: `largest_object(mask_gt)`, where the caller has it already.
             begins_run: whether slices lie between this one and the one before.
         """
-        if begins_run or not self._runs:
-            self._surface_of_runs += self._surface.inner_counts
-            self._surface = SurfaceDice()
-            self._runs += 1
         counts = dice_counts(mask_gt, mask_pred)
-        self._surface.update(mask_gt, mask_pred)
+        self._surface.update(mask_gt, mask_pred, begins_run)
         self._counts.append(counts)
         self._near.append(surface_dice_at_tolerance(mask_gt, mask_pred, 1.0))
         if self._centerlines is not None:
@@ -101,13 +86,13 @@ class KidneyScorer:
         """The scores of the slices so far, at least one."""
         pooled = np.sum(self._counts, axis=0)
         return Scores(
-            surface_dice=self._surface_dice(),
+            surface_dice=self._surface.compute(),
             surface_dice_2d_1px=float(np.mean(self._near)),
             dice_pooled=dice_from_counts(*pooled.tolist()),
             dice_mean=float(np.mean([dice_from_counts(*counts) for counts in self._counts])),
             dice_without_largest=dice_from_counts(*(pooled - self._largest).tolist()),
             slices=len(self._counts),
-            runs=self._runs,
+            runs=self._surface.runs,
             cl_dice=None if self._centerlines is None else float(np.mean(self._centerlines)),
         )
 
@@ -119,13 +104,6 @@ class KidneyScorer:
         table.insert(2, "dice", [dice_from_counts(*counts) for counts in self._counts])
         return table if self._centerlines is None else table.assign(cl_dice=self._centerlines)
 
-    def _surface_dice(self) -> float | None:
-        if self._runs == 1:
-            return self._surface.compute()
-        if self._runs == len(self._counts):  # no two slices are neighbours
-            return None
-        return dice_from_corner_counts(self._surface_of_runs + self._surface.inner_counts)
-
 
 def add_remark(scores: Scores, kidney: str, truth: Truth, left_out: int = 0) -> Scores:
     """Adds why the Surface Dice of a kidney cannot be compared with the leaderboard, if it cannot.
@@ -134,6 +112,21 @@ def add_remark(scores: Scores, kidney: str, truth: Truth, left_out: int = 0) -> 
         scores: of the kidney.
         kidney: its name.
         truth: what it was scored against.
+        left_out: how many of its slices were not scored.
+    """
+    remarks = depth_remarks(scores, left_out)
+    if truth.label_kidneys[kidney] != kidney:
+        remarks.append(f"the labels are those of {truth.label_kidneys[kidney]}")
+    if truth.is_submission:
+        remarks.append("the labels are a csv that is taken for the truth")
+    return dataclasses.replace(scores, remark=f"{_NOT_COMPARABLE}: {'; '.join(remarks)}" if remarks else None)
+
+
+def depth_remarks(scores: Scores, left_out: int = 0) -> list[str]:
+    """Why the slices of a kidney give no Surface Dice that could be compared with the leaderboard; empty if they do.
+
+    Args:
+        scores: of the kidney.
         left_out: how many of its slices were not scored.
     """
     remarks = []
@@ -151,11 +144,7 @@ def add_remark(scores: Scores, kidney: str, truth: Truth, left_out: int = 0) -> 
             f"a stack of {scores.slices}, whose first and last slice weigh more than in a kidney of "
             f"{LEADERBOARD_SLICES} slices or more"
         )
-    if truth.label_kidneys[kidney] != kidney:
-        remarks.append(f"the labels are those of {truth.label_kidneys[kidney]}")
-    if truth.is_submission:
-        remarks.append("the labels are a csv that is taken for the truth")
-    return dataclasses.replace(scores, remark=f"{_NOT_COMPARABLE}: {'; '.join(remarks)}" if remarks else None)
+    return remarks
 
 
 def mean_scores(scores: Mapping[str, Scores]) -> Scores:
@@ -197,7 +186,8 @@ def scores_to_json(scores: Mapping[str, Scores], slices: pd.DataFrame | None = N
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    return None if None in values else float(np.mean(values))
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _as_json(scores: Scores) -> dict[str, object]:

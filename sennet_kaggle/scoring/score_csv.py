@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from ..errors import InputError, warn
+from ..progress import progress_bar
 from ..submission.rle import MaskCheck, rle_decode
 from ..submission.submission import read_unique_rows, refuse, warn_of_masks
 from .score import KidneyScorer, Scores, add_remark
@@ -57,11 +57,11 @@ def score_submission(
     truth = open_truth(labels_path, kidneys, size, sizes, known)
     scored, left_out = _choose_slices(submission_path, rles, truth, labelled_only)
     scorers = _score_slices(submission_path, labels_path, rles, truth, scored, centerlines)
-    kidneys = {
+    scores = {
         kidney: add_remark(scorer.compute(), kidney, truth, left_out[kidney]) for kidney, scorer in scorers.items()
     }
     tables = [scorer.slice_table(sum(scored[kidney], [])) for kidney, scorer in scorers.items()]
-    return Scored(kidneys, pd.concat(tables, ignore_index=True))
+    return Scored(scores, pd.concat(tables, ignore_index=True))
 
 
 def _choose_slices(
@@ -122,7 +122,7 @@ def _score_slices(
     fit = _FitCheck()
     problems = []
     runs = [(kidney, run) for kidney, runs in scored.items() for run in runs]
-    with tqdm(total=sum(len(run) for _, run in runs), unit="slice", desc="scoring", mininterval=1.0) as progress:
+    with progress_bar("scoring", sum(len(run) for _, run in runs)) as progress:
         for kidney, run in runs:
             for slice_id in run:
                 progress.update()

@@ -116,6 +116,45 @@ class SurfaceDice:
         return self._counts.copy()
 
 
+class SurfaceDiceOfRuns:
+    """Surface Dice of a kidney of which some slices are scored, in order.
+
+    Of a single run of consecutive slices it is that of the stack, as in the competition. Of several runs it is that of
+    the layers between neighbouring slices alone: what lies between two runs is not known, so no surface is put there.
+    """
+
+    def __init__(self) -> None:
+        self._run = SurfaceDice()
+        self._before = np.zeros_like(self._run.counts)  # of the runs before this one
+        self._slices = self.runs = 0
+
+    def update(self, slice_gt: np.ndarray, slice_pred: np.ndarray, begins_run: bool = False) -> None:
+        """Adds the next slice; arguments as those of `SurfaceDice.update`.
+
+        Args:
+            begins_run: whether slices lie between this one and the one before.
+        """
+        if begins_run or not self.runs:
+            self._before += self._run.inner_counts
+            self._run = SurfaceDice()
+            self.runs += 1
+        self._run.update(slice_gt, slice_pred)
+        self._slices += 1
+
+    def compute(self) -> float | None:
+        """The score of the slices so far, as `surface_dice`; None where no two of several are neighbours."""
+        if self.runs == 1:
+            return self._run.compute()
+        if self.runs == self._slices:
+            return None
+        return dice_from_corner_counts(self.inner_counts)
+
+    @property
+    def inner_counts(self) -> np.ndarray:
+        """As of `SurfaceDice`, those of all runs together."""
+        return self._before + self._run.inner_counts
+
+
 def dice_from_corner_counts(counts: np.ndarray) -> float:
     """Surface Dice from the counts of `SurfaceDice.counts`, or from a sum of such counts."""
     other, common = counts.sum(axis=0) @ AREA_OF_CODE

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..files import check_output_dir, make_dir, write_whole
 from ..inference.probability import LEVELS, ProbabilityVolume, open_probabilities
 from ..models.identity import tell_learned
+from ..progress import progress_bar
 from ..rendering import figure_to_png, format_table
 from ..submission.submission import refuse
 from .metrics import largest_object
@@ -49,7 +50,7 @@ def sweep_thresholds(
     if list(thresholds) != sorted(set(thresholds)) or not all(0 <= threshold < 1 for threshold in thresholds):
         raise InputError(f"thresholds must ascend within 0..1 (1 excluded), got {list(thresholds)}")
     kidneys = open_probabilities(probability_dir)
-    sizes = {kidney.name: kidney.levels.shape[1:] for kidney in kidneys}
+    sizes = {kidney.name: kidney.slice_size for kidney in kidneys}
     theirs = {slice_id.rpartition("_")[0]: kidney.name for kidney in kidneys for slice_id in kidney.slice_ids}
     known = {**known_kidneys(labels_path), **theirs}
     truth = open_truth(labels_path, sizes, known_sizes={str(probability_dir): sizes}, known=known)
@@ -65,7 +66,7 @@ def sweep_thresholds(
     learned = {each: twin for kidney in kidneys for each, twin in kidney.learned.items() if each in scored}
     tell_learned(learned, len(scored))
     by_kidney = {}
-    with tqdm(total=len(scored), unit="slice", desc="sweeping", mininterval=1.0) as progress:
+    with progress_bar("sweeping", len(scored)) as progress:
         for kidney in kidneys:
             scorers = {threshold: KidneyScorer(centerlines) for threshold in thresholds}
             by_kidney[kidney.name] = _sweep_kidney(kidney, truth, runs[kidney.name], scorers, progress)
@@ -141,9 +142,9 @@ def find_plateau(
     Returns:
         First and last threshold of the stretch, and its middle one.
     """
-    scores = np.asarray(scores)
-    best = int(scores.argmax())
-    bad = np.flatnonzero(scores < scores[best] - loss)
+    values = np.asarray(scores)
+    best = int(values.argmax())
+    bad = np.flatnonzero(values < values[best] - loss)
     first = max(bad[bad < best], default=-1) + 1
     last = min(bad[bad > best], default=len(scores)) - 1
     return thresholds[first], thresholds[last], thresholds[(first + last) // 2]
@@ -161,7 +162,7 @@ def figure_of_sweep(table: pd.DataFrame, metric: str = "surface_dice") -> Figure
     axis.set_xlabel("threshold (probability above which a pixel is vessel)")
     axis.set_ylabel("score, mean over kidneys")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 

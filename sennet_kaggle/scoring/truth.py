@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from ..submission.rle import check_size, rle_decode
 from ..submission.submission import read_unique_rows
 
 Size = tuple[int, int]
-PartialSubmission = Mapping[str, Mapping[str, str]]
+Rows = Mapping[str, Mapping[str, str]]
 Known = Mapping[str, str]
 
 _TWINS = {"_sparse": "_dense", "_dense": "_sparse"}
@@ -68,7 +69,7 @@ def runs_by_kidney(slice_ids: Iterable[str], known: Known) -> dict[str, list[lis
 class Truth:
     """The labels of some kidneys, opened and not read."""
 
-    labels: dict[str, Callable[[], np.ndarray]]
+    labels: Mapping[str, Callable[[], np.ndarray]]
     """How to read each slice's label, (H, W) bool, by slice id in the order of the stack."""
     label_kidneys: dict[str, str]
     """Under which name each kidney has its labels: its own or that of its sparse or dense twin."""
@@ -93,10 +94,11 @@ class Truth:
             InputError: it cannot be read, or its size is not that of the kidney's first label or of what else is known.
         """
         mask = self.labels[slice_id]()
-        height, width = self.sizes.setdefault(self.kidney_of(slice_id), mask.shape)
-        if mask.shape != (height, width):
+        rows, columns = mask.shape
+        height, width = self.sizes.setdefault(self.kidney_of(slice_id), (rows, columns))
+        if (rows, columns) != (height, width):
             raise InputError(
-                f"the label of {slice_id} is {mask.shape[0]}x{mask.shape[1]}, but the masks of its kidney are "
+                f"the label of {slice_id} is {rows}x{columns}, but the masks of its kidney are "
                 f"{height}x{width}: all must be of one size"
             )
         return mask
@@ -127,7 +129,7 @@ def open_truth(
     """
     labels_path, kidneys = Path(labels_path), set(kidneys)
     is_folder = labels_path.is_dir()
-    labels = open_labels(labels_path) if is_folder else read_unique_rows(labels_path)
+    labels: Mapping[str, Any] = open_labels(labels_path) if is_folder else read_unique_rows(labels_path)
     kidney_by_id = {slice_id: kidney_of(slice_id, known) for slice_id in labels}
     labelled = set(kidney_by_id.values())
     names = label_kidneys(kidneys, labelled)
@@ -150,20 +152,19 @@ def open_truth(
     }
     sizes = dict(known_sizes or {}) | {"--size": parse_sizes(size, sorted(names, key=natural_key))}
     if is_folder:
-        readers = {slice_id: partial(read_mask, path) for slice_id, path in wanted.items()}
-        return Truth(readers, names, agree(sizes), known=known)
-    sizes = agree(sizes | {str(labels_path): sizes_of_rows(wanted, labels_path, known)})
+        return Truth({id_: partial(read_mask, path) for id_, path in wanted.items()}, names, agree(sizes), known=known)
+    agreed = agree(sizes | {str(labels_path): sizes_of_rows(wanted, labels_path, known)})
     for kidney in names:
-        if kidney not in sizes:
+        if kidney not in agreed:
             raise InputError(
                 f"{labels_path} does not say how large the masks of {kidney} are: give --size {kidney}=HEIGHTxWIDTH, "
                 "or --data-dir with its images"
             )
     readers = {
-        slice_id: partial(_decode_row, row, sizes[kidney_of(slice_id, known)], labels_path)
+        slice_id: partial(_decode_row, row, agreed[kidney_of(slice_id, known)], labels_path)
         for slice_id, row in wanted.items()
     }
-    return Truth(readers, names, sizes, is_submission=True, known=known)
+    return Truth(readers, names, agreed, is_submission=True, known=known)
 
 
 def label_kidneys(kidneys: Iterable[str], labelled: Iterable[str]) -> dict[str, str]:
@@ -240,16 +241,15 @@ def sizes_of_images(data_dir: Path | str, kidneys: Iterable[str]) -> dict[str, S
         InputError: as `volume.find_volumes`, or slices of several sizes in one kidney.
     """
     volumes = find_volumes(data_dir, tuple(kidneys))
-    return agree(
-        {
-            str(path): {volume.name: volume.slice_size(z)}
-            for volume in volumes
-            for z, path in enumerate(volume.image_paths)
-        }
-    )
+    sources = {
+        str(path): {volume.name: volume.slice_size(z)}
+        for volume in volumes
+        for z, path in enumerate(volume.image_paths)
+    }
+    return agree(sources)
 
 
-def sizes_of_rows(rows: PartialSubmission, path: Path | str, known: Known = {}) -> dict[str, Size]:  # noqa: B006 (only read)
+def sizes_of_rows(rows: Rows, path: Path | str, known: Known = {}) -> dict[str, Size]:  # noqa: B006 (only read)
     """Reads the size of each kidney's masks from the columns height and width; none where there are none.
 
     `known` is as for `kidney_of`.

@@ -1,50 +1,51 @@
 """What each ingredient of the shipped model gives: one thing changed at a time, validated on unseen slices."""
 
-import dataclasses
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from ..checks import check_distinct, check_seeds
-from ..config import DEFAULT_INFERENCE, THRESHOLDS, Inference, Training
+from ..config import DEFAULT_INFERENCE, Inference, Training
 from ..data.dataset import labelled_slices
-from ..data.intensity import IntensityRange, measure_intensity
 from ..data.volume import Volume
 from ..errors import InputError
 from ..files import check_output_dir, replacing, shipped_checkpoints, write_whole
 from ..inference.loading import load_predictors
-from ..inference.predictor import Predictor
 from ..models.checkpoint import read_card
 from ..models.identity import what_was_seen
+from ..progress import progress_bar
 from ..rendering import markdown_table
-from ..scoring.metrics import dice_coefficient
-from ..scoring.score import KidneyScorer, Scores
-from ..scoring.sweep import find_plateau
 from ..submission.provenance import name_checkpoint
 from ..training.train import fit
 from .ablate_axes import validate_axes
 from .compare import machine
 from .experiments import EXPERIMENTS, FOLDS, SHIPPED
+from .held_out import (
+    CONTRAST,
+    ENLARGED,
+    LEARNED,
+    MEASURES,
+    STRETCHED,
+    TEST,
+    VALIDATED,
+    Answers,
+    choose_threshold,
+    held_out_ids,
+    predict_held_out,
+    score_answers,
+)
 from .plan import changed, check_variants, open_test
 
-LEARNED, TEST = "kidney_1_dense", "kidney_2"
-STRETCHED, CONTRAST = "kidney_1_dense, stretched", 1.25
-"""Its held-out slices with this times the contrast: kidneys differ as slices of one kidney do not."""
 _SLICES = len(sum(FOLDS, ()))
 AS_SHIPPED = "as shipped"
-_MEASURES = {
-    "dice_mean": "Dice, mean",
-    "dice_pooled": "pooled",
-    "dice_without_largest": "without largest",
-    "surface_dice_2d_1px": "2D Surface Dice at 1 px",
-}
+_MEASURE_OF = {STRETCHED: "dice_mean", **dict.fromkeys(ENLARGED, "dice_pooled")}
+"""What is told of the slices as another kidney might have them."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,11 @@ VARIANTS = {
     "whole slices at 512": Variant(_WHOLE),
     "without surface loss": Variant({"loss": "dice_bce"}),
     "without variation": Variant({"augment": False}),
-    "used without flips": Variant(inference=Inference()),
-    "used with flips and turns": Variant(inference=Inference(tta="d4")),
+    "used without flips": Variant(inference=replace(DEFAULT_INFERENCE, tta="none")),
+    "used with flips and turns": Variant(inference=replace(DEFAULT_INFERENCE, tta="d4")),
+    "used at one scale": Variant(inference=replace(DEFAULT_INFERENCE, extra_scales=())),
+    "used at scales 1 and 0.5": Variant(inference=replace(DEFAULT_INFERENCE, extra_scales=(0.5,))),
+    "used with hysteresis": Variant(inference=replace(DEFAULT_INFERENCE, hysteresis=0.7)),
     "two seeds averaged": Variant(members=2),
 }
 """By the name in the table."""
@@ -80,10 +84,6 @@ class Run(NamedTuple):
     variant: str
     fold: int
     seed: int
-
-
-Answers = Iterator[tuple[str, np.ndarray, np.ndarray]]
-"""Slice id, label (H, W) bool and probability (H, W) float16; a slice is let go before the next one comes."""
 
 
 def ablate(
@@ -117,15 +117,16 @@ def ablate(
         run: output_dir / run.variant.replace(",", "").replace(" ", "-") / f"fold-{run.fold}" / f"seed-{run.seed}"
         for run in runs
     }
-    check_variants(variants, [*run_dirs.values()], data_dir, places, [_ids(run.fold) for run in runs])
+    check_variants(variants, [*run_dirs.values()], data_dir, places, [held_out_ids(run.fold) for run in runs])
     check_changes(runs)
     shipped_checkpoints()  # `validate_axes` compares with them, after the trainings
     checkpoints = {}
-    for run, training in runs.items():
+    for number, (run, training) in enumerate(runs.items(), 1):
         print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
-        checkpoints[run] = fit(training, data_dir, run_dirs[run], output_dir / "cache")
-    print("validating", flush=True)
-    table = pd.DataFrame([row for name in VARIANTS for row in validate(name, checkpoints, kidneys, seeds)])
+        label = f"model {number} of {len(runs)}"
+        checkpoints[run] = fit(training, data_dir, run_dirs[run], output_dir / "cache", label)
+    names = progress_bar("validating", len(VARIANTS), VARIANTS, unit="variant")
+    table = pd.DataFrame([row for name in names for row in validate(name, checkpoints, kidneys, seeds)])
     with replacing(output_dir / "results.csv") as temporary_path:
         table.to_csv(temporary_path, index=False, lineterminator="\n")
     axes = validate_axes(output_dir / "axes")
@@ -194,65 +195,39 @@ def validate(
     members = {group[0]: load_predictors([checkpoints[run] for run in group], variant.inference) for group in groups}
 
     def answers(run: Run, kidney: str) -> Answers:
-        return predict_run(members[run], kidneys, kidney, run.fold, variant.inference)
+        return predict_held_out(members[run], kidneys, kidney, run.fold, variant.inference)
 
-    threshold = choose_threshold(chain.from_iterable(answers(run, LEARNED) for run in members))
+    hysteresis = variant.inference.hysteresis
+    threshold = choose_threshold(chain.from_iterable(answers(run, LEARNED) for run in members), hysteresis)
     rows = [
-        _row(name, run.fold, run.seed, kidney, threshold, answers(run, kidney))
+        {"variant": name, "fold": run.fold, "seed": run.seed, "kidney": kidney, "threshold": threshold}
+        | score_answers(answers(run, kidney), threshold, hysteresis)
         for run in members
-        for kidney in (LEARNED, STRETCHED, TEST)
+        for kidney in (*VALIDATED, TEST)
     ]
-    if name == AS_SHIPPED:
-        folds = chain.from_iterable(answers(run, LEARNED) for run in members if run.seed == seeds[0])
-        rows.append(_row(name, "all", seeds[0], LEARNED, threshold, folds))
+    for kidney in VALIDATED if name == AS_SHIPPED else ():
+        folds = chain.from_iterable(answers(run, kidney) for run in members if run.seed == seeds[0])
+        row = {"variant": name, "fold": "all", "seed": seeds[0], "kidney": kidney, "threshold": threshold}
+        rows.append(row | score_answers(folds, threshold, hysteresis))
     return rows
-
-
-def predict_run(
-    predictors: Sequence[Predictor], kidneys: Mapping[str, Volume], kidney: str, fold: int, inference: Inference
-) -> Answers:
-    """What models that answer together say of a kidney.
-
-    Args:
-        predictors: the models.
-        kidneys: LEARNED and TEST, opened.
-        kidney: LEARNED or STRETCHED, of which the slices are taken that the fold holds out, or TEST.
-        fold: index of FOLDS.
-        inference: how the models are run.
-    """
-    volume = kidneys[TEST if kidney == TEST else LEARNED]
-    contrast = CONTRAST if kidney == STRETCHED else 1.0
-    intensities = []
-    for predictor in predictors:
-        low, high = dataclasses.astuple(measure_intensity(volume, predictor.preprocessing))
-        intensities.append(IntensityRange(low, low + (high - low) / contrast))
-    members = list(zip(predictors, intensities, strict=True))
-    for z, slice_id in enumerate(volume.slice_ids):
-        if volume.is_labelled(z) and (kidney == TEST or slice_id in _ids(fold)):
-            said = [one.predict_slice(volume, z, each, inference).astype(np.float16) for one, each in members]
-            yield slice_id, volume.label(z), np.mean(said, axis=0)
-
-
-def choose_threshold(answers: Answers) -> float:
-    """The middle of the plateau of the mean Dice of all slices."""
-    dice = [[dice_coefficient(gt, pred > threshold) for threshold in THRESHOLDS] for _, gt, pred in answers]
-    return find_plateau(THRESHOLDS, np.mean(dice, axis=0))[2]
 
 
 def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int], claim: str) -> str:
     """The ablation as Markdown; `claim` says what the models have seen of the test kidney."""
-    header = ["", "seeds", "threshold", *_MEASURES.values(), "stretched: Dice, mean"]
-    header += [f"{TEST}: {title}" for title in _MEASURES.values()]
+    varied = (STRETCHED, *ENLARGED)
+    header = ["", "seeds", "threshold", *MEASURES.values()]
+    header += [f"{kidney.partition(', ')[2]}: {MEASURES[_MEASURE_OF[kidney]]}" for kidney in varied]
+    header += [f"{TEST}: {title}" for title in MEASURES.values()]
     rows = []
     for name, group in table[table["fold"] == 0].groupby("variant", sort=False):
-        learned, stretched, test = (group[group["kidney"] == kidney] for kidney in (LEARNED, STRETCHED, TEST))
-        cells = [_mean_and_spread(learned[measure]) for measure in _MEASURES]
-        cells += [_mean_and_spread(stretched["dice_mean"])]
-        cells += [_mean_and_spread(test[measure]) for measure in _MEASURES]
-        rows.append([name, len(learned), f"{group['threshold'].iloc[0]:g}", *cells])
-    folds = table[(table["variant"] == AS_SHIPPED) & (table["seed"] == seeds[0]) & (table["kidney"] == LEARNED)]
+        by_kidney = dict(list(group.groupby("kidney")))
+        cells = [_mean_and_spread(by_kidney[LEARNED][measure]) for measure in MEASURES]
+        cells += [_mean_and_spread(by_kidney[kidney][_MEASURE_OF[kidney]]) for kidney in varied]
+        cells += [_mean_and_spread(by_kidney[TEST][measure]) for measure in MEASURES]
+        rows.append([name, len(by_kidney[TEST]), f"{group['threshold'].iloc[0]:g}", *cells])
+    folds = table[(table["variant"] == AS_SHIPPED) & (table["seed"] == seeds[0]) & (table["kidney"] != TEST)]
     fold_rows = [
-        [row["fold"], ", ".join(FOLDS[row["fold"]] if row["fold"] != "all" else [f"all {_SLICES}"]), *_cells(row)]
+        [row["kidney"], ", ".join(FOLDS[row["fold"]]) if row["fold"] != "all" else f"all {_SLICES}", *_cells(row)]
         for _, row in folds.iterrows()
     ]
     command = shlex.join(["python", "-m", "sennet_kaggle", *sys.argv[1:]])
@@ -260,38 +235,25 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int
         f"Fold 0: learned from {_SLICES - len(FOLDS[0])} slices of {LEARNED}, validated on {', '.join(FOLDS[0])}, "
         f"which chose the threshold, and on the slices of {TEST}, {claim}, and which chose nothing. {base.epochs} "
         f"epochs of {base.epoch_slices} windows; mean ± standard deviation where there are several seeds. Stretched: "
-        f"the same held-out slices with {CONTRAST:g} times the contrast, as another kidney might have. How the models "
+        f"the same held-out slices with {CONTRAST:g} times the contrast, as another kidney might have; enlarged: "
+        "resized by that factor, as if the vessels were wider. How the models "
         f"were run, where the row does not say otherwise: {DEFAULT_INFERENCE.describe('as in the table')}.\n\n"
         + markdown_table(header, rows)
         + f"\nCross-validation, as shipped, seed {seeds[0]}:\n\n"
-        + markdown_table(["fold", "held out", *_MEASURES.values()], fold_rows)
+        + markdown_table(["", "held out", *MEASURES.values()], fold_rows)
         + f"\n{axes}\nMachine: {machine()}. Command: `{command}`\n"
     )
 
 
 def _training_of(run: Run, overrides: Mapping[str, Any]) -> Training:
     training = changed(changed(EXPERIMENTS[SHIPPED], VARIANTS[run.variant].changes, run.variant), overrides, "*")
-    return dataclasses.replace(
-        training, seed=run.seed, held_out_slices=_ids(run.fold), evaluate_every=training.epochs, workers=0
+    return replace(
+        training, seed=run.seed, held_out_slices=held_out_ids(run.fold), evaluate_every=training.epochs, workers=0
     )
 
 
-def _ids(fold: int) -> tuple[str, ...]:
-    """The slices that a fold holds out."""
-    return tuple(f"{LEARNED}_{stem}" for stem in FOLDS[fold])
-
-
-def _row(name: str, fold: int | str, seed: int, kidney: str, threshold: float, answers: Answers) -> dict[str, Any]:
-    scorer = KidneyScorer()
-    for _, mask_gt, probability in answers:
-        scorer.update(mask_gt, probability > threshold)
-    scores: Scores = scorer.compute()
-    measures = {measure: getattr(scores, measure) for measure in _MEASURES}
-    return {"variant": name, "fold": fold, "seed": seed, "kidney": kidney, "threshold": threshold, **measures}
-
-
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    return [f"{row[measure]:.3f}" for measure in _MEASURES]
+    return [f"{row[measure]:.3f}" for measure in MEASURES]
 
 
 def _mean_and_spread(values: pd.Series) -> str:

@@ -5,8 +5,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..config import Inference, Preprocessing, Training
 from ..data.dataset import labelled_slices
 from ..data.phantom import Phantom, write_phantom
@@ -16,6 +14,7 @@ from ..inference.loading import load_predictors
 from ..inference.predict import predict_masks
 from ..models.checkpoint import read_card
 from ..models.identity import what_was_seen
+from ..progress import progress_bar
 from ..rendering import markdown_table
 from ..scoring.score import KidneyScorer
 from ..training.train import fit
@@ -92,7 +91,7 @@ def validate_models(models: Mapping[str, tuple[Path, ...]], volume: Volume, scal
     """
     rows = []
     combinations = [(name, scale, how) for name in models for scale in scales for how in _INFERENCES]
-    for name, scale, how in tqdm(combinations, unit="volume", desc="axes"):
+    for name, scale, how in progress_bar("comparing axes", len(combinations), combinations, unit="volume"):
         inference = dataclasses.replace(_INFERENCES[how], scale=scale)
         scorer = KidneyScorer()
         masks = predict_masks(volume, load_predictors(models[name], inference), inference)

@@ -23,7 +23,9 @@ from ..inference.predict import predict_probabilities
 from ..models.checkpoint import Card, read_card
 from ..models.identity import what_was_seen
 from ..rendering import figure_to_png, markdown_table
-from ..reports.report import SegmentedSlice, figure_of_curves, figure_of_predictions, spread
+from ..reports.curves import figure_of_curves
+from ..reports.outlines import figure_of_predictions
+from ..reports.report import SegmentedSlice, spread
 from ..scoring.metrics import dice_counts, dice_from_counts
 from ..submission.provenance import name_checkpoint
 from ..training.train import fit
@@ -94,9 +96,9 @@ def compare(
     run_dirs = [output_dir / name / f"seed-{training.seed}" for name, training in plans]
     check_variants(plans, run_dirs, data_dir, places)
     results: dict[str, list[Result]] = {}
-    for (name, training), run_dir in zip(plans, run_dirs, strict=True):
+    for number, ((name, training), run_dir) in enumerate(zip(plans, run_dirs, strict=True), 1):
         print(f"{name}, seed {training.seed}", flush=True)
-        checkpoint_path = fit(training, data_dir, run_dir, output_dir / "cache")
+        checkpoint_path = fit(training, data_dir, run_dir, output_dir / "cache", f"model {number} of {len(plans)}")
         results.setdefault(name, []).append(validate_on(volume, checkpoint_path, run_dir, training))
     zero_shot = None
     if SAM_ZERO_SHOT in experiments:
@@ -122,7 +124,8 @@ def validate_on(volume: Volume, checkpoint_path: Path, run_dir: Path, training: 
     shown, counts, drawn = spread(zs, _DRAWN_SLICES), {}, []
     probabilities = predict_probabilities(volume, [predictor], DEFAULT_INFERENCE, zs)
     for z, (slice_id, probability) in zip(zs, probabilities, strict=True):
-        mask_gt, mask = volume.label(z), fetch_mask(probability, predictor.threshold)
+        mask_gt = volume.label(z)
+        mask = fetch_mask(probability, predictor.threshold, DEFAULT_INFERENCE.hysteresis)
         counts[slice_id] = dice_counts(mask_gt, mask)
         if z in shown:
             drawn.append(SegmentedSlice(slice_id, volume[z], mask, mask_gt))

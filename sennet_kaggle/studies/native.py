@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..checks import check_distinct, check_seeds, check_values
-from ..config import DEFAULT_INFERENCE, THRESHOLDS, Training
+from ..config import THRESHOLDS, Training
+from ..data.bits import fetch_mask
 from ..data.dataset import labelled_slices
 from ..data.volume import Volume
 from ..errors import InputError
@@ -24,10 +25,10 @@ from ..submission.provenance import name_checkpoint
 from ..training.run_checks import CHECKPOINT_NAME
 from ..training.train import fit
 from ..training.training_state import HISTORY_NAME
-from .ablate import LEARNED, TEST, predict_run
 from .experiments import EXPERIMENTS, FOLDS, NATIVE_EXPERIMENTS
+from .held_out import LEARNED, TEST, held_out_ids, predict_held_out
 from .native_cost import measure_cost
-from .native_table import Summary, points, summarise, write_up
+from .native_table import INFERENCE, Summary, points, summarise, write_up
 from .plan import changed, check_variants, open_test
 
 TABLE_NAME, PICTURE_NAME, RESULTS_NAME = "native.md", "accuracy-speed.png", "results.csv"
@@ -75,7 +76,7 @@ def compare_native(
     places = labelled_slices([kidneys[TEST]])
     run_dirs = {run: output_dir / run.name / f"fold-{run.fold}" for run in runs}
     variants = [(run.name, training) for run, training in runs.items()]
-    check_variants(variants, [*run_dirs.values()], data_dir, places, [_ids(run.fold) for run in runs])
+    check_variants(variants, [*run_dirs.values()], data_dir, places, [held_out_ids(run.fold) for run in runs])
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in experiments}
     summaries: dict[str, Summary] = {}
     cards = []
@@ -142,12 +143,12 @@ def score_run(run_dir: Path, checkpoint_path: Path, kidneys: Mapping[str, Volume
         kept = pd.read_csv(path)
         if {*kept["checkpoint"]} == {digest}:
             return kept
-    predictors = load_predictors([checkpoint_path], DEFAULT_INFERENCE)
+    predictors = load_predictors([checkpoint_path], INFERENCE)
     rows = []
     for kidney in (LEARNED, TEST):
-        for slice_id, mask_gt, probability in predict_run(predictors, kidneys, kidney, fold, DEFAULT_INFERENCE):
+        for slice_id, mask_gt, probability in predict_held_out(predictors, kidneys, kidney, fold, INFERENCE):
             for threshold in THRESHOLDS:
-                mask = probability > threshold
+                mask = fetch_mask(probability, threshold)
                 near = surface_dice_at_tolerance(mask_gt, mask, 1.0)
                 rows.append((digest, kidney, slice_id, threshold, *dice_counts(mask_gt, mask), near))
     counts = ("vessel_px", "predicted_px", "common_px")
@@ -194,10 +195,5 @@ def _training_of(
             training = changed(training, changes, pattern)
     check_values(training)
     return dataclasses.replace(
-        training, seed=seed, held_out_slices=_ids(run.fold), evaluate_every=training.epochs, workers=0
+        training, seed=seed, held_out_slices=held_out_ids(run.fold), evaluate_every=training.epochs, workers=0
     )
-
-
-def _ids(fold: int) -> tuple[str, ...]:
-    """The slices that a fold holds out."""
-    return tuple(f"{LEARNED}_{stem}" for stem in FOLDS[fold])

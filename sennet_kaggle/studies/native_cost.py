@@ -75,7 +75,7 @@ def _measure(checkpoint_path: Path, volume_path: Path, training: Training) -> Co
         inference = Inference(device="cpu", backend=backend)
         (predictor,) = load_predictors([checkpoint_path], inference)
         intensity = measure_intensity(volume, predictor.preprocessing)
-        return lambda: predictor.predict_slice(volume, z, intensity, inference)
+        return lambda: predictor([volume[z]], intensity, inference)[0]
 
     (predictor,) = load_predictors([checkpoint_path], Inference(device="cpu"))
     segment = segmenting("torch")

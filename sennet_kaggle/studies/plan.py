@@ -4,7 +4,6 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ def check_variants(
             find_earlier(training, data[-1], run_dir)
             if training.weights_path or training.init_from:
                 create_initial_model(training)
-    for (name, training), each, ids in zip_longest(variants, data, test_ids, fillvalue=()):
+    for (name, training), each, ids in zip(variants, data, test_ids or [()] * len(variants), strict=True):
         with _named(name):
             _check_unseen(training, labelled_slices(each.plain), data_dir, test)
             source = source_card(training)
@@ -147,7 +146,7 @@ def changed(training: Training, changes: Mapping[str, Any], pattern: str) -> Tra
         raise InputError(
             f"override {pattern!r} has the unknown setting {unknown[0]!r}: choose among {', '.join(fields)}"
         )
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in changes.items():
         if dataclasses.is_dataclass(fields[name]):
             value = changed(fields[name], value, f"{pattern}.{name}")

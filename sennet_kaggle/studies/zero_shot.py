@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from ..config import Preprocessing
 from ..data.dataset import SliceDataset
@@ -22,15 +22,21 @@ from ..data.volume import open_volumes
 from ..errors import InputError
 from ..files import check_output_dir, make_dir, write_whole
 from ..inference.loading import pick_device
+from ..inference.windows import plan_windows
 from ..models import create_model
 from ..models.sam import SamVessels
+from ..progress import progress_bar
 from ..rendering import figure_to_png
-from ..reports.report import SegmentedSlice, figure_of_slices, to_display
+from ..reports.outlines import figure_of_slices
+from ..reports.report import SegmentedSlice, to_display
 from ..scoring.metrics import dice_coefficient
+from .sam_tables import format_zero_shot
 
-TABLE_NAME = "zero-shot.csv"
+TABLE_NAME, TEXT_NAME = "zero-shot.csv", "zero-shot.md"
 _RANKS = ("best", "second", "third")
 _REPORTED = Preprocessing(intensity="eight_bit")
+_PRECISIONS = ("float32", "bfloat16", "float16")
+_WINDOW_OVERLAP = 0.125
 _OPACITY = 0.35  # as in segment_anything's notebooks
 
 
@@ -52,8 +58,10 @@ def run_zero_shot(
     volume_names: Sequence[str] = (),
     slice_ids: Sequence[str] = (),
     roi_size: int | None = _REPORTED.roi_size,
+    window_size: int | None = None,
     model_arguments: Mapping[str, Any] | None = None,
     device: str = "auto",
+    precision: str = "float32",
 ) -> pd.DataFrame:
     """Lets Segment Anything (Kirillov 2023) propose masks for slices, and compares them with the labels.
 
@@ -62,13 +70,16 @@ def run_zero_shot(
 
     Args:
         data_dir: a folder in the competition's layout, with `train/<kidney>`.
-        output_dir: made if missing; gets `zero-shot.csv` and `<slice id>.png`, both after every slice.
+        output_dir: made if missing; gets `zero-shot.csv` and `<slice id>.png`, both after every slice, and
+            `zero-shot.md` in the end.
         weights_path: Segment Anything's official weights.
         volume_names: kidneys; all that there are when empty.
         slice_ids: labelled slices; all of these kidneys when empty.
-        roi_size: as for `propose_masks`.
+        roi_size: as for `propose_masks`, as the next.
+        window_size: as for `propose_masks`.
         model_arguments: further arguments of `models.sam.create_sam`.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+        precision: arithmetic of the model, "float32", "bfloat16" or "float16".
 
     Returns:
         A row per slice: slice, the columns of `score_proposals`, and the seconds that proposing took.
@@ -77,24 +88,36 @@ def run_zero_shot(
         InputError: no weights, weights that do not fit, or a kidney, slice or device that is not there.
     """
     arguments = {"max_area_fraction": None, **(model_arguments or {}), "weights_path": check_weights(weights_path)}
-    check_output_dir(output_dir, (TABLE_NAME,))
+    if window_size is not None and not 32 <= window_size <= 8192:
+        raise InputError(f"window_size must lie in 32..8192, got {window_size}")
+    check_precision(precision)
+    check_output_dir(output_dir, (TABLE_NAME, TEXT_NAME))
     slices = SliceDataset(
         open_volumes(data_dir, "train", tuple(volume_names)), _REPORTED, only=slice_ids or None
     ).slices
-    model = create_model("sam", **arguments).to(pick_device(device))
+    model = cast(SamVessels, create_model("sam", **arguments)).to(pick_device(device))
+    model.dtype = getattr(torch, precision)
     output_dir = Path(output_dir)
     make_dir(output_dir)
     rows = []
-    for slice_id, (volume, z) in tqdm(slices.items(), unit="slice", desc="proposing masks"):
+    for slice_id, (volume, z) in progress_bar("proposing masks", len(slices), slices.items()):
         slice_, mask_gt = volume[z], volume.label(z)
         started = time.perf_counter()
-        proposals = propose_masks(model, slice_, roi_size)
+        proposals = propose_masks(model, slice_, roi_size, window_size)
         seconds = time.perf_counter() - started
         rows.append({"slice": slice_id, **score_proposals(proposals, mask_gt), "seconds": seconds})
         figure = figure_of_proposals(slice_id, slice_, proposals, mask_gt)
         write_whole(output_dir / f"{slice_id}.png", figure_to_png(figure))
         write_whole(output_dir / TABLE_NAME, pd.DataFrame(rows).to_csv(index=False).encode())
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    write_whole(output_dir / TEXT_NAME, f"{format_zero_shot(table)}".encode())
+    return table
+
+
+def check_precision(precision: str) -> None:
+    """Raises InputError for an arithmetic that is not known."""
+    if precision not in _PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(_PRECISIONS)}, got {precision!r}")
 
 
 def check_weights(weights_path: Path | str | None) -> Path:
@@ -113,30 +136,42 @@ def check_weights(weights_path: Path | str | None) -> Path:
     )
 
 
-def propose_masks(model: SamVessels, slice_: np.ndarray, roi_size: int | None = _REPORTED.roi_size) -> list[Proposal]:
+def propose_masks(
+    model: SamVessels, slice_: np.ndarray, roi_size: int | None = _REPORTED.roi_size, window_size: int | None = None
+) -> list[Proposal]:
     """Proposes masks for one slice as the report saw it: the top 8 bits as R=G=B, squeezed to a square.
 
-    A kidney fills some 40 of these 256 grey levels. The model scales the longer side to 1024 pixels by
-    itself, so a slice of its own size (roi_size None) keeps more detail than the report's did.
+    A kidney fills some 40 of these 256 grey levels. The model scales the longer side to its own size (1024) by
+    itself, so a slice of its own size (roi_size None) keeps more detail than the report's did, and windows of the
+    model's size keep all.
 
     Args:
         model: of `create_sam`.
         slice_: (H, W) uint8 or uint16.
         roi_size: side of the square; the slice's own size when None.
+        window_size: cut the slice, at its own size, into windows of so many pixels instead; None: it is seen whole.
 
     Returns:
         Masks of the slice's own size, each pixel the nearest of the square's; the largest mask first.
     """
     image = slice_to_image(slice_, measure_intensity([slice_], _REPORTED), _REPORTED)
-    if roi_size is not None:
-        image = resize_image(image, replace(_REPORTED, roi_size=roi_size))[0]
-    records = model.generate(cv2.cvtColor((image * 255).round().astype(np.uint8), cv2.COLOR_GRAY2RGB))
-    records.sort(key=lambda record: record["area"], reverse=True)
     height, width = slice_.shape
-    return [
-        Proposal(_resize_mask(record["segmentation"], height, width), float(record["predicted_iou"]))
-        for record in records
-    ]
+    windows = [(slice(0, height), slice(0, width))]
+    if window_size is not None:
+        windows = plan_windows(height, width, window_size, _WINDOW_OVERLAP)
+    elif roi_size is not None:
+        image = resize_image(image, replace(_REPORTED, roi_size=roi_size))[0]
+        windows = [(slice(0, roi_size), slice(0, roi_size))]
+    levels = cv2.cvtColor((image * 255).round().astype(np.uint8), cv2.COLOR_GRAY2RGB)
+    proposals = []
+    for window in windows:
+        for record in model.generate(np.ascontiguousarray(levels[window])):
+            mask = np.zeros(levels.shape[:2], np.bool_)
+            mask[window] = record["segmentation"]
+            if mask.shape != slice_.shape:
+                mask = _resize_mask(mask, height, width)
+            proposals.append((record["area"], Proposal(mask, float(record["predicted_iou"]))))
+    return [proposal for _, proposal in sorted(proposals, key=lambda each: each[0], reverse=True)]
 
 
 def score_proposals(proposals: Sequence[Proposal], mask_gt: np.ndarray) -> dict[str, float]:
@@ -191,7 +226,7 @@ def oracle_union(proposals: Sequence[Proposal], mask_gt: np.ndarray) -> np.ndarr
 def figure_of_proposals(
     slice_id: str, slice_: np.ndarray, proposals: Sequence[Proposal], mask_gt: np.ndarray
 ) -> Figure:
-    """Draws a slice, all its masks, its label, and the errors of the mask that fits best.
+    """Draws all masks of a slice, and the errors of the mask that fits best.
 
     Args:
         slice_id: for the title.
@@ -202,9 +237,10 @@ def figure_of_proposals(
     best = _best(proposals, mask_gt)
     mask = best[0].mask if best else np.zeros_like(mask_gt)
     figure = figure_of_slices([SegmentedSlice(slice_id, slice_, mask, mask_gt)])
-    _, masks_axis, _, errors_axis = figure.axes
+    masks_axis, errors_axis, _ = figure.axes
     masks_axis.images[0].set_data(paint_masks(to_display(slice_), [proposal.mask for proposal in proposals]))
-    masks_axis.set_title(f"{len(proposals)} masks, together Dice {_dice_of_union(proposals, mask_gt):.3f}", fontsize=9)
+    together = f"{len(proposals)} masks, together Dice {_dice_of_union(proposals, mask_gt):.3f}"
+    masks_axis.set_title(f"{slice_id}: {together}", fontsize=9)
     errors_axis.set_title(f"best mask: {errors_axis.get_title()}", fontsize=9)
     texts = [
         f"Dice {dice_coefficient(mask_gt, proposal.mask):.3f} "

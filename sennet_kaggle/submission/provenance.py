@@ -5,7 +5,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -81,14 +81,27 @@ class Origin:
     """What `stamp_images` gave for the kidneys when they were segmented; empty where it was not recorded."""
     dropped: list[str]
     """What there was no time for."""
+    devices: dict[str, str]
+    """What the models ran on: the device's name, by how torch calls it; empty where it was not recorded."""
+    seconds: dict[str, float]
+    """By stage of the run; empty where it was not recorded."""
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic of the forward pass."""
+        return precision_on(self.inference, self.devices)
 
     def describe(self) -> str:
         """Checkpoints and settings on one line."""
         names = ", ".join(f"{name} ({sha256[:12]})" for sha256, name in self.checkpoints.items())
+        return f"by {names}; {self.settings()}"
+
+    def settings(self) -> str:
+        """How the models were run."""
         thresholds = [card.threshold for card in self.cards]
         models = [card.model for card in self.cards]
         how = self.inference.describe(f"{sum(thresholds) / max(len(thresholds), 1):g}", models)
-        return f"by {names}; {how}" + f"; dropped for lack of time: {'; '.join(self.dropped)}" * bool(self.dropped)
+        return how + f"; dropped for lack of time: {'; '.join(self.dropped)}" * bool(self.dropped)
 
 
 def write_origin(
@@ -97,8 +110,12 @@ def write_origin(
     checkpoint_paths: Sequence[Path | str],
     inference: Inference,
     images: Mapping[str, str],
-) -> None:
+    devices: Sequence[torch.device] = (),
+    seconds: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """Writes what made a submission as JSON beside it; what stands there and is something else stays, with a warning.
+
+    It has the fields of the notebook's record.
 
     Args:
         submission_path: the complete csv.
@@ -106,23 +123,31 @@ def write_origin(
         checkpoint_paths: the models.
         inference: how they were run.
         images: see `Origin`.
+        devices: what the models ran on.
+        seconds: by stage of the run.
+
+    Returns:
+        What was written, or would have been.
     """
     path = submission_path.with_suffix(".json")
     origin = {
         "made_by": made_by,
         "package_sha256": hash_package(),
         "submission_sha256": hash_file(submission_path),
-        "inference": dataclasses.asdict(inference),
+        "settings": {"inference": dataclasses.asdict(inference)},
         "checkpoints": [describe_checkpoint(Path(each), read_card(each)) for each in checkpoint_paths],
         "images": dict(images),
+        **describe_machine(devices),
+        "seconds": dict(seconds or {}),
     }
     try:
         if path == submission_path or (path.exists() and "checkpoints" not in _read_object(path)):
             warn(f"{path} is something else and stays as it is: it will not be known what made {submission_path}")
-            return
+            return origin
         write_whole(path, to_json(origin))
     except (InputError, OSError) as error:  # such as a name that is longer by the suffix than a name may be
         warn(f"{path} cannot be written ({one_line(error)}): it will not be known what made {submission_path}")
+    return origin
 
 
 def read_origin(submission_path: Path) -> Origin | None:
@@ -139,6 +164,8 @@ def read_origin(submission_path: Path) -> Origin | None:
             inference=Inference(**(fields.get("inference") or fields["settings"]["inference"])),
             images=dict(fields.get("images", {})),
             dropped=list(map(str, fields.get("dropped", []))),
+            devices={str(device): str(name) for device, name in dict(fields.get("devices", {})).items()},
+            seconds={str(stage): float(took) for stage, took in dict(fields.get("seconds", {})).items()},
         )
         origin.inference.check()
         return origin
@@ -181,7 +208,7 @@ def warn_if_learned(submission_path: Path, labels_path: Path) -> None:
 
 def _labelled_places(labels_path: Path) -> dict[str, tuple[Volume, int]]:
     """The labelled slices that have images there as well."""
-    places = {}
+    places: dict[str, tuple[Volume, int]] = {}
     for kidney_dir in sorted(set(map(kidney_dir_of, open_labels(labels_path).values()))):
         with suppress(InputError):  # labels without images, which can be scored all the same
             volume = open_volume(kidney_dir)
@@ -215,15 +242,20 @@ def to_json(provenance: dict[str, Any]) -> bytes:
     return (json.dumps(provenance, indent=1, default=str) + "\n").encode()
 
 
+def precision_on(inference: Inference, devices: Iterable[str]) -> str:
+    """The arithmetic of the forward pass that a setting comes to on devices."""
+    if inference.precision != "auto":
+        return inference.precision
+    return "float16" if any(device.startswith("cuda") for device in devices) else "float32"
+
+
 def format_provenance(provenance: dict[str, Any]) -> str:
     """The same for the log, in a few lines of words; the JSON has it in full."""
     inference = Inference(**provenance["settings"]["inference"])
     checkpoints, devices, versions = (provenance[name] for name in ("checkpoints", "devices", "versions"))
     cards = [each["card"] for each in checkpoints]
     threshold = f"{sum(card['threshold'] for card in cards) / max(len(cards), 1):g}"
-    precision = inference.precision
-    if precision == "auto":
-        precision = "float16" if any(device.startswith("cuda") for device in devices) else "float32"
+    precision = precision_on(inference, devices)
     lines = [f"package: sha256 {provenance['package_sha256'][:12]}"]
     for checkpoint, card in zip(checkpoints, cards, strict=True):
         name = f"{checkpoint['file']} ({checkpoint['sha256'][:12]})"

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from ..checks import LARGEST
 from ..distributed import sum_over_processes
 from ..errors import InputError
+from .surface_loss import surface_loss_3d
 
 Criterion = Callable[..., torch.Tensor]
 
@@ -137,6 +138,25 @@ def dice_bce_surface_loss(
     return dice_bce_loss(logits, target, valid_mask, smooth) + surface_loss(logits, target, valid_mask, smooth)
 
 
+def dice_bce_surface_3d_loss(
+    logits: torch.Tensor, target: torch.Tensor, valid_mask: torch.Tensor | None = None, smooth: float = 1.0
+) -> torch.Tensor:
+    """Binary cross entropy, soft Dice and the soft surface loss of a stack (`surface_loss_3d`), added up."""
+    return dice_bce_loss(logits, target, valid_mask, smooth) + surface_loss_3d(logits, target, valid_mask, smooth)
+
+
+def focal_dice_surface_3d_loss(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    valid_mask: torch.Tensor | None = None,
+    smooth: float = 1.0,
+    gamma: float = 2.0,
+) -> torch.Tensor:
+    """Focal, soft Dice and the soft surface loss of a stack, added up."""
+    surface = surface_loss_3d(logits, target, valid_mask, smooth)
+    return focal_loss(logits, target, valid_mask, gamma) + dice_loss(logits, target, valid_mask, smooth) + surface
+
+
 LOSSES: dict[str, Criterion] = {
     "bce": bce_loss,
     "weighted_bce": weighted_bce_loss,
@@ -147,7 +167,12 @@ LOSSES: dict[str, Criterion] = {
     "focal": focal_loss,
     "surface": surface_loss,
     "dice_bce_surface": dice_bce_surface_loss,
+    "surface_3d": surface_loss_3d,
+    "dice_bce_surface_3d": dice_bce_surface_3d_loss,
+    "focal_dice_surface_3d": focal_dice_surface_3d_loss,
 }
+STACK_LOSSES = {"surface_3d", "dice_bce_surface_3d", "focal_dice_surface_3d"}
+"""Those whose outputs must be neighbouring slices."""
 
 
 def create_criterion(name: str, **arguments: float) -> Criterion:

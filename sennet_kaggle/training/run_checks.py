@@ -41,9 +41,9 @@ def check_run(training: Training, data_dir: Path | str, output_dir: Path) -> Tra
     if min(parts) == 1:  # where BatchNorm may have nothing to average over
         check_model(training, 1)
     check_split(data.places(data.learned), data.places(data.held_out))
-    source = source_card(training)
-    if source is not None:
-        _warn_of_source(training.init_from or training.weights_path, source, data, data_dir)
+    source, path = source_card(training), training.init_from or training.weights_path
+    if source is not None and path is not None:
+        _warn_of_source(path, source, data, data_dir)
     check_output_dir(output_dir, OUTPUT_NAMES, [*filter(None, (training.weights_path, training.init_from))])
     return data
 

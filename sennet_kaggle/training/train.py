@@ -21,11 +21,13 @@ from ..files import check_output_dir
 from ..locking import claim_dir
 from ..models.checkpoint import Card, save_checkpoint
 from ..models.identity import digest_slices
+from ..progress import progress_bar
 from .accelerator import create_accelerator, memory_format
 from .batches import passes, plan_batches
 from .evaluate import PICTURE_NAMES, VALIDATION, draw, evaluate
 from .losses import Criterion, create_criterion
 from .run_checks import CHECKPOINT_NAME, check_run, find_earlier
+from .scan_data import import_scans, voxel_size_of
 from .training_data import make_sets
 from .training_model import check_shared, create_initial_model, model_arguments, source_card
 from .training_state import (
@@ -36,8 +38,16 @@ from .training_state import (
     write_history,
 )
 
+_MOST_SHOWN = 8  # held-out slices that are named
 
-def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_dir: Path | str | None = None) -> Path:
+
+def fit(
+    training: Training,
+    data_dir: Path | str,
+    output_dir: Path | str,
+    cache_dir: Path | str | None = None,
+    label: str = "training",
+) -> Path:
     """Trains a model, or goes on where an earlier call with the same settings was stopped.
 
     Every few epochs the held-out slices are segmented at their own size; the checkpoint kept is the one
@@ -47,10 +57,12 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
 
     Args:
         training: the settings.
-        data_dir: a folder in the competition's layout, with `train/<kidney>`.
+        data_dir: a folder in the competition's layout, with `train/<kidney>`; also with scans and masks in other
+            formats (see `import_scans`).
         output_dir: made if missing; gets `checkpoint.safetensors`, `metrics.csv`, `curves.png`,
             `predictions.png`, `tensorboard/`, and `training-state.pt` to go on from.
         cache_dir: where resized slices are kept between epochs and runs; `output_dir/cache` when None.
+        label: of the progress bar, such as "model 2 of 7".
 
     Returns:
         The checkpoint's path.
@@ -60,6 +72,8 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
             holds a run with other settings or data, or another process writes to it, or the loss is not finite.
     """
     output_dir = Path(output_dir)
+    training.check()
+    data_dir = import_scans(training, data_dir, cache_dir or output_dir / "cache")
     data = check_run(training, data_dir, output_dir)
     check_output_dir(cache_dir or output_dir / "cache")
     accelerator = create_accelerator(training, output_dir)
@@ -71,7 +85,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
         digest, earlier = find_earlier(training, data, output_dir)
         if accelerator.is_main_process:
             remove_leftovers(output_dir)
-        if is_finished(training, earlier):
+        if earlier is not None and is_finished(training, earlier):
             accelerator.print(f"already finished, nothing to train: {output_dir} has all {training.epochs} epochs")
             if accelerator.is_main_process:
                 write_history(output_dir, earlier["history"])
@@ -79,7 +93,7 @@ def fit(training: Training, data_dir: Path | str, output_dir: Path | str, cache_
             return output_dir / CHECKPOINT_NAME
         sets = make_sets(training, data, cache_dir or output_dir / "cache")
         with explaining_lost_peers():
-            _train(training, output_dir, accelerator, model, sets, digest, earlier)
+            _train(training, output_dir, accelerator, model, sets, digest, earlier, label)
     return output_dir / CHECKPOINT_NAME
 
 
@@ -91,6 +105,7 @@ def _train(
     sets: tuple[SliceDataset, SliceDataset | None],
     digest: dict[str, Any],
     earlier: dict[str, Any] | None,
+    label: str,
 ) -> None:
     """The loop over the epochs that are left, and the pictures."""
     train_set, held_out = sets
@@ -99,7 +114,8 @@ def _train(
     accelerator.print(_describe(train_set, held_out))
     steps_per_epoch = len(plan_batches(training, len(train_set), 1))
     # There before the average of its weights is made, which then lives there too.
-    model = model.to(accelerator.device, memory_format=memory_format(accelerator.device))
+    layout = memory_format(accelerator.device)
+    model = model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
     state = TrainingState(training, output_dir, model, steps_per_epoch, digest)
     model, optimizer = accelerator.prepare(model, state.optimizer)
     state.scaler = accelerator.scaler
@@ -108,10 +124,12 @@ def _train(
     if not is_tensorboard_available():
         warn("no TensorBoard events are written: pip install tensorboard, or -r requirements.txt, to have them")
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": state.epoch + 1}})
-    with _progress(training, train_set, state.epoch, accelerator) as progress:
+    with _progress(training, train_set, state.epoch, accelerator, label) as progress:
         for epoch in range(state.epoch + 1, training.epochs + 1):
             started = time.perf_counter()
             train_set.epoch = epoch
+            if training.distinct_epochs:
+                train_set.variation = (epoch - 1) % training.distinct_epochs + 1
             set_seed((training.seed * 1_000_003 + epoch) % 2**32)
             row = train_one_epoch(model, train_set, criterion, optimizer, state, accelerator, training, progress)
             row["seconds"] = time.perf_counter() - started
@@ -155,14 +173,16 @@ def train_one_epoch(
         pin_memory=accelerator.device.type == "cuda",
     )
     pairs = iter(loader)
-    losses, overlap, sizes, vessels = 0.0, 0.0, 0.0, 0.0
+    losses = 0.0
+    overlap, sizes, vessels = (torch.zeros((), device=accelerator.device) for _ in range(3))
     for number, step in enumerate(steps, 1):
         loss = 0.0
         for each in step:
             images, targets = (tensor.to(accelerator.device, non_blocking=True) for tensor in next(pairs))
             images = images.contiguous(memory_format=memory_format(accelerator.device))
             valid_mask = None
-            if training.preprocessing.outputs == "all" or not each.counts:
+            stacked = training.preprocessing.outputs == "all" or training.cuts_planes
+            if stacked or train_set.is_partly_annotated or not each.counts:
                 valid_mask = targets.isfinite() & each.counts
                 targets = targets.nan_to_num()
             with contextlib.ExitStack() as stack:
@@ -189,14 +209,14 @@ def train_one_epoch(
             f"epoch {train_set.epoch}/{training.epochs}, loss {loss:.4f}, Dice {2 * overlap / sizes:.3f}", refresh=False
         )
         progress.update(len(batches[number - 1]))
-    overlap, sizes, vessels = (sum_over_processes(total).item() for total in (overlap, sizes, vessels))
-    if not vessels and accelerator.is_main_process:
+    dice_overlap, dice_sizes, any_vessels = (sum_over_processes(total).item() for total in (overlap, sizes, vessels))
+    if not any_vessels and accelerator.is_main_process:
         warn(f"no vessel was seen in epoch {train_set.epoch}: look at the labels", once_for="no vessel")
     return {
         "epoch": train_set.epoch,
         "learning_rate": learning_rate,
         "loss": losses / sum(map(len, batches)),
-        "dice_soft": 2 * overlap / sizes,
+        "dice_soft": 2 * dice_overlap / dice_sizes,
     }
 
 
@@ -211,7 +231,7 @@ def validate(
     training, epoch = state.training, row["epoch"]
     last = epoch == training.epochs
     look = held_out is not None and (last or epoch % training.evaluate_every == 0)
-    row |= evaluate(state.validated_model, held_out, training) if look else dict.fromkeys(VALIDATION)
+    row |= evaluate(state.validated_model, held_out, training) if held_out and look else dict.fromkeys(VALIDATION)
     best = last if held_out is None else look and row["held_out_dice"] > state.best_dice
     if best:
         state.best_dice = row["held_out_dice"] if look else state.best_dice
@@ -232,21 +252,19 @@ def _check_finite(loss: torch.Tensor, logits: torch.Tensor, train_set: SliceData
     )
 
 
-def _progress(training: Training, train_set: SliceDataset, epochs_done: int, accelerator: Accelerator) -> tqdm:
+def _progress(
+    training: Training, train_set: SliceDataset, epochs_done: int, accelerator: Accelerator, label: str
+) -> tqdm:
     per_epoch = training.epoch_slices or len(train_set)
-    return tqdm(
-        total=training.epochs * per_epoch,
-        initial=epochs_done * per_epoch,
-        unit="slice",
-        desc="training",
-        mininterval=1.0,
-        disable=not accelerator.is_main_process,
-    )
+    total, done = training.epochs * per_epoch, epochs_done * per_epoch
+    return progress_bar(label, total, initial=done, shown=accelerator.is_main_process)
 
 
 def _describe(train_set: SliceDataset, held_out: SliceDataset | None) -> str:
     parts = [f"{len(train_set)} slices to learn from"]
-    parts += [f"{len(held_out)} held out ({', '.join(held_out.slices)})"] if held_out else ["none held out"]
+    shown = [*held_out.slices][:_MOST_SHOWN] if held_out else []
+    more = f" and {len(held_out) - len(shown)} more" if held_out and len(held_out) > len(shown) else ""
+    parts += [f"{len(held_out)} held out ({', '.join(shown)}{more})"] if held_out else ["none held out"]
     parts += [f"{count} unlabelled in {name} left out" for name, count in train_set.unlabelled.items() if count]
     return ", ".join(parts)
 
@@ -267,14 +285,18 @@ def _card(
     held_out: SliceDataset | None,
     digests: dict[str, str],
 ) -> Card:
-    source = source_card(training)
+    source, surface_dice = source_card(training), row["held_out_surface_dice"]
     return Card(
         model=training.model,
         model_arguments=model_arguments(training),
         preprocessing=training.preprocessing,
         threshold=training.threshold if row["threshold"] is None else row["threshold"],
         trained_on=tuple(dict.fromkeys((*(source.trained_on if source else ()), *train_set.slices))),
-        scores={"held_out_dice_pooled": row["held_out_dice"], "epoch": row["epoch"]},
+        scores={
+            "held_out_dice_pooled": row["held_out_dice"],
+            **({} if surface_dice is None else {"held_out_surface_dice": surface_dice}),
+            "epoch": row["epoch"],
+        },
         training={
             **dataclasses.asdict(training),
             "held_out": list(held_out.slices) if held_out else [],
@@ -283,4 +305,5 @@ def _card(
             "source_unknown": source is not None and not source.says_what_it_learned,
         },
         image_digests={**(source.image_digests if source else {}), **digests},
+        voxel_size_um=voxel_size_of(train_set.volumes),
     )

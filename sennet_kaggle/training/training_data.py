@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import Training
+from ..data.blocks import check_planes
 from ..data.cache import file_digests
 from ..data.dataset import SliceDataset, labelled_slices, split_slices
 from ..data.padding import sampled_zs
 from ..data.volume import Volume, open_volumes
 from ..errors import InputError
+from ..files import file_digest
 from ..inference.probability import PseudoLabelledVolume, add_pseudo_labels
 
 _WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
@@ -50,6 +52,8 @@ def open_data(training: Training, data_dir: Path | str) -> TrainingData:
         held_out_fraction=training.held_out_fraction,
         seed=training.seed,
     )
+    labelled = labelled_slices(volumes)
+    check_planes({slice_id: labelled[slice_id] for slice_id in learned}, training.planes, training.oblique)
     completed = volumes
     if training.pseudo_label_dir is not None:
         completed = add_pseudo_labels(volumes, training.pseudo_label_dir, training.pseudo_label_threshold)
@@ -68,10 +72,14 @@ def make_sets(
         only=data.learned,
         augment=training.augment,
         zoom=training.zoom,
+        scales=training.scales,
         light=training.light,
         noise=training.noise,
+        planes=training.planes,
+        oblique=training.oblique,
         seed=training.seed,
-        cache_dir=None if training.pseudo_label_dir else cache_dir,  # it knows the labels' files only
+        # The cache of whole slices knows the labels' files only.
+        cache_dir=None if training.pseudo_label_dir and not training.cuts_planes else cache_dir,
     )
     return train_set, held_out_set
 
@@ -102,9 +110,12 @@ def digest_data(training: Training, data: TrainingData) -> dict[str, Any]:
         images = dict(zip(labelled, file_digests([volume.image_paths[z] for z in labelled]), strict=True))
         labels = file_digests([volume.label_path(z) for z in labelled])
         for z, label in zip(labelled, labels, strict=True):
-            slice_id = volume.slice_ids[z]
-            completed = isinstance(volume, PseudoLabelledVolume) and slice_id in learned
-            slices[slice_id] = _short(images[z], label, volume.levels[z].tobytes() if completed else b"")
+            slice_id, annotated = volume.slice_ids[z], volume.annotated_paths.get(volume.image_paths[z].stem)
+            label += b"" if annotated is None else file_digest(annotated)
+            pseudo_label = b""
+            if isinstance(volume, PseudoLabelledVolume) and slice_id in learned:
+                pseudo_label = volume.levels[z].tobytes()
+            slices[slice_id] = _short(images[z], label, pseudo_label)
         others = _seen_beside(volume, labelled, training)
         files = file_digests([volume.image_paths[z] for z in others])
         around[volume.name] = _short(*(volume.slice_ids[z].encode() for z in others), *files, str(len(volume)).encode())

@@ -89,7 +89,7 @@ def create_initial_model(training: Training) -> nn.Module:
         arguments["weights_path"] = training.weights_path
     model = _build(training.model, arguments)
     if training.init_from is not None:
-        _check_same_model(training)
+        _check_same_model(training, training.init_from)
         model.load_state_dict(load_checkpoint(training.init_from)[0].state_dict())
     return model
 
@@ -143,8 +143,8 @@ def _check_memory(training: Training, model: nn.Module) -> None:
         )
 
 
-def _check_same_model(training: Training) -> None:
-    card = read_card(training.init_from)
+def _check_same_model(training: Training, init_from: str) -> None:
+    card = read_card(init_from)
     if card.model != training.model:
         raise InputError(
             f"init_from {training.init_from} is a {card.model!r}, but this run trains a {training.model!r}: choose a "

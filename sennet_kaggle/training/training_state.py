@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..config import Training
 from ..errors import InputError, warn
 from ..files import file_digest, replacing, write_whole
-from .losses import create_criterion
+from .losses import STACK_LOSSES, create_criterion
 from .training_data import difference
 
 HISTORY_NAME = "metrics.csv"
@@ -130,7 +131,8 @@ def read_state(output_dir: Path, training: Training, data: Mapping[str, Any]) ->
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        theirs, ours = json.loads(state["settings"]), json.loads(_settings(training))
+        theirs, ours = (json.loads(each) for each in (state["settings"], _settings(training)))
+        theirs = {**json.loads(_settings(Training())), **theirs}  # an earlier version lacks later settings
         before, now = json.loads(state.get("data", "null")), json.loads(json.dumps(data))
     except Exception as error:  # torch's loader raises many kinds on damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -209,6 +211,13 @@ def check_settings(training: Training) -> None:
     training.check()
     by_data = training.loss_arguments.get("pos_weight") == "data"
     create_criterion(training.loss, **training.loss_arguments | ({"pos_weight": 1.0} if by_data else {}))
+    offsets = training.preprocessing.output_offsets
+    if training.loss in STACK_LOSSES and (len(offsets) < 2 or any(b - a != 1 for a, b in pairwise(offsets))):
+        raise InputError(
+            f"loss {training.loss!r} needs outputs for neighbouring slices in their order, found offsets "
+            f"{training.preprocessing.offsets} and outputs {training.preprocessing.outputs!r}: choose such as offsets "
+            f"-1 0 1 and outputs all"
+        )
     if training.precision == "float16" and not torch.cuda.is_available():
         raise InputError("precision float16 needs a GPU, and there is none here: choose float32 or bfloat16")
 

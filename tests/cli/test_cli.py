@@ -1,6 +1,7 @@
 """The command line: bad input is one line and exit status 2, and nothing half-written is left."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -48,6 +49,17 @@ def test_predict_then_validate(folder, capsys):
     assert "out.csv: valid, 3 rows" in capsys.readouterr().out
 
 
+def test_predict_closes_with_what_ran_how_long_and_how_much_it_found(folder, capsys):
+    assert main(PREDICT.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    beginnings = ["package: ", "model: ", "device: cpu (", "versions: ", "settings: views ", "time: ", "kidney_5: "]
+    assert [line.startswith(begin) for line, begin in zip(lines, beginnings, strict=False)] == 7 * [True]
+    assert "float32" in lines[2] and "axes z" in lines[4] and "sha256" in lines[0]
+    assert re.fullmatch(r"time: [\d.]+ s per slice, 3 in [\d.]+ s; loading took [\d.]+ s", lines[5])
+    assert re.fullmatch(r"kidney_5: 3 slices, \d with vessels, \d+\.\d{3} % of all pixels", lines[6])
+    assert lines[7:] == ["out.csv: 3 rows; out.json says what made them"]
+
+
 def test_predict_takes_every_way_of_running_a_model(folder, capsys):
     """A model of windows with neighbours, along three axes, in eight views, rescaled; nothing is left behind."""
     preprocessing = Preprocessing(region="windows", roi_size=32, offsets=(-1, 0, 1))
@@ -74,6 +86,35 @@ def test_train_then_predict(folder, capsys):
     assert (folder / "out" / "metrics.csv").read_text().count("\n") == 3
     assert main("predict --data-dir data --output out.csv --checkpoint out/checkpoint.safetensors".split()) == 0
     capsys.readouterr()
+
+
+def test_quiet_leaves_results_and_warnings(folder, capsys):
+    command = [*PREDICT.split(), "--scales", '{"elsewhere": 2}']
+    assert main(command) == 0
+    usual = capsys.readouterr()
+    assert main(["--quiet", *command]) == 0
+    quiet = capsys.readouterr()
+    assert quiet.out == usual.out != ""
+    assert "segmenting" in usual.err
+    assert [line.partition(",")[0] for line in quiet.err.splitlines()] == ["warning: scales has elsewhere"]
+    assert main(["validate", "--quiet", "--submission", "nowhere.csv", "--data-dir", "data"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_verbose_has_details_and_tracebacks(folder, capsys):
+    assert main([*PREDICT.split(), "--verbose"]) == 0
+    err = capsys.readouterr().err
+    assert "parameters, on cpu in float32" in err and "become 0 to 1" in err
+    validate = ["validate", "--submission", "nowhere.csv", "--data-dir", "data"]
+    assert main([*validate, "--verbose"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert main(validate) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys):
+    assert main(["experiments", "--quiet", "--verbose"]) == 2
+    assert "--verbose and --quiet are opposites" in capsys.readouterr().err
 
 
 def test_training_without_held_out_slices_keeps_the_last_epoch(folder, capsys):

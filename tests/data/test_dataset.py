@@ -310,3 +310,20 @@ def test_a_gap_is_said_where_neighbours_are_channels(volume, caplog, offsets):
     kidney_dir = volume.image_paths[0].parents[1]
     SliceDataset([open_volume(kidney_dir)], Preprocessing(roi_size=32, offsets=offsets, mean=(0.0,), std=(1.0,)))
     assert ("not consecutive (between 0000 and 0002), but training with offsets" in caplog.text) == any(offsets)
+
+
+def test_a_kidney_of_another_scale_is_enlarged(tmp_path):
+    """The same ramp in two kidneys: shown twice as large, it rises half as steeply, however it is turned."""
+    ramp = np.tile(np.arange(96, dtype=np.uint16) * 600, (96, 1)) + np.arange(96, dtype=np.uint16)[:, None]
+    label = np.zeros((96, 96), np.uint8)
+    label[40:56, 40:56] = 255
+    for name in ("a", "b"):
+        write_tiff(tmp_path / name / "images" / "0000.tif", ramp)
+        write_tiff(tmp_path / name / "labels" / "0000.tif", label)
+    preprocessing = Preprocessing(region="windows", roi_size=16, mean=(0.0,), std=(1.0,))
+    volumes = [open_volume(tmp_path / name) for name in ("a", "b")]
+    varied = {"augment": True, "zoom": (1.0, 1.0), "light": 0.0, "noise": 0.0}
+    dataset = SliceDataset(volumes, preprocessing, scales={"b": 2.0}, **varied)
+    # In the middle, where a turned window surely shows the slice and not its repeated border.
+    steep = [np.hypot(*np.gradient(image[0, 5:11, 5:11].numpy())).mean() for image, _ in dataset]
+    assert steep[0] / steep[1] == pytest.approx(2, rel=1e-3)

@@ -14,8 +14,8 @@ from sennet_kaggle.data.padding import crop_padding, fill_padding, find_padding,
 from sennet_kaggle.data.phantom import Phantom, phantom_slices
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.files import shipped_checkpoints
+from sennet_kaggle.inference.ensemble import ensemble_score, measure_grey_values
 from sennet_kaggle.inference.loading import load_predictors
-from sennet_kaggle.inference.predict import ensemble_score
 from sennet_kaggle.scoring.metrics import dice_coefficient
 
 HEIGHT, WIDTH = 96, 130
@@ -232,7 +232,7 @@ def predictors(one_thread):
 
 
 def masks_of(slices, predictors):
-    scores = ensemble_score(slices, predictors, INFERENCE)(iter(slices))
+    scores = ensemble_score(predictors, measure_grey_values(slices, predictors, INFERENCE), INFERENCE)(iter(slices))
     return [score.numpy() > predictors[0].threshold for score in scores]
 
 

@@ -1,5 +1,6 @@
 """The phantom: same bytes for a seed, the competition's layout, Murray's law, and labels that mean what they say."""
 
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import cv2
@@ -8,7 +9,15 @@ import pytest
 import tifffile
 
 from sennet_kaggle.data import phantom as phantom_module
-from sennet_kaggle.data.phantom import MIN_RADIUS, Phantom, draw_tubes, make_organ, phantom_slices, write_phantom
+from sennet_kaggle.data.phantom import (
+    KIDNEY_LIKE,
+    MIN_RADIUS,
+    Phantom,
+    draw_tubes,
+    make_organ,
+    phantom_slices,
+    write_phantom,
+)
 from sennet_kaggle.data.vessel_tree import VesselTree, grow_tree, organ_depth
 from sennet_kaggle.errors import InputError
 
@@ -142,7 +151,9 @@ def test_traps_are_dark_and_unlabelled_and_leave_vessels_alone(monkeypatch):
     without_cavities, mask_without_cavities = next(phantom_slices(phantom))
     no_tube = VesselTree(*(array[:0] for array in straight_tube(1.0)))
     trees = {-0.06: grow_tree, 0.1: lambda *args, **kwargs: no_tube}  # by where the root enters: arteries, veins
-    monkeypatch.setattr(phantom_module, "grow_tree", lambda *args, hilum_y: trees[hilum_y](*args, hilum_y=hilum_y))
+    monkeypatch.setattr(
+        phantom_module, "grow_tree", lambda *args, hilum_y, **more: trees[hilum_y](*args, hilum_y=hilum_y, **more)
+    )
     without_traps, mask_without_traps = next(phantom_slices(phantom))
 
     counts = [dark_beside_vessels(image, mask) for image in (slice_, without_cavities, without_traps)]
@@ -151,6 +162,46 @@ def test_traps_are_dark_and_unlabelled_and_leave_vessels_alone(monkeypatch):
         np.testing.assert_array_equal(other_mask, mask)
         inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3))).astype(bool)
         np.testing.assert_array_equal(other_slice[inner], slice_[inner])
+
+
+def test_settings_that_are_left_out_change_nothing(default_slices):
+    """What the background, the texture and five cavities are by themselves, said in words."""
+    said = Phantom(sinus=Phantom().background, slow_sigma=Phantom().texture_sigma, cavities=5, early_ends=0.13)
+    for (slice_, mask), (first_slice, first_mask) in zip(phantom_slices(said), default_slices, strict=True):
+        np.testing.assert_array_equal(mask, first_mask)
+        np.testing.assert_array_equal(slice_, first_slice)
+
+
+def test_the_sinus_has_a_grey_level_of_its_own():
+    plain = Phantom(shape=(1, 128, 128), noise_sigma=0, texture_sigma=0)
+    ((before, mask),) = phantom_slices(plain)
+    ((after, same_mask),) = phantom_slices(replace(plain, sinus=24000))
+    np.testing.assert_array_equal(mask, same_mask)
+    changed = np.abs(after.astype(int) - before) > 10
+    organ, y, x = make_organ(plain), *np.ogrid[:128, :128]
+    in_dent = (organ_depth(organ, 0, y, x) < -1) & (organ_depth(organ, 0, y, x, with_sinus=True) > 1)
+    assert changed[in_dent].mean() > 0.5 and not changed[organ_depth(organ, 0, y, x, with_sinus=True) < -6].any()
+    assert np.median(after[changed & in_dent]) == 24000
+
+
+def test_a_tree_whose_branches_end_early_has_fewer_of_them():
+    def branches(**settings):
+        return len(grow_tree(make_organ(Phantom()), np.random.default_rng(3), 8.0, 0.75, hilum_y=0, **settings).radius)
+
+    assert branches(early_ends=0.4) < branches(early_ends=0.13) == branches()
+
+
+def test_the_phantom_of_the_dry_run_is_like_a_kidney():
+    """Of kidney_1_dense: 122 vessels in a slice, half of them under 15 pixels, 1.8 % of the organ; docs/phantom.md."""
+    slice_, mask = next(phantom_slices(KIDNEY_LIKE))
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    assert 60 < count < 200 and 0.4 < (areas < 15).mean() < 0.75 and 0.006 < mask.mean() < 0.014
+    low, high = np.percentile(slice_, (10, 99.8))
+    organ = organ_depth(make_organ(KIDNEY_LIKE), 0, *np.ogrid[:1303, :912]) > 12
+    tissue = organ & ~cv2.dilate(mask.astype(np.uint8), np.ones((25, 25))).astype(bool)
+    assert (np.median(slice_[tissue]) - low) / (high - low) == pytest.approx(0.63, abs=0.03)
+    assert (np.median(slice_[mask]) - low) / (high - low) == pytest.approx(0.25, abs=0.05)
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64), (1, 97, 131), (2, 131, 64), (3, 65, 203)], ids=str)
@@ -173,6 +224,11 @@ def test_any_size_has_organ_and_vessels_in_its_middle(shape):
         ({"seed": -1}, "seed must be an int >= 0, got -1"),
         ({"wall": 70000}, r"wall must be a grey level in 0\.\.65535, got 70000"),
         ({"noise_sigma": float("nan")}, "noise_sigma must be"),
+        ({"sinus": -1}, r"sinus must be a grey level in 0\.\.65535, got -1"),
+        ({"slow_sigma": 70000}, "slow_sigma must be a grey level"),
+        ({"root_radius": 0}, "root_radius must lie between 0 and 1, got 0"),
+        ({"early_ends": 1.0}, "early_ends must lie between 0 and 1"),
+        ({"cavities": -1}, "cavities must be an int >= 0, got -1"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

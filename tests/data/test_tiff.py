@@ -228,6 +228,15 @@ def test_other_numbers(tmp_path, dtype):
             read(tmp_path / "a.tif")
 
 
+def test_a_stack_of_numbers_of_no_known_kind(tmp_path):
+    """There is nothing to split: no program reads such images."""
+    write_described(tmp_path / "a.tif", IMAGEJ, bytes(6 * GREY.nbytes))
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as tiff:
+        tiff.pages.first.tags["BitsPerSample"].overwrite(48)
+    with pytest.raises(InputError, match="expected 8- or 16-bit unsigned grey values, found 48-bit None: scale it"):
+        read_grey(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("bits", [4, 12])
 def test_numbers_of_other_bits(tmp_path, bits):
     """Their decoder is missing here; with it, 4095 would be white."""

@@ -15,8 +15,8 @@ from sennet_kaggle.data.background import measure_background
 from sennet_kaggle.data.intensity import IntensityRange
 from sennet_kaggle.data.phantom import Phantom, phantom_slices
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.inference.forward import to_probability
 from sennet_kaggle.inference.loading import create_predictor
-from sennet_kaggle.inference.predictor import to_probability
 from sennet_kaggle.models import create_model
 
 EIGHT_BIT = IntensityRange(0, 255)
@@ -122,11 +122,6 @@ def test_channels_show_neighbours(depth, region):
         scores = list(predictor.score(slices, EIGHT_BIT, inference))
         expected = images_of(slices)[np.clip(np.arange(depth) + offset, 0, depth - 1)]
         np.testing.assert_allclose(scores, expected, atol=1e-6)
-        alone = [
-            np.log(p / (1 - p))
-            for p in (predictor.predict_slice(slices, z, EIGHT_BIT, inference) for z in range(depth))
-        ]
-        np.testing.assert_allclose(alone, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
@@ -237,32 +232,13 @@ def most_threads_of_a_new_one():
 
 
 @pytest.mark.parametrize("region", ["whole", "windows"])
-def test_a_failure_in_a_lane_comes_out(region):
+def test_a_failure_in_a_thread_comes_out(region):
     def fail(tensor):
         raise RuntimeError("out of memory")
 
     predictor = replace(predictor_of(fail, Inference(**LOGITS), region), threads=2)
     with pytest.raises(RuntimeError, match="out of memory"):
         list(predictor.score(random_slices(9), EIGHT_BIT, Inference(**LOGITS)))
-
-
-def test_one_slice_alone_has_all_cores():
-    seen, inference = [], Inference(**LOGITS)
-    predictor = replace(
-        predictor_of(lambda t: seen.append(threading.get_ident()) or t[:, :1], inference, "whole"), threads=2
-    )
-    predictor.predict_slice(random_slices(3), 1, EIGHT_BIT, inference)
-    assert seen == [threading.get_ident()]
-
-
-def test_one_slice_of_one_window_is_shown_once(monkeypatch):
-    """Not in a batch that is filled up with copies, as it is on a GPU."""
-    monkeypatch.setattr("sennet_kaggle.inference.predictor.choose_batch_size", lambda *_: 16)
-    shown, inference = [], Inference(**LOGITS)
-    predictor = predictor_of(lambda t: shown.append(len(t)) or t[:, :1], inference, "windows")
-    predictor.predict_slice(random_slices(3, (30, 30)), 1, EIGHT_BIT, inference)
-    predictor.predict_slice(random_slices(3, (90, 90)), 1, EIGHT_BIT, inference)
-    assert shown == [1, 16]
 
 
 def test_leaving_out_the_background_changes_nothing_but_the_work():

@@ -8,8 +8,8 @@ import pytest
 from fault_table import Bench, build_bench, copy_bench, read_rows
 
 from sennet_kaggle.config import Inference
-from sennet_kaggle.inference import predict
-from sennet_kaggle.inference.predictor import VIEWS
+from sennet_kaggle.inference import ensemble
+from sennet_kaggle.inference.forward import VIEWS
 from sennet_kaggle.kernel import budget, cost_probe, fault_tolerant_volume, lap, scheduler, submit
 from sennet_kaggle.kernel.budget import Budget, Pace, count_views, ladder
 from sennet_kaggle.kernel.submit import run_kernel
@@ -44,7 +44,7 @@ def clock(monkeypatch) -> Clock:
 
     monkeypatch.setattr(UNet, "forward", slow)
     monkeypatch.setattr(fault_tolerant_volume, "read_grey", slow_read)
-    monkeypatch.setattr(predict, "prefetch", lambda items, ahead: iter(items))  # else passes run before their turn
+    monkeypatch.setattr(ensemble, "prefetch", lambda items, ahead: iter(items))  # else passes run before their turn
     for module in (budget, scheduler, cost_probe, lap):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
@@ -73,10 +73,15 @@ def test_the_ladder_has_the_stated_order():
         ("d4", "zyx", 3), ("flips", "zyx", 3), ("none", "zyx", 3), ("none", "z", 3), ("none", "z", 2), ("none", "z", 1),
     ]  # fmt: skip
     assert [str(plan) for plan in ladder(Inference(), 1)] == ["tta none, axes z, 1 model(s)"]
+    plans = ladder(Inference(tta="flips", extra_scales=(0.5,)), 2)
+    assert [(plan.inference.tta, plan.inference.extra_scales, plan.members) for plan in plans] == [
+        ("flips", (0.5,), 2), ("none", (0.5,), 2), ("none", (), 2), ("none", (), 1),
+    ]  # fmt: skip
 
 
 def test_views_are_counted():
     assert {tta: count_views(Inference(tta=tta)) for tta in VIEWS} == {tta: len(views) for tta, views in VIEWS.items()}
+    assert count_views(Inference(tta="flips", extra_scales=(2.0, 0.5))) == 21  # 4 views of 1 + 4 + 1/4 times the pixels
 
 
 def test_the_pace_is_that_of_the_trial_until_the_run_knows_better():

@@ -92,7 +92,7 @@ def test_slices_in_the_tree_are_not_deleted_before_they_are_read(tmp_path, write
 
 
 def test_the_phantom_is_drawn_anew_and_other_kidneys_beside_it_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("sennet_kaggle.kernel.dry_run.Phantom", lambda: Phantom(shape=(1, 64, 64)))
+    monkeypatch.setattr("sennet_kaggle.kernel.dry_run.KIDNEY_LIKE", Phantom(shape=(1, 64, 64)))
     for _ in range(2):
         (volume,) = open_rehearsal_volumes(None, (), tmp_path)
         make(tmp_path, "train/kidney_9/images/0000.tif", text="precious")

@@ -39,7 +39,7 @@ def test_without_data_a_phantom_is_used(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["dry-run", "--output-dir", "out"]) == 0
     scores = pd.read_csv(tmp_path / "out" / "scores.csv", index_col="slice")
-    assert list(scores.index)[-3:] == ["phantom_0007", "mean", "pooled"]
+    assert list(scores.index)[-3:] == ["phantom_0003", "mean", "pooled"]
     assert scores.loc["pooled", "dice"] > 0.2
     notebook = nbformat.read(tmp_path / "out" / "sennet.ipynb", as_version=4)
     kinds = [kind for output in notebook.cells[-1].outputs for kind in output.data]

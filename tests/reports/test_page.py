@@ -17,12 +17,15 @@ import pytest
 from sennet_kaggle.data.phantom import Phantom, write_phantom
 from sennet_kaggle.data.volume import Volume, open_volume
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.reports import colours
 from sennet_kaggle.reports import page as page_module
-from sennet_kaggle.reports.mesh import CoarseMask, decimate, surface
+from sennet_kaggle.reports.mesh import CoarseMask, CoarseOrgan, decimate, surface
 from sennet_kaggle.reports.page import _CURVES, write_page
+from sennet_kaggle.reports.page_kidney import Prediction
 from sennet_kaggle.reports.pictures import FALSE_ALARM, HIT, KIND_STEP, MISS, PREDICTION, kinds_at
 from sennet_kaggle.reports.report import SegmentedSlice
 from sennet_kaggle.scoring.metrics import dice_coefficient
+from sennet_kaggle.scoring.score import KidneyScorer
 from sennet_kaggle.scoring.sweep import METRICS
 from sennet_kaggle.submission.rle import rle_encode
 
@@ -34,7 +37,11 @@ SWEEP.attrs.update(plateau_low=0.1, plateau_high=0.2)
 CHROMIUM = next(filter(None, map(shutil.which, ("/usr/bin/chromium", "chromium", "google-chrome"))), None)
 CHROMEDRIVER = next(filter(None, map(shutil.which, ("/usr/bin/chromedriver", "chromedriver"))), None)
 # The page's colours, RGB.
-GREEN, RED, YELLOW, BLUE = (62, 207, 91), (255, 69, 64), (255, 192, 33), (61, 127, 224)
+FOUND, MISSED, FALSE, BLUE = (
+    tuple(int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    for colour in (colours.FOUND, colours.MISSED, colours.FALSE_ALARM, colours.PREDICTION)
+)
+ABOUT = {"Checkpoint": "a.safetensors, sha256 0123456789ab", "Settings": "views flips", "Device": "cpu (x86_64)"}
 
 
 class Elements(HTMLParser):
@@ -99,7 +106,8 @@ def test_facts_by_hand(tmp_path, kidney):
     expected = [dice_coefficient(*masks) for masks in zip(masks_gt, masks_pred, strict=True)]
     assert [row["dice"] for row in found["slices"]] == pytest.approx(expected)
     assert found["slices"][0] == {
-        "id": "kidney_9_0000", "size": [40, 31], "gt": int(masks_gt[0].sum()), "pred": 0, "both": 0, "dice": 0.0
+        "id": "kidney_9_0000", "size": [40, 31], "gt": int(masks_gt[0].sum()), "pred": 0, "both": 0, "dice": 0.0,
+        "seen": None,
     }  # fmt: skip
     assert found["pooled"] == pytest.approx(dice_coefficient(masks_gt, masks_pred))
     assert found["mean"] == pytest.approx(np.mean(expected))
@@ -192,9 +200,9 @@ def test_bad_input_is_named(tmp_path, kidney, change, message):
 
 
 def test_every_metric_of_a_sweep_has_a_curve():
-    script = Path(page_module.__file__).with_name("page.js").read_text()
+    script = Path(page_module.__file__).with_name("charts.js").read_text()
     assert {*_CURVES} == {*METRICS} - {"cl_dice"}
-    assert all(f"    {name}: [" in script for name in _CURVES)
+    assert all(f"  {name}: [" in script for name in _CURVES)
 
 
 def test_a_pixel_shows_the_kind_that_covers_most_of_it():
@@ -238,7 +246,7 @@ def test_the_surface_encloses_a_cube():
 def test_meshes_come_back_as_they_were(tmp_path, kidney):
     page = written(tmp_path, volumes=[kidney], rles=shifted_rles(kidney))
     (found,) = json.loads(page.text["facts"])["kidneys"]
-    assert [mesh["name"] for mesh in found["meshes"]] == ["prediction", "label"]
+    assert [mesh["name"] for mesh in found["meshes"]] == ["prediction", "label", "organ"]
     coarse = CoarseMask((4, 40, 31))
     for z in range(4):
         coarse.add(z, kidney.label(z))
@@ -250,6 +258,67 @@ def test_meshes_come_back_as_they_were(tmp_path, kidney):
     assert len(faces) == found["meshes"][1]["triangles"] == len(expected.faces)
     centers, centers_expected = vertices[faces].mean(axis=1), expected.vertices[expected.faces].mean(axis=1)
     assert np.abs(sorted(centers.sum(axis=1)) - np.sort(centers_expected.sum(axis=1))).max() < 0.01
+
+
+def test_the_organ_is_a_shell_around_the_vessels(tmp_path):
+    volume = open_volume(write_phantom(tmp_path, "phantom", Phantom(shape=(6, 96, 96))))
+    page = written(tmp_path, volumes=[volume], rles=shifted_rles(volume))
+    (found,) = json.loads(page.text["facts"])["kidneys"]
+    by_name = {mesh["name"]: mesh for mesh in found["meshes"]}
+    assert list(by_name) == ["prediction", "label", "organ"] and by_name["organ"]["triangles"] <= 6_000
+    for axis in (1, 2):
+        assert by_name["organ"]["low"][axis] < by_name["label"]["low"][axis]
+        assert by_name["organ"]["high"][axis] > by_name["label"]["high"][axis] - 3
+    coarse = CoarseOrgan((6, 96, 96))
+    for z, slice_ in enumerate(volume):
+        coarse.add_image(z, slice_)
+    assert coarse.factor == 2 and 0.3 < coarse.mask.mean() < 0.7
+
+
+def test_vessels_keep_their_pixels_where_the_picture_is_smaller(tmp_path, write_kidney):
+    """An overlay of the slice's own size costs little; the grey picture shrinks first."""
+    write_kidney(tmp_path / "kidney_7", depth=2, size=(300, 400))
+    volume = open_volume(tmp_path / "kidney_7")
+    mask = np.zeros((300, 400), bool)
+    mask[100:104, 100:300] = True
+    rles = dict.fromkeys(volume.slice_ids, mask)
+    full = written(tmp_path, volumes=[Volume("kidney_7", volume.image_paths)], rles=rles)
+    limit = (tmp_path / "page.html").stat().st_size - len(full.text["image-0-0"])
+    page = written(tmp_path, volumes=[Volume("kidney_7", volume.image_paths)], rles=rles, max_bytes=limit)
+    assert picture(page.text["image-0-0"]).shape[1] < 400
+    assert ((picture(page.text["overlay-0-0"]) > 0) == mask).all()
+
+
+def test_masks_and_any_names_do_as_well_as_a_submission(tmp_path, write_kidney):
+    write_kidney(tmp_path / "scan of 3 May", depth=3)
+    volume = open_volume(tmp_path / "scan of 3 May")
+    masks = {slice_id: np.roll(volume.label(z), 1, axis=1) for z, slice_id in enumerate(volume.slice_ids)}
+    written(tmp_path, volumes=[volume], rles=masks)
+    page = (tmp_path / "page.html").read_bytes()
+    written(tmp_path, volumes=[volume], rles=shifted_rles(volume))
+    assert (tmp_path / "page.html").read_bytes() == page
+    with pytest.raises(InputError, match="0000: the mask must be of the image's size, 40x31, found"):
+        written(tmp_path, volumes=[volume], rles=masks | {volume.slice_ids[0]: np.zeros((31, 40), bool)})
+
+
+def test_scores_are_those_of_the_score_command(tmp_path, kidney):
+    """Two runs of consecutive slices and a slice without label between them."""
+    scorers = KidneyScorer(), KidneyScorer()
+    labels = {stem: path for stem, path in kidney.label_paths.items() if stem != "0001"}
+    volume = Volume("k", kidney.image_paths, labels)
+    rles = {name: rle_encode(np.roll(kidney.label(z), 1, axis=1)) for z, name in enumerate(volume.slice_ids)}
+    exact = {name: kidney.label(z) for z, name in enumerate(volume.slice_ids)}
+    page = written(tmp_path, volumes=[volume], rles=rles, other=Prediction(exact))
+    for z in (0, 2, 3):
+        for scorer, shift in zip(scorers, (1, 0), strict=True):
+            scorer.update(volume.label(z), np.roll(volume.label(z), shift, axis=1), begins_run=z != 3)
+    facts = json.loads(page.text["facts"])
+    for scorer, run in zip(scorers, facts["runs"], strict=True):
+        expected = scorer.compute()
+        assert run["scores"] == {name: pytest.approx(getattr(expected, name)) for name in run["scores"]}
+    assert [run["name"] for run in facts["runs"]] == ["Prediction (1)", "Prediction (2)"]
+    assert "3 slices in 2 runs, so only 1 layer(s)" in facts["remarks"][0]
+    assert "1 slices without a label are left out" in facts["remarks"][0]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +347,20 @@ def phantom_page(tmp_path_factory) -> Path:
     rles = shifted_rles(labelled)
     rles |= dict(zip(unlabelled.slice_ids, list(rles.values()), strict=True))
     volumes = [labelled, unlabelled]
-    write_page(folder / "page.html", title=HOSTILE, volumes=volumes, rles=rles, history=HISTORY, sweep=SWEEP)
+    seen = {labelled.slice_ids[2]: "learned", labelled.slice_ids[3]: "chosen"}
+    run = {"rles": rles, "about": ABOUT, "seen": seen, "history": HISTORY, "sweep": SWEEP}
+    write_page(folder / "page.html", title=HOSTILE, volumes=volumes, **run)
+    return folder / "page.html"
+
+
+@pytest.fixture(scope="module")
+def two_runs_page(tmp_path_factory) -> Path:
+    """A phantom's label, one pixel to the right, beside the label itself."""
+    folder = tmp_path_factory.mktemp("two")
+    volume = open_volume(write_phantom(folder, "phantom", Phantom(shape=(3, 96, 96))))
+    exact = {name: volume.label(z) for z, name in enumerate(volume.slice_ids)}
+    run = {"rles": shifted_rles(volume), "name": "first", "other": Prediction(exact, "second", {"Settings": "exact"})}
+    write_page(folder / "page.html", title="two runs", volumes=[volume], **run)
     return folder / "page.html"
 
 
@@ -349,10 +431,12 @@ def test_browser_moves_from_slice_to_slice(shown):
 
 def test_browser_paints_each_error_and_hides_it(shown, phantom_page):
     (row,) = [row for row in facts(phantom_page)["kidneys"][0]["slices"] if row["id"] == "phantom_0005"]
-    counts = {GREEN: row["both"], RED: row["gt"] - row["both"], YELLOW: row["pred"] - row["both"]}
+    counts = {FOUND: row["both"], MISSED: row["gt"] - row["both"], FALSE: row["pred"] - row["both"]}
     assert min(counts.values()) > 0
+    assert painted(shown) == {}  # outlined
+    by_id(shown, "toggle-filled").click()
     assert painted(shown) == counts
-    for number, color in ((1, GREEN), (2, RED), (3, YELLOW)):
+    for number, color in ((1, FOUND), (2, MISSED), (3, FALSE)):
         by_id(shown, f"toggle-{number}").click()
         del counts[color]
         assert painted(shown) == counts
@@ -362,6 +446,181 @@ def test_browser_paints_each_error_and_hides_it(shown, phantom_page):
     assert painted(shown) == {}
     assert f"Dice {row['dice']:.4f}" == by_id(shown, "slice-dice").text
     assert f"label {row['gt']:,} px, prediction {row['pred']:,} px" in by_id(shown, "picture-note").text
+
+
+def test_browser_outlines_errors_and_leaves_the_anatomy(shown):
+    """Lines one and a half pixels wide on the screen, at any zoom."""
+    by_id(shown, "whole").click()
+    before = outlined(shown)
+    assert {FOUND, MISSED, FALSE} & before.keys() >= {FOUND, FALSE}
+    for _ in range(4):
+        by_id(shown, "zoom-in").click()
+    after = outlined(shown)
+    assert after[FOUND] < 5.1 * before[FOUND]  # filled, 25 times as many
+    by_id(shown, "toggle-overlay").click()
+    assert outlined(shown) == {}
+
+
+def test_browser_zooms_and_moves(shown):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    stage = by_id(shown, "stage")
+    shown.execute_script("arguments[0].scrollIntoView({block: 'center'})", stage)
+    by_id(shown, "whole").click()
+    whole = placement(shown)
+    assert by_id(shown, "zoom").text == "1.0×" and not by_id(shown, "zoom-out").is_enabled()
+    stage.send_keys("+")
+    near = placement(shown)
+    assert near == pytest.approx(whole | {"size": 1.5 * whole["size"]}, rel=1e-5)
+    ActionChains(shown).move_to_element(stage).click_and_hold().move_by_offset(-20, -10).release().perform()
+    dragged = placement(shown)
+    assert dragged["x"] == pytest.approx(near["x"] + 20 / near["size"])
+    assert dragged["y"] == pytest.approx(near["y"] + 10 / near["size"])
+    ActionChains(shown).key_down(Keys.SHIFT).send_keys(Keys.ARROW_LEFT).key_up(Keys.SHIFT).perform()
+    assert placement(shown)["x"] < dragged["x"] and by_id(shown, "slice-id").text == "phantom_0005"
+    stage.send_keys("0")
+    assert placement(shown) == pytest.approx(whole)
+    stage.send_keys("c")
+    assert placement(shown)["size"] >= whole["size"]
+
+
+def test_browser_keeps_the_point_under_the_wheel_or_two_fingers(shown):
+    stage = by_id(shown, "stage")
+    by_id(shown, "whole").click()
+    wheel = """
+        const stage = document.getElementById('stage'), box = stage.getBoundingClientRect();
+        const at = {clientX: box.left + box.width * 0.7, clientY: box.top + box.height * 0.4};
+        const how = {deltaY: -400, bubbles: true, cancelable: true, ctrlKey: true};
+        stage.dispatchEvent(new WheelEvent('wheel', {...at, ...how}));
+    """
+    before = placement(shown)
+    shown.execute_script(wheel)
+    after = placement(shown)
+    assert after["size"] > 1.7 * before["size"]
+    for axis, part, length in (("x", 0.7, "width"), ("y", 0.4, "height")):
+        offset = (part - 0.5) * stage.size[length]
+        assert after[axis] + offset / after["size"] == pytest.approx(before[axis] + offset / before["size"], abs=0.5)
+    pinch = """
+        const stage = document.getElementById('stage'), box = stage.getBoundingClientRect();
+        stage.setPointerCapture = () => {};
+        const send = (type, id, x) => stage.dispatchEvent(new PointerEvent(type, {
+          pointerId: id, pointerType: 'touch', clientX: box.left + box.width / 2 + x,
+          clientY: box.top + box.height / 2, bubbles: true}));
+        send('pointerdown', 1, -20); send('pointerdown', 2, 20);
+        send('pointermove', 1, -40); send('pointermove', 2, 40);
+        send('pointerup', 1, -40); send('pointerup', 2, 40);
+    """
+    by_id(shown, "whole").click()
+    shown.execute_script(pinch)
+    assert placement(shown)["size"] == pytest.approx(2 * before["size"], rel=0.01)
+
+
+def test_browser_swipes_to_the_next_slice(shown):
+    swipe = """
+        const stage = document.getElementById('stage'), box = stage.getBoundingClientRect();
+        stage.setPointerCapture = () => {};
+        for (const [type, x] of [['pointerdown', 100], ['pointermove', 60], ['pointermove', 30], ['pointerup', 30]])
+          stage.dispatchEvent(new PointerEvent(type, {pointerId: 1, pointerType: 'touch', clientX: box.left + x,
+            clientY: box.top + 50, bubbles: true}));
+    """
+    by_id(shown, "whole").click()
+    shown.execute_script(swipe)
+    wait_for_slice(shown, "phantom_0006")
+
+
+def test_browser_changes_level_and_window(shown, phantom_page):
+    """White is where the window ends: the filter's slope times its grey values."""
+    low, high = facts(phantom_page)["kidneys"][0]["window"]
+    assert by_id(shown, "greys").text == f"{round(low):,} to {round(high):,}"
+    first = shown.execute_script("return document.getElementById('picture').style.filter")
+    shown.find_element("tag name", "body").send_keys("]]")
+    second = shown.execute_script("return document.getElementById('picture').style.filter")
+    assert first != second and "brightness" in second and "contrast" in second
+    by_id(shown, "reset-greys").click()
+    assert shown.execute_script("return document.getElementById('picture').style.filter") == first
+    grey_low, grey_high = facts(phantom_page)["kidneys"][0]["grey"]
+    bright, contrast = (float(number) for number in re.findall(r"[\d.]+", first))
+    for grey, expected in ((low, 0), ((low + high) / 2, 0.5), (high, 1)):
+        stored = (grey - grey_low) / (grey_high - grey_low)
+        assert (stored * bright - 0.5) * contrast + 0.5 == pytest.approx(expected, abs=0.01)
+
+
+def test_browser_flags_slices_that_the_model_has_seen(shown):
+    assert not by_id(shown, "slice-seen").is_displayed()
+    shown.execute_script("location.hash = '#phantom_0002'")
+    wait_for_slice(shown, "phantom_0002")
+    assert by_id(shown, "slice-seen").text == "learned from"
+    by_id(shown, "next").click()
+    wait_for_slice(shown, "phantom_0003")
+    assert by_id(shown, "slice-seen").text == "epoch and threshold chosen on it"
+    for chart in ("dice", "pixel"):
+        assert len(shown.find_elements("css selector", f"#{chart}-chart .seen-mark")) == 2
+    flagged = {link.text for link in shown.find_elements("css selector", "#worst tr:has(.seen) a")}
+    worst = {link.text for link in shown.find_elements("css selector", "#worst a")}
+    assert flagged == worst & {"phantom_0002", "phantom_0003"} and flagged
+
+
+def test_browser_leads_from_the_worst_slices_to_them(shown, phantom_page):
+    rows = [row for row in facts(phantom_page)["kidneys"][0]["slices"] if row["gt"]]
+    worst = sorted(rows, key=lambda row: row["dice"])[:10]
+    links = shown.find_elements("css selector", "#worst a")
+    assert [link.text for link in links] == [row["id"] for row in worst]
+    links[3].click()
+    wait_for_slice(shown, worst[3]["id"])
+    assert shown.execute_script("return location.hash") == f"#{worst[3]['id']}"
+    shown.refresh()
+    wait_for_slice(shown, worst[3]["id"])
+
+
+def test_browser_says_what_made_it_and_what_it_may_not_be_compared_with(shown, phantom_page):
+    scores = facts(phantom_page)["runs"][0]["scores"]
+    shown_scores = [tile.text.split("\n") for tile in shown.find_elements("css selector", "#scores dl > div")]
+    assert [name for name, _ in shown_scores] == ["Surface Dice", "2D Surface Dice", "Pooled Dice", "Mean Dice"]
+    assert [value for _, value in shown_scores] == [f"{value:.4f}" for value in scores.values()]
+    remarks = by_id(shown, "remarks").text
+    assert "phantom cannot be compared with the leaderboard: a stack of 12" in remarks
+    assert "no number here is a leaderboard score" in remarks
+    said = by_id(shown, "about").text
+    assert all(part in said for pair in ABOUT.items() for part in pair)
+
+
+def test_browser_draws_no_line_between_slices_that_are_far_apart(browser, tmp_path, write_kidney):
+    """0000 and 0001 are neighbours, 0005 is alone; the axis begins at 0."""
+    write_kidney(tmp_path / "k", depth=6)
+    for z in (2, 3, 4):
+        for folder in ("images", "labels"):
+            (tmp_path / "k" / folder / f"000{z}.tif").unlink()
+    volume = open_volume(tmp_path / "k")
+    written(tmp_path, volumes=[volume], rles=shifted_rles(volume))
+    browser.get((tmp_path / "page.html").as_uri())
+    wait_for_slice(browser, "k_0001")
+    for chart in ("dice", "pixel"):
+        paths = browser.find_elements("css selector", f"#{chart}-chart svg path")
+        assert all(re.fullmatch(r"M\S+ \S+?L\S+ \S+?M\S+ \S+", path.get_attribute("d")) for path in paths)
+        ticks = [text.text for text in browser.find_elements("css selector", f"#{chart}-chart text[text-anchor=end]")]
+        assert ticks[0] == "0"
+
+
+def test_browser_shows_two_runs_side_by_side(browser, two_runs_page):
+    browser.get(two_runs_page.as_uri())
+    wait_for_slice(browser, "phantom_0001")
+    assert by_id(browser, "stage-2").is_displayed()
+    (row,) = [row for row in facts(two_runs_page)["kidneys"][0]["slices"] if row["id"] == "phantom_0001"]
+    assert by_id(browser, "caption").text.startswith(f"first: Dice {row['dice']:.4f}") and row["dice"] < 1
+    assert by_id(browser, "caption-2").text == "second: Dice 1.0000, 0 px missed, 0 false"
+    assert painted(browser, "overlay-2") == {}
+    by_id(browser, "toggle-filled").click()
+    assert painted(browser, "overlay-2") == {FOUND: row["gt"]} and MISSED in painted(browser)
+    by_id(browser, "zoom-in").click()
+    transforms = browser.execute_script(
+        "return [...document.querySelectorAll('.layers')].map((e) => e.style.transform)"
+    )
+    assert len(transforms) == 2 and len(set(transforms)) == 1
+    assert len(browser.find_elements("css selector", "#dice-chart svg path")) == 2
+    heads = [head.text for head in browser.find_elements("css selector", "#worst th")]
+    assert heads == ["Slice", "Dice", "Missed px", "False px", "second", "Gain", "Label px"]
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 @pytest.mark.parametrize(("chart", "side", "slice_id"), [("dice", 1, "phantom_0011"), ("pixel", -1, "phantom_0000")])
@@ -390,16 +649,21 @@ def test_browser_shows_the_tree(shown):
     shown.execute_script("arguments[0].scrollIntoView()", tree)
     wait(shown, "return document.getElementById('tree').dataset.drawn === 'phantom'")
     both = colored(tree, BLUE)
-    assert both > 200
+    assert both.sum() > 200
+    rows, columns = (np.flatnonzero(both.any(axis)) for axis in (1, 0))  # all of it, and large
+    assert rows[0] > 3 and rows[-1] < both.shape[0] - 4 and columns[0] > 3 and columns[-1] < both.shape[1] - 4
+    assert max(np.ptp(rows) / both.shape[0], np.ptp(columns) / both.shape[1]) > 0.4
     by_id(shown, "toggle-prediction").click()
     wait(shown, "return document.getElementById('tree').data[0].visible === false")
-    assert colored(tree, BLUE) < both / 4
+    assert colored(tree, BLUE).sum() < both.sum() / 4
+    assert by_id(shown, "toggle-organ").is_selected()
 
 
 def test_browser_changes_the_kidney(shown, phantom_page):
     shown.find_elements("css selector", "#kidney option")[1].click()
     wait_for_slice(shown, "bare_0005")
     row = facts(phantom_page)["kidneys"][1]["slices"][5]
+    by_id(shown, "toggle-filled").click()
     assert painted(shown) == {BLUE: row["pred"]}
     assert by_id(shown, "slice-dice").text == "no label"
     assert not by_id(shown, "dice-card").is_displayed()
@@ -439,7 +703,7 @@ def by_id(driver, element_id: str):
 def wait(driver, script: str) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 30, poll_frequency=0.05).until(lambda _: driver.execute_script(script))
+    WebDriverWait(driver, 120, poll_frequency=0.05).until(lambda _: driver.execute_script(script))
 
 
 def wait_for_slice(driver, slice_id: str) -> None:
@@ -452,18 +716,33 @@ def canvases(driver) -> tuple[str, str]:
     return tuple(driver.execute_script(script))
 
 
-def painted(driver) -> dict[tuple[int, int, int], int]:
-    """How many pixels of the overlay have which colour."""
-    _, overlay = canvases(driver)
+def placement(driver) -> dict[str, float]:
+    """Which pixel of the slice is in the middle of the stage, and how large it is on the screen."""
+    script = """
+        const stage = document.getElementById('stage'), layers = stage.firstElementChild;
+        const [left, top, size] = layers.style.transform.match(/-?[\\d.]+/g).map(Number);
+        return {x: (stage.clientWidth / 2 - left) / size, y: (stage.clientHeight / 2 - top) / size, size};
+    """
+    return driver.execute_script(script)
+
+
+def outlined(driver) -> dict[tuple[int, int, int], int]:
+    """How many pixels of the outlines have which colour, where no other is mixed in."""
+    return {color: count for color, count in painted(driver, "outline", 255).items() if count > 3}
+
+
+def painted(driver, canvas: str = "overlay", opacity: int = 1) -> dict[tuple[int, int, int], int]:
+    """How many pixels of a canvas have which colour."""
+    overlay = driver.execute_script(f"return document.getElementById('{canvas}').toDataURL()")
     rgba = cv2.imdecode(np.frombuffer(base64.b64decode(overlay.split(",")[1]), np.uint8), cv2.IMREAD_UNCHANGED)
-    colors, counts = np.unique(rgba[rgba[..., 3] > 0][:, 2::-1], axis=0, return_counts=True)
+    colors, counts = np.unique(rgba[rgba[..., 3] >= opacity][:, 2::-1], axis=0, return_counts=True)
     return {tuple(color): count for color, count in zip(colors.tolist(), counts.tolist(), strict=True)}
 
 
-def colored(element, color: tuple[int, int, int]) -> int:
-    """Pixels of about one hue in an element's screenshot; light and shade change the rest."""
+def colored(element, color: tuple[int, int, int]) -> np.ndarray:
+    """Where, (H, W) bool, an element has about one hue in its screenshot; light and shade change the rest."""
     rgb = cv2.imdecode(np.frombuffer(element.screenshot_as_png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(float)
     chroma = rgb - rgb.mean(axis=2, keepdims=True)
     wanted = np.array(color) - np.mean(color)
     norm = np.linalg.norm(chroma, axis=2)
-    return int(((norm > 30) & (chroma @ wanted > 0.97 * norm * np.linalg.norm(wanted))).sum())
+    return (norm > 30) & (chroma @ wanted > 0.97 * norm * np.linalg.norm(wanted))

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import watched, write_tiff
 
 from sennet_kaggle.config import Preprocessing, Training
@@ -15,9 +16,10 @@ from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.studies import ablate as module
-from sennet_kaggle.studies.ablate import LEARNED, VARIANTS, Run, ablate, choose_threshold, plan, validate
+from sennet_kaggle.studies.ablate import VARIANTS, Run, ablate, plan, validate
 from sennet_kaggle.studies.ablate_axes import validate_models
 from sennet_kaggle.studies.experiments import EXPERIMENTS, FOLDS, SHIPPED
+from sennet_kaggle.studies.held_out import ENLARGED, LEARNED, choose_threshold, predict_held_out
 from sennet_kaggle.training.train import fit
 
 TINY = {
@@ -100,8 +102,8 @@ def test_the_threshold_is_the_middle_of_the_plateau():
     """Probabilities 0.2 outside and 0.72 inside: all thresholds from 0.2 to 0.7 are right, 0.45 is amid them."""
     mask_gt = np.zeros((8, 8), bool)
     mask_gt[2:5, 2:5] = True
-    answers = [("k_0", mask_gt, np.where(mask_gt, 0.72, 0.2).astype(np.float16))]
-    assert choose_threshold(iter(answers)) == pytest.approx(0.45)
+    answers = [("k_0", mask_gt, torch.from_numpy(np.where(mask_gt, 0.72, 0.2)))]
+    assert choose_threshold(iter(answers), 1.0) == pytest.approx(0.45)
 
 
 @pytest.mark.slow
@@ -124,7 +126,7 @@ def test_ablation(kidneys, tmp_path, monkeypatch):
         write_tiff(label, np.full((40, 31), 255, np.uint8))
     ablate(kidneys, tmp_path / "out", (0, 1), TINY)  # trains nothing anew
     other = pd.read_csv(tmp_path / "out" / "results.csv")
-    assert {*table["kidney"]} == {"kidney_1_dense", "kidney_1_dense, stretched", "kidney_2"}
+    assert {*table["kidney"]} == {"kidney_1_dense", "kidney_1_dense, stretched", *ENLARGED, "kidney_2"}
     is_test = table["kidney"] == "kidney_2"
     pd.testing.assert_frame_equal(other[~is_test], table[~is_test])
     pd.testing.assert_series_equal(other["threshold"], table["threshold"])
@@ -139,7 +141,7 @@ def test_slices_that_were_learned_from_are_not_validated(kidneys, tmp_path):
     inference = VARIANTS["as shipped"].inference
     predictors = load_predictors([checkpoint], inference)
     answers = {
-        kidney: {each: rest for each, *rest in module.predict_run(predictors, volumes, kidney, 1, inference)}
+        kidney: {each: rest for each, *rest in predict_held_out(predictors, volumes, kidney, 1, inference)}
         for kidney in ("kidney_1_dense", "kidney_1_dense, stretched", "kidney_2")
     }
     held_out = {f"kidney_1_dense_{stem}" for stem in FOLDS[1]}

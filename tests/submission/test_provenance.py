@@ -111,11 +111,24 @@ def test_what_made_a_submission_holds_for_that_csv_alone(tmp_path):
         Inference(tta="d4", overlap=0.5),
         {"k": "stamp"},
     )
+    assert (origin.devices, origin.seconds, origin.precision) == ({}, {}, "float32")
     expected = "views d4, axes z, average probability, threshold 0.4, overlap 0.5"
     assert origin.describe() == f"by a.safetensors ({hash_file(path)[:12]}); {expected}"
     write_submission(submission_path, [("k_0000", "1 1")])
     assert read_origin(submission_path) is None
     assert read_origin(tmp_path / "other.csv") is None
+
+
+def test_a_submission_says_device_and_seconds_as_the_notebook_does(tmp_path):
+    write_submission(tmp_path / "s.csv", [("k_0000", "1 0")])
+    seconds, devices = {"load": 1.5, "segment": 4.0}, [torch.device("cpu")]
+    written = write_origin(tmp_path / "s.csv", "predict", [], Inference(precision="bfloat16"), {}, devices, seconds)
+    origin = read_origin(tmp_path / "s.csv")
+    assert (origin.devices, origin.seconds) == ({"cpu": platform.machine()}, seconds)
+    assert origin.precision == "bfloat16"
+    notebook = {"package_sha256", "settings", "checkpoints", "versions", "devices", "system", "seconds"}
+    assert notebook | {"submission_sha256"} <= json.loads((tmp_path / "s.json").read_text()).keys()
+    assert f"device: cpu ({platform.machine()}), bfloat16" in format_provenance(written)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"checkpoints": 3, "package_sha256": ""}', '{"notes": "mine"}'])

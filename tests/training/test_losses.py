@@ -25,12 +25,16 @@ VALUES = {
     "focal": -(2 * 0.5**2 * math.log(0.5) + 2 * 0.25**2 * math.log(0.75)) / 4,
     "surface": SURFACE,
     "dice_bce_surface": BCE + DICE + SURFACE,
+    # One slice has no neighbourhood of 2 x 2 x 2; stacks are in test_surface_loss.py.
+    "surface_3d": 0.0,
+    "dice_bce_surface_3d": BCE + DICE,
+    "focal_dice_surface_3d": -(2 * 0.5**2 * math.log(0.5) + 2 * 0.25**2 * math.log(0.75)) / 4 + DICE,
 }
 
 
-def random_batch(slices=4, size=6):
+def random_batch(slices=4, size=6, outputs=1):
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(slices, 1, size, size, generator=generator)
+    logits = torch.randn(slices, outputs, size, size, generator=generator)
     return logits, (torch.rand(logits.shape, generator=generator) < 0.3).float()
 
 
@@ -114,7 +118,7 @@ def test_false_positives_on_an_empty_slice_cost():
 @pytest.mark.parametrize("name", LOSSES)
 def test_ignored_area_changes_nothing(name):
     """Whatever the logits say there, even NaN."""
-    logits, target = random_batch()
+    logits, target = random_batch(outputs=2)
     value, gradient = value_and_gradient(name, logits, target)
     padded_logits, padded_target = F.pad(logits, (3, 0, 0, 5), value=float("nan")), F.pad(target, (3, 0, 0, 5), value=1)
     valid_mask = F.pad(torch.ones_like(target), (3, 0, 0, 5)).bool()
@@ -126,7 +130,7 @@ def test_ignored_area_changes_nothing(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_nothing_valid(name):
-    logits, target = random_batch()
+    logits, target = random_batch(outputs=2)
     value, gradient = value_and_gradient(name, logits, target, torch.zeros_like(target, dtype=torch.bool))
     assert value == 0 and (gradient == 0).all()
 
@@ -166,8 +170,8 @@ def _loss_of_one_of_two(rank, folder):
 
 def small_training():
     torch.manual_seed(0)
-    images, target = random_batch()
-    return torch.nn.Conv2d(1, 1, 3, padding=1), images, target, torch.rand(target.shape) < 0.7
+    images, target = random_batch(outputs=2)
+    return torch.nn.Conv2d(2, 2, 3, padding=1), images, target, torch.rand(target.shape) < 0.7
 
 
 def test_two_processes_compute_what_one_does(tmp_path):
@@ -179,7 +183,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
             loss = criterion(model(images), target, valid_mask)
             loss.backward()
             value, gradients = results[name]
-            assert value == pytest.approx(loss.item(), rel=1e-6), name
+            assert value == pytest.approx(loss.item(), rel=5e-6), name
             for gradient, parameter in zip(gradients, model.parameters(), strict=True):
                 torch.testing.assert_close(gradient, parameter.grad)
 
@@ -190,7 +194,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
         (
             "dise",
             {},
-            "unknown loss 'dise': choose one of bce, ce_dice, dice, dice_bce, dice_bce_surface, focal, ignore",
+            "unknown loss 'dise': choose one of bce, ce_dice, dice, dice_bce, dice_bce_surface, dice_bce_surface_3d,",
         ),
         ("bce", {"pos_weight": 5}, "loss 'bce' has no argument 'pos_weight': it takes none"),
         ("dice", {"pos_weight": 5}, "loss 'dice' has no argument 'pos_weight': it takes smooth"),

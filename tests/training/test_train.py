@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from torch import multiprocessing
 
 from sennet_kaggle.__main__ import main
 from sennet_kaggle.config import DEFAULT_INFERENCE, Inference, Preprocessing, Training
+from sennet_kaggle.data.dataset import SliceDataset
 from sennet_kaggle.data.volume import open_volume, open_volumes
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.inference.loading import create_predictor, load_predictors
@@ -30,7 +32,7 @@ from sennet_kaggle.training import train
 from sennet_kaggle.training.batches import passes, plan_batches
 from sennet_kaggle.training.train import fit
 from sennet_kaggle.training.training_data import split
-from sennet_kaggle.training.training_state import TrainingState, create_schedule
+from sennet_kaggle.training.training_state import STATE_NAME, TrainingState, create_schedule
 
 TINY_UNET = {"widths": [4, 8], "bottleneck": 8}
 # With dropout and stochastic depth, so that the random numbers must go on too.
@@ -193,6 +195,7 @@ def test_two_processes_train_as_one(kidneys, tmp_path, monkeypatch):
     command = [*COMMAND, "--epoch-slices", "9", "--epochs", "3"]  # batches of 4, 4 and 1
     two = run_python([*torchrun, *command, "--output-dir", "two"], tmp_path)
     assert two.returncode == 0, two.stderr
+    assert two.stdout.count("best checkpoint: ") == 1
     assert main([*command, "--output-dir", "one"]) == 0
     ours, theirs = history(tmp_path / "two"), history(tmp_path / "one")
     assert len(ours) == 3 and theirs["loss"].iloc[-1] < theirs["loss"].iloc[0]
@@ -278,6 +281,71 @@ def test_windows_and_neighbours(kidneys, tmp_path):
     (volume,) = open_volumes(kidneys, "train")
     masks = dict(predict_masks(volume, load_predictors([path], Inference()), Inference()))
     assert {mask.shape for mask in masks.values()} == {(50, 40)}
+
+
+def test_segment_anything_is_trained_validated_and_run(kidneys, tmp_path, monkeypatch):
+    """The named experiment on small windows: a stopped run goes on, and its checkpoint segments slices in tiles."""
+    named = EXPERIMENTS["sam-finetuned"]
+    arguments = {**named.model_arguments, "tile": 2, "detail_width": 4}
+    preprocessing = dataclasses.replace(named.preprocessing, roi_size=64)
+    changes = {"window_size": 16, "epochs": 3, "epoch_slices": 4, "batch_size": 2, "evaluate_every": 3, "workers": 0}
+    training = dataclasses.replace(
+        named,
+        model_arguments=arguments,
+        preprocessing=preprocessing,
+        train_volumes=("k",),
+        held_out_slices=("k_0004",),
+        **changes,
+    )
+    fit(training, kidneys, tmp_path / "whole")
+    killed_in(monkeypatch, train, "train_one_epoch", 3)
+    with pytest.raises(Killed):
+        fit(training, kidneys, tmp_path / "killed")
+    path = fit(training, kidneys, tmp_path / "killed")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    (volume,) = open_volumes(kidneys, "train")
+    masks = dict(predict_masks(volume, load_predictors([path], Inference()), Inference()))
+    assert len(masks) == 6 and {mask.shape for mask in masks.values()} == {(50, 40)}
+
+
+def test_epochs_repeat_their_windows(kidneys, tmp_path, monkeypatch):
+    """Two different epochs, then the same two again, in another order."""
+    drawn, dataset = [], SliceDataset.__getitem__
+
+    def remember(self, index):
+        pair = dataset(self, index)
+        if self.augment:
+            drawn.append((self.epoch, index, pair[0].numpy().tobytes()))
+        return pair
+
+    monkeypatch.setattr(SliceDataset, "__getitem__", remember)
+    training = dataclasses.replace(
+        TINY,
+        preprocessing=Preprocessing(region="windows", roi_size=16),
+        epochs=4,
+        distinct_epochs=2,
+        epoch_slices=8,
+        workers=0,
+    )
+    fit(training, kidneys, tmp_path / "out")
+    epochs = [{(index, image) for epoch, index, image in drawn if epoch == wanted} for wanted in (1, 2, 3, 4)]
+    assert epochs[0] == epochs[2] and epochs[1] == epochs[3] and not epochs[0] & epochs[1]
+    orders = [[index for epoch, index, _ in drawn if epoch == wanted] for wanted in (1, 3)]
+    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
+
+
+def test_a_run_of_an_earlier_version_goes_on(kidneys, tmp_path):
+    """What it left lacks the settings that have been added since, which are at their defaults."""
+    training = dataclasses.replace(TINY, epochs=2)
+    fit(dataclasses.replace(training), kidneys, tmp_path / "whole")
+    path = tmp_path / "whole" / STATE_NAME
+    state = torch.load(path, weights_only=True)
+    settings = json.loads(state["settings"])
+    assert settings.pop("distinct_epochs") == 0
+    torch.save({**state, "settings": json.dumps(settings)}, path)
+    fit(training, kidneys, tmp_path / "whole")
+    with pytest.raises(InputError, match="holds a run with distinct_epochs 0, now it is 1"):
+        fit(dataclasses.replace(training, distinct_epochs=1), kidneys, tmp_path / "whole")
 
 
 @pytest.mark.parametrize("region", ["whole", "windows"])
@@ -518,8 +586,11 @@ def test_one_process_at_a_time_writes_to_a_folder(kidneys, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     first = subprocess.Popen(
         [sys.executable, "-c", hold, str(tmp_path / "out")],
-        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert first.stdout.readline() == "in\n"
     with pytest.raises(InputError, match="another process is writing to .*out: wait for it to end, or choose another"):
         fit(TINY, kidneys, tmp_path / "out")

@@ -1,0 +1,280 @@
+"""A decoded volume → training windows across z, y or x, or in a plane turned at random, with what is known of them.
+
+A point of the volume is (z, y, x), with whole numbers at the voxels' centres; pixel (v, u) of a window lies at
+`origin + v * down + u * right`.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from .augment import ON_VESSEL, cut_window, place_window
+from .bricks import EDGE, UNKNOWN, BrickVolume, brick_counts
+
+LEAST_DEPTH = 32
+"""So many labelled slices must follow one another for planes across them."""
+TURNED = 0.5
+"""Part of the windows in planes that are turned, where the settings allow it."""
+
+_STRIP = 20_000
+"""Pixels."""
+
+Points = tuple[np.ndarray, ...]
+"""Coordinates z, y and x, float32 (rows, columns) each."""
+
+
+class Block(NamedTuple):
+    """Neighbouring slices of a volume."""
+
+    bricks: BrickVolume
+    rows: range
+    """Of the volume; the block's own coordinate z counts from the first."""
+    known: np.ndarray
+    """(len(rows),) bool: whose label may be learned from."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.rows), *self.bricks.shape[1:]
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether planes across its slices show anything."""
+        return is_dense(self.known)
+
+
+class Plane(NamedTuple):
+    """Where a window lies in a block."""
+
+    axis: int
+    """0, 1 or 2: across z, y or x."""
+    at: int
+    """Its coordinate on that axis."""
+    placement: np.ndarray
+    """(2, 3) float64: window pixel (column, row) → column and row of the plane, as of `draw_window`."""
+    turn: np.ndarray | None = None
+    """(3, 3) float64 rotation about the window's middle; None leaves the plane across its axis."""
+
+
+def is_dense(known: np.ndarray) -> bool:
+    """Whether of neighbouring slices enough have a label for planes across them."""
+    return len(known) >= LEAST_DEPTH and 2 * np.count_nonzero(known) >= len(known)
+
+
+def draw_plane(
+    block: Block,
+    z: int,
+    roi_size: int,
+    zoom_range: tuple[float, float] | None,
+    planes: str,
+    oblique: float,
+    rng: np.random.Generator,
+) -> Plane:
+    """Chooses a window that shows a point of a slice: half of the time one on a vessel, else any.
+
+    Args:
+        block: the slices.
+        z: which of them.
+        roi_size: side of the window in pixels.
+        zoom_range: as in `draw_window`.
+        planes: the axes that the plane may cut, such as "zyx"; a block that is not dense has z only.
+        oblique: degrees; half of the planes of a dense block are turned about a random line of theirs by up to so much.
+        rng: the source of chance.
+    """
+    shape, is_dense = block.shape, block.is_dense
+    anchors = block.bricks.anchors(block.rows[z])
+    if len(anchors) and rng.random() < ON_VESSEL:
+        y, x = divmod(int(anchors[rng.integers(len(anchors))]), shape[2])
+        shift = rng.uniform(-0.25, 0.25, 2) * roi_size
+    else:
+        y, x = (int(rng.integers(length)) for length in shape[1:])
+        shift = np.zeros(2)
+    axis = "zyx".index(planes[rng.integers(len(planes))]) if is_dense else 0
+    point = np.array((z, y, x))
+    across, along = point[axis], np.delete(point, axis) + shift
+    height, width = np.delete(shape, axis).tolist()
+    placement = place_window(*along.tolist(), height, width, roi_size, zoom_range, rng)
+    turn = None
+    if oblique and is_dense and rng.random() < TURNED:
+        turn = _turn(axis, rng.uniform(0, np.pi), np.radians(rng.uniform(-oblique, oblique)))
+    return Plane(axis, int(across), placement, turn)
+
+
+def cut_plane(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...]) -> np.ndarray:
+    """Takes a window and those beside it, along the plane's normal, out of the grey values.
+
+    Args:
+        block: the slices; beyond them and their sides the border is repeated.
+        plane: of `draw_plane`.
+        roi_size: side of the window.
+        offsets: how many voxels along the normal each channel lies from the plane.
+
+    Returns:
+        (C, roi_size, roi_size), of the volume's dtype, bilinear; trilinear and float32 where the plane is turned.
+    """
+    if plane.turn is not None:
+        return np.stack([_turned(block, points)[0] for points in _points(plane, roi_size, offsets)])
+    ats = [min(max(plane.at + offset, 0), block.shape[plane.axis] - 1) for offset in offsets]
+    windows = {at: cut_window(*_patch(block, plane, at, roi_size), roi_size) for at in {*ats}}
+    return np.stack([windows[at] for at in ats])
+
+
+def cut_label(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...]) -> np.ndarray:
+    """Takes the labels of the same windows.
+
+    Returns:
+        (K, roi_size, roi_size) uint8, of the nearest voxel: 0 background, 1 vessel, 255 unknown or beyond the block.
+    """
+    if plane.turn is not None:
+        return np.stack([_turned(block, points)[1] for points in _points(plane, roi_size, offsets)])
+    windows = []
+    for offset in offsets:
+        at = plane.at + offset
+        if not 0 <= at < block.shape[plane.axis] or (plane.axis == 0 and not block.known[at]):
+            windows.append(np.full((roi_size, roi_size), UNKNOWN, np.uint8))
+            continue
+        patch, placement = _patch(block, plane, at, roi_size, of_label=True)
+        windows.append(
+            cv2.warpAffine(
+                patch,
+                placement,
+                (roi_size, roi_size),
+                flags=cv2.WARP_INVERSE_MAP | cv2.INTER_NEAREST,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=UNKNOWN,
+            )
+        )
+    return np.stack(windows)
+
+
+def cut_turned(
+    block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...], label_offsets: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `cut_plane` and `cut_label` of a turned plane, in about half of the time of both."""
+    places = tuple(dict.fromkeys((*offsets, *label_offsets)))
+    both = dict(zip(places, (_turned(block, points) for points in _points(plane, roi_size, places)), strict=True))
+    return np.stack([both[each][0] for each in offsets]), np.stack([both[each][1] for each in label_offsets])
+
+
+def _patch(block: Block, plane: Plane, at: int, roi_size: int, of_label: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a plane that a window may show, and the window's placement in it."""
+    axis, sizes = plane.axis, np.delete(block.shape, plane.axis)
+    corners = plane.placement[:, 2:] + plane.placement[:, :2] @ np.array([[0, 0, 1, 1], [0, 1, 0, 1]]) * (roi_size - 1)
+    low, high = np.floor(corners.min(1)[::-1]) - 1, np.ceil(corners.max(1)[::-1]) + 2  # row, column
+    # A window beyond the border still needs the border, which is repeated.
+    low, high = low.clip(0, sizes - 1).astype(int), high.clip(1, sizes).astype(int)
+    box = [range(a, max(b, a + 1)) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+    first = block.rows.start
+    placement = plane.placement.copy()
+    placement[:, 2] -= low[::-1]
+    rows = box[0]
+    if axis == 0:
+        at += first
+    else:
+        box[0] = range(rows.start + first, rows.stop + first)
+    patch = block.bricks.plane(block.bricks.label if of_label else block.bricks.grey, axis, at, tuple(box))
+    if of_label and axis != 0 and not block.known[rows.start : rows.stop].all():
+        patch[~block.known[rows.start : rows.stop]] = UNKNOWN
+    return patch, placement
+
+
+def _turn(axis: int, direction: float, angle: float) -> np.ndarray:
+    """The rotation by an angle about a line in the plane across an axis (Rodrigues' formula), (3, 3)."""
+    line = np.insert((np.cos(direction), np.sin(direction)), axis, 0.0)
+    cross = np.cross(np.eye(3), line)
+    return np.eye(3) - np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def _points(plane: Plane, roi_size: int, offsets: tuple[int, ...]) -> list[Points]:
+    """For each offset the coordinates of a turned window's pixels."""
+    turn = np.eye(3) if plane.turn is None else plane.turn
+    right, down, origin = (np.insert(plane.placement[::-1, i], plane.axis, 0.0) for i in range(3))
+    origin[plane.axis] = plane.at
+    middle = origin + (right + down) * (roi_size - 1) / 2
+    right, down, normal = turn @ right, turn @ down, turn[:, plane.axis]
+    pixels = np.arange(roi_size) - (roi_size - 1) / 2
+    across = (pixels[:, None] * right).astype(np.float32)  # (roi_size, 3)
+    starts = [(pixels[:, None] * down + middle + offset * normal).astype(np.float32) for offset in offsets]
+    return [tuple(start[:, None, i] + across[None, :, i] for i in range(3)) for start in starts]
+
+
+def _turned(block: Block, points: Points) -> tuple[np.ndarray, np.ndarray]:
+    """Grey values between the voxels, float32, and labels of the nearest ones, uint8, at points of one shape.
+
+    Some rows are worked on at a time: what is needed of them stays in the processor's cache.
+    """
+    shape = points[0].shape
+    grey, label = np.empty(shape, np.float32), np.empty(shape, np.uint8)
+    count = max(1, _STRIP // shape[1])
+    for start in range(0, shape[0], count):
+        rows = slice(start, start + count)
+        strip = tuple(each[rows] for each in points)
+        corners = _find_corners(block, strip)
+        grey[rows] = _trilinear(block, corners)
+        label[rows] = _nearest(block, corners, strip)
+    return grey, label
+
+
+class _Corners(NamedTuple):
+    """The eight voxels around each of some points; beyond the block its border."""
+
+    layer: int
+    """Of bricks; the offsets count from it."""
+    below: list[np.ndarray]
+    """For z, y and x, what the lower coordinate adds to a voxel's index in the flattened bricks."""
+    above: list[np.ndarray]
+    parts: list[np.ndarray]
+    """How far each point lies from the lower coordinate, 0..1, float32."""
+
+
+def _find_corners(block: Block, points: Points) -> _Corners:
+    _, height, width = brick_counts(block.bricks.shape)
+    found, layer, kind = _Corners(0, [], [], []), 0, np.int32
+    for axis, (coordinate, length) in enumerate(zip(points, block.shape, strict=True)):
+        part = np.minimum(np.maximum(coordinate, np.float32(0)), np.float32(length - 1))
+        low = part.astype(np.int32)
+        np.subtract(part, low, out=part, dtype=np.float32, casting="unsafe")
+        high = np.minimum(low + 1, length - 1)
+        step = (height * width, width, 1)[axis] * EDGE**3
+        if axis == 0:
+            layer = (int(low.min()) + block.rows.start) // EDGE
+            low, high = (each + (block.rows.start - layer * EDGE) for each in (low, high))
+            kind = np.int32 if (int(high.max()) // EDGE + 1) * step < 2**31 else np.int64  # half the time in 32 bits
+        inside = EDGE ** (2 - axis)
+        for offsets, each in ((found.below, low), (found.above, high)):
+            each = each.astype(kind, copy=False)
+            offsets.append(each * inside + (each >> 3) * (step - EDGE * inside))
+        found.parts.append(part)
+    return found._replace(layer=layer)
+
+
+def _trilinear(block: Block, corners: _Corners) -> np.ndarray:
+    grey = np.asarray(block.bricks.grey)[corners.layer :].reshape(-1)
+    below, above, parts = corners.below, corners.above, corners.parts
+    lines = []
+    for z in (below[0], above[0]):
+        for y in (below[1], above[1]):
+            start = z + y
+            lines.append(_between(*(grey.take(start + x).astype(np.float32) for x in (below[2], above[2])), parts[2]))
+    return _between(_between(*lines[:2], parts[1]), _between(*lines[2:], parts[1]), parts[0])
+
+
+def _between(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Linear, in the memory of `low` and `high`."""
+    high -= low
+    high *= part
+    low += high
+    return low
+
+
+def _nearest(block: Block, corners: _Corners, points: Points) -> np.ndarray:
+    """Beyond the block and in slices that may not be learned from, unknown."""
+    z, y, x = (np.where(part >= 0.5, b, a) for a, b, part in zip(*corners[1:], strict=True))
+    label = np.asarray(block.bricks.label)[corners.layer :].reshape(-1).take(z + y + x)
+    for coordinate, length in zip(points, block.shape, strict=True):
+        if coordinate.min() < -0.5 or coordinate.max() >= length - 0.5:
+            label[(coordinate < -0.5) | (coordinate >= length - 0.5)] = UNKNOWN
+    if not block.known.all():
+        nearest = np.floor(points[0] + np.float32(0.5)).astype(np.int32).clip(0, block.shape[0] - 1)
+        label[~block.known.take(nearest)] = UNKNOWN
+    return label
