@@ -70,11 +70,12 @@ def _compare_native(
     from ..studies.experiments import NATIVE_EXPERIMENTS
     from ..studies.native import compare_native
 
-    if len(seed) != 1 or weights_path is not None or test_volume != "kidney_2":
-        raise InputError(
-            "--group native takes one seed, the test volume kidney_2 and a --weights-dir, "
-            f"got seeds {list(seed)}, {test_volume} and weights_path {weights_path}"
-        )
+    if len(seed) != 1:
+        raise InputError(f"--group native takes one seed, got {list(seed)}: give one")
+    if test_volume != "kidney_2":
+        raise InputError(f"--group native tests on kidney_2, got {test_volume}: leave --test-volume out")
+    if weights_path is not None:
+        raise InputError(f"--group native takes a folder of weights, got the file {weights_path}: give --weights-dir")
     path = compare_native(data_dir, output_dir, experiment or NATIVE_EXPERIMENTS, seed[0], override, weights_dir)
     print(f"\n{path.read_text(encoding='utf-8')}\n{path}")
 

@@ -79,6 +79,7 @@ def _with(options, base=SMALL):
 
 
 COMPARE = "compare --data-dir data --output-dir out --test-volume kidney_1 --experiment unet-bce"
+NATIVE = "compare --group native --data-dir data --output-dir out"
 
 
 TITLE = "Training"
@@ -259,6 +260,9 @@ CASES: list[Case] = [
         "has seed, which is an option",
         base=COMPARE,
     ),
+    _refused("two seeds, group native", "--seed 0 1", "--group native takes one seed", base=NATIVE),
+    _refused("an experiment of the other group", "--experiment unet-bce", "is not of the group native", base=NATIVE),
+    _refused("a folder of weights, group report", "--weights-dir .", "weights_dir is of --group native", base=COMPARE),
     _refused(
         "a kidney to learn from that is not there",
         """--override '{"*": {"train_volumes": ["kidney_3"]}}'""",

@@ -101,9 +101,12 @@ def test_missing_weights_are_found_before_the_first_training(kidneys, tmp_path, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--group", "native", "--seed", "0", "1"], r"takes one seed, .* got seeds \[0, 1\]"),
-        (["--group", "native", "--test-volume", "k"], "takes one seed, the test volume kidney_2 .*, k and"),
-        (["--group", "native", "--weights-path", "w.pth"], "and a --weights-dir, got .* weights_path w.pth"),
+        (["--group", "native", "--seed", "0", "1"], r"takes one seed, got \[0, 1\]: give one"),
+        (["--group", "native", "--test-volume", "k"], "tests on kidney_2, got k: leave --test-volume out"),
+        (
+            ["--group", "native", "--weights-path", "w.pth"],
+            "a folder of weights, got the file w.pth: give --weights-dir",
+        ),
         (["--weights-dir", "W"], "weights_dir is of --group native, but the group is report"),
     ],
 )
