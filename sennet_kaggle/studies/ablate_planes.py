@@ -115,7 +115,8 @@ def describe(results: pd.DataFrame) -> str:
             best = by_threshold.mean(axis=1).idxmax()
             cells += [_cell(by_threshold.loc[0.5]), f"{_cell(by_threshold.loc[best])} at {best:g}"]
         rows += [[name, by_threshold.shape[1], *cells]] if len(cells) == 4 else []
-    header = ["trained on", "seeds", "along z, at 0.5", "at its best threshold", "along zyx, at 0.5", "at its best threshold"]
+    best = "at its best threshold"
+    header = ["trained on", "seeds", "along z, at 0.5", best, "along zyx, at 0.5", best]
     return markdown_table(header, rows)
 
 
