@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from ..config import DEFAULT_INFERENCE, Preprocessing
 from ..data.dataset import SliceDataset
@@ -24,7 +23,9 @@ from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
 from ..models import create_model
 from ..models.sam import SamVessels
+from ..progress import progress_bar
 from ..rendering import figure_to_png
+from ..reports import colours
 from .sam_tables import LABEL, MODEL, format_prompts
 from .zero_shot import check_precision, check_weights
 
@@ -116,7 +117,7 @@ def run_prompts(
     make_dir(output_dir)
     rows: list[dict[str, Any]] = []
     drawn: list[tuple[np.ndarray, Answer]] = []
-    for slice_id, (volume, z) in tqdm(slices.items(), unit="slice", desc="prompting"):
+    for slice_id, (volume, z) in progress_bar("prompting", len(slices), slices.items()):
         image = display_levels(volume, z)
         mask_model = _predict(volume, z, predictors)
         for row, answer in prompt_slice(model, image, volume.label(z), mask_model, min_area, views):
@@ -231,7 +232,7 @@ def display_levels(volume: Volume, z: int) -> np.ndarray:
 
 
 def figure_of_answers(answers: Sequence[tuple[np.ndarray, Answer]]) -> Figure:
-    """Draws views with the label's outline in green and the answer's in vermillion."""
+    """Draws views with the label's outline in orange and the answer's in blue."""
     columns = min(4, len(answers))
     rows = -(-len(answers) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.8 * rows), layout="constrained", dpi=80)
@@ -241,9 +242,9 @@ def figure_of_answers(answers: Sequence[tuple[np.ndarray, Answer]]) -> Figure:
         top, left, side = answer.view
         place = (slice(top, top + side), slice(left, left + side))
         axis.imshow(image[place])
-        axis.contour(answer.target[place], [0.5], colors=LABEL, linewidths=1.2)
+        axis.contour(answer.target[place], [0.5], colors=colours.LABEL, linewidths=1.2)
         if answer.mask[place].any():
-            axis.contour(answer.mask[place], [0.5], colors=PREDICTION, linewidths=1.2)
+            axis.contour(answer.mask[place], [0.5], colors=colours.PREDICTION, linewidths=1.2)
         axis.set_title(
             f"{np.count_nonzero(answer.target):,} px, IoU {_iou(answer.mask, answer.target):.2f}", fontsize=9
         )

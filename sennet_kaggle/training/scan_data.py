@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import tifffile
 from filelock import FileLock
-from tqdm import tqdm
 
 from ..config import Training
 from ..data.volume import ANNOTATED, Volume, find_folders, is_folder
 from ..errors import InputError
 from ..files import format_size, make_dir, replacing_dir, write_whole
+from ..progress import progress_bar
 from ..scans.opening import open_mask, open_scan
 from ..scans.partial import identify_scan
 from ..scans.scan import Scan
@@ -134,7 +134,7 @@ def _copy(folder: Path, name: str, scan: Scan, labels: Scan, not_annotated: int 
         kidney_dir = temporary_dir / name
         for kind in ("images", "labels"):
             make_dir(kidney_dir / kind)
-        for path, slice_ in tqdm(zip(scan.image_paths, scan, strict=True), f"copying {name}", len(scan), unit="slice"):
+        for path, slice_ in progress_bar(f"copying {name}", len(scan), zip(scan.image_paths, scan, strict=True)):
             tifffile.imwrite(kidney_dir / "images" / f"{path.stem}.tif", slice_)
         for stem, mask, annotated in _labelled(scan, labels, not_annotated):
             labelled += 1

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
-from tqdm import tqdm
 
 from ..errors import InputError
+from ..progress import progress_bar
 from .bit_mask import BitMask
 from .thinning import thin
 
@@ -63,7 +63,7 @@ def skeleton_voxels(
         InputError: a vessel is so thick that its block would not fit into memory.
     """
     blocks = [*blocks_of(mask.shape, block_side)]
-    with tqdm(blocks, desc="thinning", unit="block", mininterval=1.0, disable=not progress) as bar:
+    with progress_bar("thinning", len(blocks), blocks, unit="block", shown=progress) as bar:
         found = [_thin_block(mask, block, _FIRST_HALO, spacing) for block in bar]
     halos = dict.fromkeys(_disagreeing(blocks, found, mask.shape), 2 * _FIRST_HALO)
     while halos:

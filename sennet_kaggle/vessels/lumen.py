@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import KDTree
-from tqdm import tqdm
 
+from ..progress import progress_bar
 from .bit_mask import BitMask
 from .blocks import BLOCK_SIDE, Block, blocks_of
 from .centreline import Segment
@@ -80,7 +80,7 @@ def _volume_of_each(
     lifted = np.column_stack([points[:, :3], np.sqrt(thickest**2 - points[:, 3] ** 2 + ties)])
     reach = _REACH * thickest + _MARGIN * spacing.max()
     blocks = [*blocks_of(mask.shape, block_side)]
-    for block in tqdm(blocks, desc="measuring", unit="block", mininterval=1.0, disable=not progress):
+    for block in progress_bar("measuring", len(blocks), blocks, unit="block", shown=progress):
         low, high = block.low * spacing - reach, block.high * spacing + reach
         near = np.flatnonzero(((lifted[:, :3] >= low) & (lifted[:, :3] <= high)).all(axis=1))
         if len(near):

@@ -9,9 +9,9 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from ..errors import InputError, warn
+from ..progress import progress_bar
 from .bit_mask import BitMask, bit_mask
 from .blocks import BLOCK_SIDE, skeleton_voxels
 from .centreline import Segment, segments_of
@@ -93,7 +93,7 @@ def measure_vessels(
     if len(shape) != 3 or 0 in shape:
         raise InputError(f"mask must have three axes (D, H, W), found shape {shape}")
     spacing = _spacing(voxel_size_um)
-    slices = tqdm(mask, total=shape[0], desc="reading", unit="slice", mininterval=1.0, disable=not progress)
+    slices = progress_bar("reading", shape[0], mask, shown=progress)
     with bit_mask(slices, shape, scratch_dir) as bits:
         _check_fraction(bits)
         points = skeleton_voxels(bits, spacing, block_side=block_side, progress=progress)

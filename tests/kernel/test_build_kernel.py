@@ -186,7 +186,7 @@ def test_the_settings_come_first_and_need_no_package():
     names = {}
     exec(cells[0].source, names)
     settings = KernelSettings(**names["KERNEL"], inference=Inference(**names["INFERENCE"]))
-    assert settings == KernelSettings(inference=Inference(tta="flips"))
+    assert settings == KernelSettings(inference=Inference(tta="flips", extra_scales=(2.0, 0.5)))
     assert settings.inference == DEFAULT_INFERENCE
 
 
