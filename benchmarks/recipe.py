@@ -6,10 +6,10 @@
   two); a training step takes three times as many, for the backward pass multiplies twice as often. (The counter's own
   count of it is too high where convolutions are depthwise.)
 - Memory: bytes that autograd keeps for the backward pass, by torch's saved-tensor hooks, each storage once. Measured on
-  the CPU for a window of MEASURED pixels a side, under bfloat16 autocast (as wide as the GPU's float16), and scaled by
-  the window's area: every layer is a convolution or works pixel by pixel. Weights, gradients and AdamW's two averages
-  take 16 bytes per parameter, the averaged weights 4 more. OVERHEAD_GIB stands for CUDA's context, cuDNN's workspaces
-  and fragments, and is not measured.
+  the CPU for windows of both MEASURED sides, under bfloat16 autocast (as wide as the GPU's float16). What grows from
+  one to the other grows with the area, for every layer is a convolution or works pixel by pixel; the rest, the weights
+  in half precision, is there once. Weights, gradients and AdamW's two averages take 16 bytes per parameter, the
+  averaged weights 4 more. OVERHEAD_GIB stands for CUDA's context, cuDNN's workspaces and fragments; it is not measured.
 - Hours of training: windows x FLOPs / (GPUs x TFLOPS). Hours of validation: the held-out kidney's pixels x VIEWS x
   OVERLAP x FLOPs per pixel / TFLOPS (the first process does it alone) x the number of looks. TFLOPS is what such a card
   is taken to reach, see GPUS, and not measured either; put in what your card does. The data path must keep up: it has
@@ -45,7 +45,7 @@ from sennet_kaggle.studies.experiments import EXPERIMENTS, RECIPE  # noqa: E402
 from sennet_kaggle.training.losses import create_criterion  # noqa: E402
 from sennet_kaggle.training.training_model import model_arguments  # noqa: E402
 
-MEASURED = 128
+MEASURED = (128, 192)
 OVERHEAD_GIB = 1.5
 GPUS = {"16gb": (1, 8.0), "8gpu": (8, 60.0)}
 """GPUs, and TFLOPS that each is taken to reach: an eighth of a T4's 65 in float16, a fifth of an A100's 312."""
@@ -69,9 +69,11 @@ def row(name: str, training: Training) -> list[str]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     size, (gpus, tflops) = training.window_size or training.preprocessing.roi_size, GPUS[name.split("-")[1]]
     forward = flops(model, training, size)
-    kept = kept_bytes(training, MEASURED) * (size / MEASURED) ** 2
+    small, large = (kept_bytes(training, side) for side in MEASURED)
+    per_pixel = (large - small) / (MEASURED[1] ** 2 - MEASURED[0] ** 2)
+    kept, once = per_pixel * size**2, small - per_pixel * MEASURED[0] ** 2
     windows = -(-training.batch_size // (training.accumulate * gpus))
-    memory = (kept * windows + 20 * parameters) / GIB + OVERHEAD_GIB
+    memory = (kept * windows + once + 20 * parameters) / GIB + OVERHEAD_GIB
     total, looks = training.epochs * training.epoch_slices, training.epochs // training.evaluate_every
     hours = total * 3 * forward / (gpus * tflops * 1e12) / 3600
     looking = looks * HELD_OUT_PIXELS * VIEWS * OVERLAP * forward / size**2 / (tflops * 1e12) / 3600

@@ -35,8 +35,8 @@ SHORTENED = {
     "predict": "--tta none",
 }
 """Options that shorten a command; the last option given counts."""
-SIZE = (96, 88)
-DENSE_ROWS = range(5, 39)
+SIZE = (72, 64)
+DENSE_ROWS = range(4, 37)
 """The slices of kidney_3_sparse that have dense labels, as 0496 to 0996 in the competition."""
 Slices = list[tuple[np.ndarray, np.ndarray]]
 
@@ -101,10 +101,10 @@ def make_clone(clone_dir: Path) -> None:
 
 def write_data(data_dir: Path) -> None:
     """Small kidneys of the five kinds that the competition has for training, and two to segment."""
-    first, third = draw((40, *SIZE), 1), draw((44, *SIZE), 3)
+    first, third = draw((34, *SIZE), 1), draw((40, *SIZE), 3)
     write_kidney(data_dir / "train/kidney_1_dense", first)
-    write_kidney(data_dir / "train/kidney_1_voi", zoomed(36, SIZE[1], 1))
-    write_kidney(data_dir / "train/kidney_2", with_gaps(draw((36, *SIZE), 2), 0.65))
+    write_kidney(data_dir / "train/kidney_1_voi", zoomed(34, SIZE[1], 1))
+    write_kidney(data_dir / "train/kidney_2", with_gaps(draw((34, *SIZE), 2), 0.65))
     write_kidney(data_dir / "train/kidney_3_sparse", with_gaps(third, 0.85))
     # Labels alone, whose images are those of the same names in kidney_3_sparse.
     dense = [third[z] for z in DENSE_ROWS]

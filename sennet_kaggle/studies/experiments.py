@@ -63,7 +63,7 @@ _FULL_8GPU = replace(
     preprocessing=replace(_FULL.preprocessing, offsets=(-2, -1, 0, 1, 2)),
     window_size=640,
     epochs=40,
-    epoch_slices=16000,
+    epoch_slices=64000,
     batch_size=32,
     accumulate=1,
     learning_rate=8e-4,

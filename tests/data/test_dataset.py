@@ -326,4 +326,4 @@ def test_a_kidney_of_another_scale_is_enlarged(tmp_path):
     dataset = SliceDataset(volumes, preprocessing, scales={"b": 2.0}, **varied)
     # In the middle, where a turned window surely shows the slice and not its repeated border.
     steep = [np.hypot(*np.gradient(image[0, 5:11, 5:11].numpy())).mean() for image, _ in dataset]
-    assert steep[0] / steep[1] == pytest.approx(2, rel=3e-3)  # of whole grey values
+    assert steep[0] / steep[1] == pytest.approx(2, rel=0.03)  # OpenCV places pixels to a 32nd
