@@ -77,7 +77,7 @@ def open_blocks(cache_dir: Path | str, places: Places, offsets: Sequence[int]) -
     """
     volumes = _volumes(places)
     wanted = [Wanted(volume, tuple(_kept(volume, offsets))) for volume in volumes]
-    found = {}
+    found: dict[tuple[str, int], BlockPlace] = {}
     for each, bricks in zip(wanted, open_bricks(cache_dir, wanted), strict=True):
         found |= _blocks(each, bricks, places)
     return found
@@ -99,7 +99,7 @@ def cut_pair(block: Block, plane: Plane, preprocessing: Preprocessing) -> tuple[
 def _blocks(wanted: Wanted, bricks: BrickVolume, places: Places) -> dict[tuple[str, int], BlockPlace]:
     volume, zs = wanted
     known = np.array([volume.slice_ids[z] in places for z in zs])
-    found = {}
+    found: dict[tuple[str, int], BlockPlace] = {}
     for rows in runs_of(bricks, _numbers(volume, zs)):
         block = Block(bricks, rows, known[rows.start : rows.stop])
         found |= {(volume.name, zs[row]): BlockPlace(block, row - rows.start) for row in rows if known[row]}

@@ -178,8 +178,8 @@ def _plan(cache_dir: Path, wanted: Wanted) -> BrickVolume:
     for digest in file_digests([volume.image_paths[z] for z in zs]) + volume.label_digests(labelled):
         key.update(digest)
     stem = f"{volume.name}-{key.hexdigest()}"
-    paths = tuple(cache_dir / f"{stem}.{kind}.npy" for kind in ("grey", "label", "anchors"))
-    return BrickVolume(paths, (len(zs), *next(iter(sizes))), volume[zs[0]].dtype.name)
+    grey, label, anchors = (cache_dir / f"{stem}.{kind}.npy" for kind in ("grey", "label", "anchors"))
+    return BrickVolume((grey, label, anchors), (len(zs), *next(iter(sizes))), volume[zs[0]].dtype.name)
 
 
 def _is_whole(bricks: BrickVolume) -> bool:
