@@ -1,6 +1,8 @@
-"""Checks of settings that more than one module makes: types, finite numbers, seeds, nothing named twice."""
+"""Checks of settings that more than one makes: types, ranges, finite numbers, seeds, nothing named twice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from operator import lt
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -33,6 +35,44 @@ def check_finite(settings: Any) -> None:
             raise InputError(f"{name} must hold finite numbers only, of float32, got {value}")
 
 
+def check_numbers(
+    settings: Any,
+    *,
+    positive: Sequence[str] = (),
+    not_negative: Sequence[str] = (),
+    at_most: Mapping[str, int] = {},  # noqa: B006 (only read)
+    shares: Sequence[str] = (),
+    at_least_1: Sequence[str] = (),
+) -> None:
+    """Compares numbers of a dataclass with their ranges.
+
+    Args:
+        settings: the dataclass; where a field is None, it is passed over. NaN is for `check_finite` to find, but in
+            `shares`, which refuses it.
+        positive: fields that must be above 0.
+        not_negative: fields that must be 0 or more.
+        at_most: fields, with the most that each may be.
+        shares: fields that must lie in 0..1, 1 excluded.
+        at_least_1: fields that must be 1 or more.
+
+    Raises:
+        InputError: a number out of range; the first, in the order of the arguments.
+    """
+    _refuse(settings, positive, "be positive", lambda value: value <= 0)
+    _refuse(settings, not_negative, "not be negative", lambda value: value < 0)
+    for name, most in at_most.items():
+        _refuse(settings, (name,), f"be at most {most}", partial(lt, most))
+    _refuse(settings, shares, "lie in 0..1 (1 excluded)", lambda value: not 0 <= value < 1)
+    _refuse(settings, at_least_1, "be at least 1", lambda value: value < 1)
+
+
+def check_scales(scales: Iterable[Any]) -> None:
+    """Raises InputError for factors by which no volume is resized."""
+    for scale in scales:
+        if type(scale) not in (int, float) or not 0.1 <= scale <= 10:
+            raise InputError(f"scale must be a number in 0.1..10, got {scale!r}")
+
+
 def check_seeds(seeds: Sequence[int]) -> None:
     """Raises InputError for seeds that not every source of chance takes."""
     for seed in seeds:
@@ -45,6 +85,13 @@ def check_distinct(name: str, values: Sequence[Any]) -> None:
     twice = [value for value in values if values.count(value) > 1]
     if twice:
         raise InputError(f"{name} must be distinct, found {twice[0]} twice: name it once")
+
+
+def _refuse(settings: Any, names: Sequence[str], rule: str, is_wrong: Callable[[Any], bool]) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and is_wrong(value):
+            raise InputError(f"{name} must {rule}, got {value}")
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .checks import LARGEST, check_distinct, check_finite, check_seeds, check_values
+from .checks import LARGEST, check_distinct, check_finite, check_numbers, check_scales, check_seeds, check_values
 from .errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -67,17 +67,14 @@ class Preprocessing:
         if 0 not in self.offsets:
             raise InputError(f"offsets must have a 0, for the slice to segment itself, got {self.offsets}")
         if not 0 <= self.low_percentile < self.high_percentile <= 100:
-            raise InputError(
-                f"the percentiles must lie in 0..100, the low one below the high one, "
-                f"got {self.low_percentile:g} and {self.high_percentile:g}"
-            )
+            found = f"{self.low_percentile:g} and {self.high_percentile:g}"
+            raise InputError(f"the percentiles must lie in 0..100, the low one below the high one, got {found}")
         if any(value <= 0 or 1 / value > LARGEST for value in self.std):
             raise InputError(f"each channel must have a std above 0, got {self.std}")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) not in (1, self.in_channels):
-                raise InputError(
-                    f"{name} must have 1 value or {self.in_channels}, one per input channel, got {getattr(self, name)}"
-                )
+        channels = self.in_channels
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise InputError(f"{name} must have 1 value or {channels}, one per input channel, got {values}")
         check_finite(self)
 
 
@@ -156,21 +153,14 @@ class Inference:
 
     def check(self) -> None:
         """Raises InputError for settings that no run could have."""
-        for scale in (self.scale, *self.scales.values()):
-            if type(scale) not in (int, float) or not 0.1 <= scale <= 10:
-                raise InputError(f"scale must be a number in 0.1..10, got {scale!r}")
+        check_scales((self.scale, *self.scales.values()))
         check_values(self)
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise InputError(f"threshold must lie in 0..1 (1 excluded), got {self.threshold}")
-        if not 0 <= self.overlap < 1:
-            raise InputError(f"overlap must lie in 0..1 (1 excluded), got {self.overlap}")
+        check_numbers(self, shares=("threshold", "overlap"))
         if not 0 < self.hysteresis <= 1:
             raise InputError(f"hysteresis must lie in 0..1 (0 excluded), got {self.hysteresis}")
         if any(not 0.1 <= scale <= 10 or scale == 1 for scale in self.extra_scales):
             raise InputError(f"extra_scales must lie in 0.1..10 without 1 itself, got {self.extra_scales}")
-        for name in ("batch_size", "sw_batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, at_least_1=("batch_size", "sw_batch_size"))
         check_finite(self)
 
 
@@ -267,19 +257,13 @@ class Training:
         """Raises InputError for settings that no run could have."""
         check_values(self)
         self.preprocessing.check()
-        for name in ("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        counts = ("epoch_slices", "distinct_epochs", "workers")
-        for name in (*counts, "weight_decay", "light", "noise", "oblique"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name, largest in _MOST.items():
-            if (getattr(self, name) or 0) > largest:
-                raise InputError(f"{name} must be at most {largest}, got {getattr(self, name)}")
-        for name in ("threshold", "pseudo_label_threshold", "held_out_fraction", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must lie in 0..1 (1 excluded), got {getattr(self, name)}")
+        check_numbers(
+            self,
+            positive=("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"),
+            not_negative=("epoch_slices", "distinct_epochs", "workers", "weight_decay", "light", "noise", "oblique"),
+            at_most=_MOST,
+            shares=("threshold", "pseudo_label_threshold", "held_out_fraction", "ema_decay"),
+        )
         check_seeds((self.seed,))
         if self.not_annotated == 0:
             raise InputError("not_annotated must be another value than 0, which is background")
@@ -289,29 +273,26 @@ class Training:
             check_distinct(name, getattr(self, name))
         if any(epoch < 1 for epoch in self.milestones):
             raise InputError(f"milestones must be epochs from 1 up, got {self.milestones}")
-        if self.window_size is not None and (self.window_size < 1 or self.preprocessing.region != "windows"):
-            raise InputError(
-                f"window_size must be positive and goes with region windows, got {self.window_size} and region "
-                f"{self.preprocessing.region}"
-            )
-        if self.cuts_planes and self.preprocessing.region != "windows":
-            raise InputError(
-                f"planes and oblique go with region windows, got planes {self.planes}, oblique {self.oblique:g} and "
-                f"region {self.preprocessing.region}"
-            )
-        if self.oblique and (self.oblique > 45 or not self.augment):
-            raise InputError(
-                f"oblique must be at most 45 degrees and goes with augment, got {self.oblique:g} and augment "
-                f"{self.augment}"
-            )
-        for scale in self.scales.values():
-            if type(scale) not in (int, float) or not 0.1 <= scale <= 10:
-                raise InputError(f"scale must be a number in 0.1..10, got {scale!r}")
-        if not 0.1 <= self.zoom[0] <= self.zoom[1] <= 10:
-            raise InputError(f"zoom must be two factors in 0.1..10, the smaller first, got {self.zoom}")
+        self._check_windows()
         if self.weights_path is not None and self.init_from is not None:
             raise InputError("weights_path and init_from both give the first weights: give one of them")
         check_finite(self)
+
+    def _check_windows(self) -> None:
+        """Raises InputError for settings of the windows that are out of range, or that go with others."""
+        region = self.preprocessing.region
+        if self.window_size is not None and (self.window_size < 1 or region != "windows"):
+            found = f"{self.window_size} and region {region}"
+            raise InputError(f"window_size must be positive and goes with region windows, got {found}")
+        if self.cuts_planes and region != "windows":
+            found = f"planes {self.planes}, oblique {self.oblique:g} and region {region}"
+            raise InputError(f"planes and oblique go with region windows, got {found}")
+        if self.oblique and (self.oblique > 45 or not self.augment):
+            found = f"{self.oblique:g} and augment {self.augment}"
+            raise InputError(f"oblique must be at most 45 degrees and goes with augment, got {found}")
+        check_scales(self.scales.values())
+        if not 0.1 <= self.zoom[0] <= self.zoom[1] <= 10:
+            raise InputError(f"zoom must be two factors in 0.1..10, the smaller first, got {self.zoom}")
 
 
 DEFAULT_INFERENCE = Inference(tta="flips", extra_scales=(2.0, 0.5))

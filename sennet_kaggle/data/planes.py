@@ -127,7 +127,7 @@ def cut_label(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...
     """
     if plane.turn is not None:
         return np.stack([_turned(block, points)[1] for points in _points(plane, roi_size, offsets)])
-    windows = []
+    windows: list[np.ndarray] = []
     for offset in offsets:
         at = plane.at + offset
         if not 0 <= at < block.shape[plane.axis] or (plane.axis == 0 and not block.known[at]):
@@ -163,16 +163,16 @@ def _patch(block: Block, plane: Plane, at: int, roi_size: int, of_label: bool = 
     low, high = np.floor(corners.min(1)[::-1]) - 1, np.ceil(corners.max(1)[::-1]) + 2  # row, column
     # A window beyond the border still needs the border, which is repeated.
     low, high = low.clip(0, sizes - 1).astype(int), high.clip(1, sizes).astype(int)
-    box = [range(a, max(b, a + 1)) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+    rows, columns = (range(a, max(b, a + 1)) for a, b in zip(low.tolist(), high.tolist(), strict=True))
     first = block.rows.start
     placement = plane.placement.copy()
     placement[:, 2] -= low[::-1]
-    rows = box[0]
+    box = (rows, columns)
     if axis == 0:
         at += first
     else:
-        box[0] = range(rows.start + first, rows.stop + first)
-    patch = block.bricks.plane(block.bricks.label if of_label else block.bricks.grey, axis, at, tuple(box))
+        box = (range(rows.start + first, rows.stop + first), columns)
+    patch = block.bricks.plane(block.bricks.label if of_label else block.bricks.grey, axis, at, box)
     if of_label and axis != 0 and not block.known[rows.start : rows.stop].all():
         patch[~block.known[rows.start : rows.stop]] = UNKNOWN
     return patch, placement
@@ -255,8 +255,9 @@ def _trilinear(block: Block, corners: _Corners) -> np.ndarray:
     for z in (below[0], above[0]):
         for y in (below[1], above[1]):
             start = z + y
-            lines.append(_between(*(grey.take(start + x).astype(np.float32) for x in (below[2], above[2])), parts[2]))
-    return _between(_between(*lines[:2], parts[1]), _between(*lines[2:], parts[1]), parts[0])
+            low, high = (grey.take(start + x).astype(np.float32) for x in (below[2], above[2]))
+            lines.append(_between(low, high, parts[2]))
+    return _between(_between(lines[0], lines[1], parts[1]), _between(lines[2], lines[3], parts[1]), parts[0])
 
 
 def _between(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import InputError
 from .sam_network import create_network, load_network
+from .tiny_vit_sam import Layer
 
 
 class SamVessels(nn.Module):
@@ -38,7 +39,7 @@ class SamVessels(nn.Module):
 
     def __init__(
         self,
-        sam: nn.Module,
+        sam: Layer,
         points_per_side: int,
         points_per_batch: int,
         pred_iou_thresh: float,

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import InputError
 from .file_kinds import describe_tensors, sam_patch_stride, sam_variant
-from .tiny_vit_sam import PATCH_STRIDES, TinyViTEncoder, to_timm
+from .tiny_vit_sam import PATCH_STRIDES, Layer, TinyViTEncoder, to_timm
 from .weights import check_fit, load_weights_file, match_names
 
 TINY = "vit_t"
@@ -37,7 +37,7 @@ def create_network(
     num_heads: int | None = None,
     global_attn_indexes: Sequence[int] | None = None,
     patch_stride: int | None = None,
-) -> nn.Module:
+) -> Layer:
     """Builds a `segment_anything.modeling.Sam` with fresh weights.
 
     Args:
@@ -67,16 +67,20 @@ def create_network(
     else:
         if patch_stride is not None:
             raise InputError(f"sam: patch_stride is of vit_t alone, got {patch_stride} with {variant}: leave it out")
-        sizes = [
-            size if override is None else override for size, override in zip(_SIZES[variant], overrides, strict=True)
-        ]
+        its_width, its_depth, its_heads, its_indexes = _SIZES[variant]
+        sizes = (
+            its_width if embed_dim is None else embed_dim,
+            its_depth if depth is None else depth,
+            its_heads if num_heads is None else num_heads,
+            its_indexes if global_attn_indexes is None else global_attn_indexes,
+        )
         _check_encoder(*sizes)
         network = _assemble(_create_vit(image_size, *sizes), image_size, _PATCH_SIZE)
     network.variant = variant
     return network
 
 
-def load_network(network: nn.Module, weights_path: Path | str, model: str) -> list[str]:
+def load_network(network: Layer, weights_path: Path | str, model: str) -> list[str]:
     """Loads official weights, or those in one of our own checkpoints, whole.
 
     Args:
@@ -98,7 +102,7 @@ def load_network(network: nn.Module, weights_path: Path | str, model: str) -> li
     return list(own)
 
 
-def _remedy(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:
+def _remedy(network: Layer, tensors: Mapping[str, torch.Tensor]) -> str:
     """What to do about a file that does not fit."""
     variant, stride = sam_variant(tensors), sam_patch_stride(tensors)
     if variant is None and describe_tensors(tensors) != "Segment Anything":
@@ -122,7 +126,7 @@ def _check_encoder(embed_dim: int, depth: int, num_heads: int, global_attn_index
         raise InputError(f"sam: global_attn_indexes must lie in 0..{depth - 1}, got {list(global_attn_indexes)}")
 
 
-def _create_tiny(image_size: int, patch_stride: int | None) -> nn.Module:
+def _create_tiny(image_size: int, patch_stride: int | None) -> Layer:
     if patch_stride is None:
         patch_stride = 1 if image_size == _LITE_IMAGE_SIZE else PATCH_STRIDES[0]
     if patch_stride not in PATCH_STRIDES:
@@ -135,7 +139,7 @@ def _create_tiny(image_size: int, patch_stride: int | None) -> nn.Module:
     return network
 
 
-def _scale_and_pad(network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+def _scale_and_pad(network: Layer, image: torch.Tensor) -> torch.Tensor:
     """LiteMedSAM's input instead of Segment Anything's: (..., 3, h, w) scaled to 0..1, zeros below and to the right."""
     low, high = image.amin((-3, -2, -1), keepdim=True), image.amax((-3, -2, -1), keepdim=True)
     image = (image - low) / (high - low).clamp(min=1e-8)
@@ -163,7 +167,7 @@ def _create_vit(image_size: int, embed_dim: int, depth: int, num_heads: int, glo
     )
 
 
-def _assemble(image_encoder: nn.Module, image_size: int, stride: int) -> nn.Module:
+def _assemble(image_encoder: nn.Module, image_size: int, stride: int) -> Layer:
     """Segment Anything with an image encoder of that stride."""
     from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 

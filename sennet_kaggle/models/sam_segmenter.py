@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import InputError
 from .embedding_cache import EmbeddingCache
 from .sam_network import EMBED_DIM, create_network
-from .tiny_vit_sam import freeze_batch_norms, to_timm
+from .tiny_vit_sam import Layer, freeze_batch_norms, to_timm
 from .weights import check_fit, describe_loaded, load_weights_file, match_names
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,11 @@ class SamSegmenter(nn.Module):
     `create_sam_segmenter` explains the arguments.
     """
 
-    def __init__(
-        self, sam: nn.Module, encoder: str, upscale: int, prompts: int, detail_width: int, tile: int, cached: int
-    ):
+    image_encoder: Layer
+    prompt_encoder: Layer
+    mask_decoder: Layer
+
+    def __init__(self, sam: Layer, encoder: str, upscale: int, prompts: int, detail_width: int, tile: int, cached: int):
         super().__init__()
         self.image_encoder, self.prompt_encoder, self.mask_decoder = (
             sam.image_encoder,
@@ -48,7 +50,7 @@ class SamSegmenter(nn.Module):
         del self.prompt_encoder.mask_downscaling, self.mask_decoder.iou_prediction_head
         self.prompt = nn.Embedding(prompts, EMBED_DIM)
         self.frozen, self.upscale, self.tile = encoder == "frozen", upscale, tile
-        self.cell = self.image_encoder.stride // upscale
+        self.cell: int = self.image_encoder.stride // upscale
         """Pixels of the image along a side of one of the encoder's cells."""
         self.mask_pixel = self.cell // _CELL_IN_MASK
         """Pixels of the image along a side of a mask's."""
@@ -104,12 +106,12 @@ class SamSegmenter(nn.Module):
         size = (height * _CELL_IN_MASK, width * _CELL_IN_MASK)
         total, weight = embedding.new_zeros(batch, self.masks, *size), embedding.new_zeros(size)
         for row, column in product(rows, columns):
-            pixels = (..., *(slice(axis.start * self.cell, axis.stop * self.cell) for axis in (row, column)))
-            places = (..., *(slice(axis.start * _CELL_IN_MASK, axis.stop * _CELL_IN_MASK) for axis in (row, column)))
-            masks = self.decode(embedding[..., row, column], image[pixels])
+            y, x = (slice(axis.start * self.cell, axis.stop * self.cell) for axis in (row, column))
+            masks = self.decode(embedding[..., row, column], image[..., y, x])
             importance = _importance(*masks.shape[-2:]).to(masks)
-            total[places] += masks * importance
-            weight[places] += importance
+            y, x = (slice(axis.start * _CELL_IN_MASK, axis.stop * _CELL_IN_MASK) for axis in (row, column))
+            total[..., y, x] += masks * importance
+            weight[..., y, x] += importance
         return total / weight
 
     def decode(self, embedding: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
@@ -176,8 +178,8 @@ class Detail(nn.Module):
             nn.GELU(),
             nn.Conv2d(width, _MASK_CHANNELS, 1),
         )
-        nn.init.zeros_(self.both[-1].weight)
-        nn.init.zeros_(self.both[-1].bias)
+        for parameter in self.both[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, features: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Maps (N, 32, h, w) and (N, in_channels, h, w) to (N, 32, h, w)."""

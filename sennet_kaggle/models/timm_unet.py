@@ -167,7 +167,7 @@ def create_timm_unet(
         )
     backbone = _create_encoder(encoder, in_channels * unshuffle**2, drop_path_rate, encoder_arguments or {})
     model = TimmUNet(backbone, in_channels, out_channels, widths, stem_width, unshuffle, frozen_norm)
-    if prior != 0.5:
+    if prior != 0.5 and model.head.bias is not None:
         nn.init.constant_(model.head.bias, math.log(prior / (1 - prior)))
     _check_sizes(model, encoder, in_channels)
     if weights_path is not None:

@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
+
+# Modules of timm and segment_anything. To a type checker any attribute of an nn.Module may be a tensor as well.
+Layer = Any
 
 PATCH_STRIDES = (4, 1)
 """Strides of the patch embedding: two 3x3 convolutions of stride 2 in MobileSAM, two 1x1 of stride 1 in LiteMedSAM."""
@@ -21,6 +25,8 @@ class TinyViTEncoder(nn.Module):
         image_size: side of the square that a whole `Sam` gives it, in pixels; other sizes are taken as well.
         patch_stride: one of `PATCH_STRIDES`.
     """
+
+    body: Layer
 
     def __init__(self, image_size: int, patch_stride: int):
         super().__init__()
@@ -59,7 +65,7 @@ def to_timm(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {_name_in_timm(name): tensor for name, tensor in tensors.items() if not _is_left_out(name)}
 
 
-def _forget_attention_biases(encoder: nn.Module, _: object) -> None:
+def _forget_attention_biases(encoder: Layer, _: object) -> None:
     """Lets an encoder use attention biases that were loaded just now: in evaluation mode timm keeps the old ones."""
     for module in encoder.modules():
         if hasattr(module, "attention_bias_cache"):

@@ -11,7 +11,7 @@ import torch
 
 from ..config import DEFAULT_INFERENCE
 from ..data.bits import fetch_mask
-from ..data.dataset import labelled_slices
+from ..data.splits import labelled_slices
 from ..data.volume import Volume, open_volume
 from ..errors import InputError
 from ..files import SHIPPED_DIR, check_output_dir, make_dir, write_whole

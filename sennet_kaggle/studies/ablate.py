@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..checks import check_distinct, check_seeds
 from ..config import DEFAULT_INFERENCE, Inference, Training
-from ..data.dataset import labelled_slices
+from ..data.splits import labelled_slices
 from ..data.volume import Volume
 from ..errors import InputError
 from ..files import check_output_dir, replacing, shipped_checkpoints, write_whole

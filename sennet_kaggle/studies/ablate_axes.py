@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..config import Inference, Preprocessing, Training
-from ..data.dataset import labelled_slices
 from ..data.phantom import Phantom, write_phantom
+from ..data.splits import labelled_slices
 from ..data.volume import Volume, open_volume
 from ..files import shipped_checkpoints
 from ..inference.loading import load_predictors

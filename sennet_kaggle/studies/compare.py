@@ -15,7 +15,7 @@ import torch
 
 from ..config import DEFAULT_INFERENCE, Training
 from ..data.bits import fetch_mask
-from ..data.dataset import labelled_slices
+from ..data.splits import labelled_slices
 from ..data.volume import Volume
 from ..files import check_output_dir, replacing, write_whole
 from ..inference.loading import load_predictors

@@ -11,7 +11,7 @@ import pandas as pd
 from ..checks import check_distinct, check_seeds, check_values
 from ..config import THRESHOLDS, Training
 from ..data.bits import fetch_mask
-from ..data.dataset import labelled_slices
+from ..data.splits import labelled_slices
 from ..data.volume import Volume
 from ..errors import InputError
 from ..files import check_output_dir, file_digest, replacing, write_whole

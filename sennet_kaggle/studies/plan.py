@@ -9,7 +9,7 @@ from typing import Any
 
 from ..checks import check_distinct, check_seeds, check_values
 from ..config import Training
-from ..data.dataset import labelled_slices
+from ..data.splits import labelled_slices
 from ..data.volume import Volume, open_volumes
 from ..errors import InputError
 from ..models.identity import Places, digest_slices, same_images, what_was_seen

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -110,7 +110,7 @@ def run_prompts(
     volumes = open_volumes(data_dir, "train", tuple(volume_names))
     slices = SliceDataset(volumes, Preprocessing(intensity="eight_bit"), only=slice_ids or None).slices
     torch.manual_seed(0)
-    model = create_model("sam", **arguments).to(pick_device(device))
+    model = cast(SamVessels, create_model("sam", **arguments)).to(pick_device(device))
     model.dtype = getattr(torch, precision)
     predictors = load_predictors([*checkpoints] or shipped_checkpoints(), DEFAULT_INFERENCE)
     output_dir = Path(output_dir)
@@ -213,7 +213,8 @@ def view_of(component: np.ndarray, kind: str) -> View:
         middle = (places[0] + places[-1] + 1) / 2
         start = _GRID_STEP * round((middle - side / 2) / _GRID_STEP)
         starts.append(int(np.clip(start, 0, max(0, length - side))))
-    return View(*starts, side)
+    top, left = starts
+    return View(top, left, side)
 
 
 def components(mask: np.ndarray, min_area: int) -> list[np.ndarray]:

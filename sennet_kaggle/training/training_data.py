@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from ..config import Training
 from ..data.blocks import check_planes
 from ..data.cache import file_digests
-from ..data.dataset import SliceDataset, labelled_slices, split_slices
+from ..data.dataset import SliceDataset
 from ..data.padding import sampled_zs
+from ..data.splits import labelled_slices, split_slices
 from ..data.volume import Volume, open_volumes
 from ..errors import InputError
 from ..files import file_digest

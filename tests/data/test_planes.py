@@ -14,9 +14,10 @@ from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.data import bricks as bricks_module
 from sennet_kaggle.data.blocks import check_planes, open_blocks
 from sennet_kaggle.data.bricks import Wanted, open_bricks
-from sennet_kaggle.data.dataset import SliceDataset, labelled_slices
+from sennet_kaggle.data.dataset import SliceDataset
 from sennet_kaggle.data.intensity import measure_intensity
 from sennet_kaggle.data.planes import Plane, _points, _turn, cut_label, cut_plane, draw_plane
+from sennet_kaggle.data.splits import labelled_slices
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
 
