@@ -92,8 +92,8 @@ def draw_plane(
     axis = "zyx".index(planes[rng.integers(len(planes))]) if is_dense else 0
     point = np.array((z, y, x))
     across, along = point[axis], np.delete(point, axis) + shift
-    height, width = np.delete(shape, axis).tolist()
-    placement = place_window(*along.tolist(), height, width, roi_size, zoom_range, rng)
+    (row, column), (height, width) = along, np.delete(shape, axis).tolist()
+    placement = place_window(row, column, height, width, roi_size, zoom_range, rng)
     turn = None
     if oblique and is_dense and rng.random() < TURNED:
         turn = _turn(axis, rng.uniform(0, np.pi), np.radians(rng.uniform(-oblique, oblique)))
@@ -229,7 +229,8 @@ class _Corners(NamedTuple):
 
 def _find_corners(block: Block, points: Points) -> _Corners:
     _, height, width = brick_counts(block.bricks.shape)
-    found, layer, kind = _Corners(0, [], [], []), 0, np.int32
+    found, layer = _Corners(0, [], [], []), 0
+    kind: type[np.signedinteger] = np.int32
     for axis, (coordinate, length) in enumerate(zip(points, block.shape, strict=True)):
         part = np.minimum(np.maximum(coordinate, np.float32(0)), np.float32(length - 1))
         low = part.astype(np.int32)

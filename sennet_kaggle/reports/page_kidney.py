@@ -88,13 +88,13 @@ def read_kidney(
         rows.append(_slice_facts(segmented, runs))
         masks = {"prediction": segmented[0].mask_pred, "label": segmented[0].mask_gt, "other": segmented[-1].mask_pred}
         for name, mask in masks.items():
-            if name in coarse:
+            if name in coarse and mask is not None:
                 coarse[name].add(z, mask)
         if shell:
             shell.add_image(z, segmented[0].image)
         if labelled[z]:
             for scorer, each in zip(scorers, segmented, strict=True):
-                scorer.update(each.mask_gt, each.mask_pred, begins_run=begins[z])
+                scorer.update(each.label, each.mask_pred, begins_run=begins[z])
         progress.update()
     meshes, mesh_blocks = _add_meshes(k, coarse, shell, mesh_bytes)
     scores = [scorer.compute() for scorer in scorers] if any(labelled) else None

@@ -249,7 +249,7 @@ def precision_on(inference: Inference, devices: Iterable[str]) -> str:
     return "float16" if any(device.startswith("cuda") for device in devices) else "float32"
 
 
-def format_provenance(provenance: dict[str, Any]) -> str:
+def format_provenance(provenance: Mapping[str, Any]) -> str:
     """The same for the log, in a few lines of words; the JSON has it in full."""
     inference = Inference(**provenance["settings"]["inference"])
     checkpoints, devices, versions = (provenance[name] for name in ("checkpoints", "devices", "versions"))
