@@ -114,8 +114,9 @@ def describe(results: pd.DataFrame) -> str:
             by_threshold = found.pivot_table(index="threshold", columns="seed", values="surface_dice")
             best = by_threshold.mean(axis=1).idxmax()
             cells += [_cell(by_threshold.loc[0.5]), f"{_cell(by_threshold.loc[best])} at {best:g}"]
-        rows += [[name, *cells]] if len(cells) == 4 else []
-    header = ["trained on", "along z, at 0.5", "at its best threshold", "along zyx, at 0.5", "at its best threshold"]
+        rows += [[name, by_threshold.shape[1], *cells]] if len(cells) == 4 else []
+    best = "at its best threshold"
+    header = ["trained on", "seeds", "along z, at 0.5", best, "along zyx, at 0.5", best]
     return markdown_table(header, rows)
 
 

@@ -41,7 +41,7 @@ def test_the_table_by_hand():
     ]
     rows.append({"model": other, "seed": 0, "axes": "z", "threshold": 0.5, "surface_dice": 1.0})
     half = "0.300 (0.200-0.400) | 0.400 (0.300-0.500) at 0.3"
-    assert describe(pd.DataFrame(rows)).splitlines()[2:] == [f"| {name} | {half} | {half} |"]
+    assert describe(pd.DataFrame(rows)).splitlines()[2:] == [f"| {name} | 2 | {half} | {half} |"]
 
 
 def test_one_thing_is_changed_at_a_time():
