@@ -177,7 +177,7 @@ def test_scores_are_of_this_checkpoint(kidneys, tmp_path, checkpoint, monkeypatc
     table = score_run(tmp_path, path, volumes, 1)
     assert {*table["slice"]} == {*(f"{LEARNED}_{stem}" for stem in FOLDS[1]), f"{TEST}_0153", f"{TEST}_0742"}
     assert len(table) == 6 * len(THRESHOLDS)
-    monkeypatch.setattr(module, "predict_run", None)
+    monkeypatch.setattr(module, "predict_held_out", None)
     pd.testing.assert_frame_equal(score_run(tmp_path, path, volumes, 1), table)
     other = create_model("unet", **_arguments(training))
     save_checkpoint(path, other, Card("unet", _arguments(training), training.preprocessing, 0.5))
@@ -268,4 +268,4 @@ def test_the_table_says_what_is_missing_and_what_was_changed():
     assert write_up([dataclasses.replace(one, checkpoints=["c"])], 1, "", {}).startswith("**1 of 3 folds so far.**")
     cells = text.splitlines()[4].split(" | ")
     assert cells[:4] == ["| unet-native", "convolutions", "0.700", "0.700"] and cells[5] == "0.700 ± 0.010"
-    assert cells[8:13] == ["1,000", "1.5", "3.0", "2.00", ""] and cells[13] == "0.75 |"
+    assert cells[8:13] == ["1,000", "1.5", f"{0.1 * one.steps / 60:.1f}", "2.00", ""] and cells[13] == "0.75 |"
