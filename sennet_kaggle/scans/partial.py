@@ -108,24 +108,35 @@ def claim_run(output_path: Path, key: Mapping[str, Any]) -> Iterator[Path]:
     """
     folder = partial_dir(output_path)
     written = json.dumps(key, sort_keys=True, default=str).encode()
-    with claim_dir(folder):
-        path = folder / _KEY
-        if path.is_file() and path.read_bytes() != written:
-            warn(f"{folder} is of another run ({_changed(path, key)} changed): it is removed and all is made anew")
-            for each in folder.iterdir():
-                if each.name != ".lock":
-                    shutil.rmtree(each) if each.is_dir() else each.unlink()
-        if not path.is_file():
-            write_whole(path, written)
-        for each in output_path.parent.glob(f".{glob.escape(output_path.name)}.*.tmp"):  # of a killed run, half written
+    is_over = False
+    try:
+        with claim_dir(folder):
+            path = folder / _KEY
+            if path.is_file() and path.read_bytes() != written:
+                warn(f"{folder} is of another run ({_changed(path, key)} changed): it is removed and all is made anew")
+                _empty(folder)
+            if not path.is_file():
+                write_whole(path, written)
+            for each in output_path.parent.glob(f".{glob.escape(output_path.name)}.*.tmp"):  # of a killed run
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+            try:
+                yield folder
+            except BaseException:
+                is_over = not _has_finished(folder)
+                if is_over:
+                    _empty(folder)
+                raise
+            is_over = True
+    finally:
+        if is_over:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    """Removes what is in a folder that this process has claimed."""
+    for each in folder.iterdir():
+        if each.name != ".lock":
             shutil.rmtree(each) if each.is_dir() else each.unlink()
-        try:
-            yield folder
-        except BaseException:
-            if not _has_finished(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _has_finished(folder: Path) -> bool:
