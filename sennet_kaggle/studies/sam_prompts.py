@@ -25,7 +25,7 @@ from ..inference.predictor import Predictor
 from ..models import create_model
 from ..models.sam import SamVessels
 from ..rendering import figure_to_png
-from ..reports.colours import LABEL, PREDICTION
+from ..reports import colours
 from .sam_tables import LABEL, MODEL, format_prompts
 from .zero_shot import check_precision, check_weights
 
@@ -242,9 +242,9 @@ def figure_of_answers(answers: Sequence[tuple[np.ndarray, Answer]]) -> Figure:
         top, left, side = answer.view
         place = (slice(top, top + side), slice(left, left + side))
         axis.imshow(image[place])
-        axis.contour(answer.target[place], [0.5], colors=LABEL, linewidths=1.2)
+        axis.contour(answer.target[place], [0.5], colors=colours.LABEL, linewidths=1.2)
         if answer.mask[place].any():
-            axis.contour(answer.mask[place], [0.5], colors=PREDICTION, linewidths=1.2)
+            axis.contour(answer.mask[place], [0.5], colors=colours.PREDICTION, linewidths=1.2)
         axis.set_title(
             f"{np.count_nonzero(answer.target):,} px, IoU {_iou(answer.mask, answer.target):.2f}", fontsize=9
         )
