@@ -21,10 +21,10 @@ from sennet_kaggle.rendering import markdown_table  # noqa: E402
 from sennet_kaggle.studies.compare import machine  # noqa: E402
 from sennet_kaggle.studies.experiments import EXPERIMENTS, FOLDS, SHIPPED  # noqa: E402
 from sennet_kaggle.studies.held_out import (  # noqa: E402
+    ENLARGED,
     LEARNED,
     MEASURES,
     TEST,
-    VALIDATED,
     choose_threshold,
     held_out_ids,
     predict_held_out,
@@ -61,7 +61,7 @@ def main() -> None:
             return chain.from_iterable(folds)
 
         threshold = choose_threshold(answers(LEARNED), hysteresis)
-        for kidney in (*VALIDATED, TEST):
+        for kidney in (LEARNED, *ENLARGED, TEST):
             scores = score_answers(answers(kidney), threshold, hysteresis)
             rows.append([title, kidney, f"{threshold:g}", *(f"{scores[measure]:.3f}" for measure in MEASURES)])
             print(rows[-1], flush=True)

@@ -39,7 +39,7 @@ def pins() -> dict[str, list[str]]:
 @pytest.mark.parametrize("listed", [*BASE, *(each for extra in EXTRAS.values() for each in extra)], ids=str)
 def test_a_pinned_version_is_within_the_range(listed):
     if listed.name == PROJECT["name"]:
-        assert listed.extras == {"train", "report", "openvino", "scans"}
+        assert listed.extras == {"train", "report", "openvino", "scans", "vessels"}
         return
     assert pins()[listed.name]
     assert all(version in listed.specifier for version in pins()[listed.name])
@@ -59,7 +59,7 @@ def test_every_imported_package_is_listed():
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 imported.add(node.module.split(".")[0])
     needed = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in imported - sys.stdlib_module_names}
-    extras = (EXTRAS[name] for name in ("train", "report", "openvino", "scans"))
+    extras = (EXTRAS[name] for name in ("train", "report", "openvino", "scans", "vessels"))
     listed = {each.name for each in (*BASE, *(each for extra in extras for each in extra))}
     assert needed - listed <= IN_A_CLONE | OR_ELSE
     assert {each.name for each in BASE} <= needed
