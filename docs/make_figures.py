@@ -127,7 +127,7 @@ def draw_tree(data_dir: Path) -> bytes:
     volume = Blank("kidney_3_dense", paths, size_of_slices=mask.shape[1:])
     path = SCRATCH / "tree.html"
     write_page(path, title="tree", volumes=[volume], rles=dict(zip(volume.slice_ids, mask, strict=True)))
-    return photograph(path, "#tree", TREE_WIDTH, _WITHOUT_AXES)
+    return without_margins(photograph(path, "#tree", TREE_WIDTH, _WITHOUT_AXES))
 
 
 def coarse_mask(rles: list[str]) -> np.ndarray:
@@ -198,11 +198,20 @@ def photograph(path: Path, what: str, width: int = PAGE_WIDTH, script: str = "")
         height = driver.execute_script("return document.documentElement.scrollHeight")
         driver.set_window_size(width, height + 140)  # the window's frame counts as well
         _wait(driver, "return document.getElementById('tree').dataset.drawn")
+        driver.set_window_size(width, driver.execute_script("return document.documentElement.scrollHeight") + 200)
         driver.execute_script(script)
         time.sleep(1)  # the browser paints after the script has ended
         return driver.find_element("css selector", what).screenshot_as_png
     finally:
         driver.quit()
+
+
+def without_margins(png: bytes) -> bytes:
+    """The picture without most of the white around it."""
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    rows, columns = (np.flatnonzero((pixels < 250).any(axis=2).any(axis=axis)) for axis in (1, 0))
+    part = pixels[max(rows[0] - 12, 0) : rows[-1] + 12, max(columns[0] - 12, 0) : columns[-1] + 12]
+    return cv2.imencode(".png", part)[1].tobytes()
 
 
 def in_few_colours(png: bytes) -> bytes:
