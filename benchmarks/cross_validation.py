@@ -41,6 +41,9 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--output", type=Path)
+    parser.add_argument(
+        "--own-size", action="store_true", help="leave out the enlarged slices, which take most of the time"
+    )
     arguments = parser.parse_args()
     experiment = EXPERIMENTS[SHIPPED]
     checkpoints = []
@@ -61,7 +64,7 @@ def main() -> None:
             return chain.from_iterable(folds)
 
         threshold = choose_threshold(answers(LEARNED), hysteresis)
-        for kidney in (LEARNED, *ENLARGED, TEST):
+        for kidney in (LEARNED, *(() if arguments.own_size else ENLARGED), TEST):
             scores = score_answers(answers(kidney), threshold, hysteresis)
             rows.append([title, kidney, f"{threshold:g}", *(f"{scores[measure]:.3f}" for measure in MEASURES)])
             print(rows[-1], flush=True)
@@ -71,7 +74,7 @@ def main() -> None:
         f"{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(FOLDS)} models, each counted. "
         f"{DEFAULT_INFERENCE.describe('the middle of the plateau of the mean Dice, as in the table')}, but for the "
         f"scales. Machine: {machine()}. Command: `python benchmarks/cross_validation.py --data-dir DATA --output-dir "
-        "RUNS`\n"
+        f"RUNS{' --own-size' if arguments.own_size else ''}`\n"
     )
     print(text)
     if arguments.output:

@@ -105,8 +105,8 @@ class Inference:
     training. In-plane for axes z, along all three for zyx."""
     extra_scales: tuple[float, ...] = ()
     """Further scales at which a model of windows sees slices. Those above 1, such as 2, are averaged with the first:
-    small vessels gain. Those below, such as 0.5, add vessels that are some 90 pixels wide or more at scale 1, which the
-    model may never have learned to fill (see `ensemble.add_wide`)."""
+    small vessels gain. All but the largest add vessels that are some 45 of their pixels wide or more, which the model
+    may never have learned to fill at larger ones (see `ensemble.add_wide`)."""
     hysteresis: float = 1.0
     """Share of the threshold above which pixels are vessel too where they touch, in their slice, one above the
     threshold itself; 1 leaves only those."""

@@ -19,7 +19,7 @@ def test_only_what_is_wide_counts(width, counts):
     """A band of `width` pixels at scale 1, sure at half the scale alone."""
     score, coarse = torch.full((128, 240), 0.2), torch.full((64, 120), 0.1)
     coarse[:, 20 : 20 + width // 2] = 0.9
-    found = add_wide(score, coarse, 0.5)
+    found = add_wide(score, coarse)
     assert found.shape == score.shape
     assert (found[:, 44 : 36 + width] > 0.5).all() if counts else (found < 0.5).all()
     assert (found[:, :36] == 0.2).all()  # what the first is surer of stays
@@ -49,7 +49,7 @@ def test_whole_slices_are_seen_once():
 
 def test_the_surer_score_counts():
     score, coarse = torch.full((64, 64), 0.7), torch.full((32, 32), 0.6)
-    torch.testing.assert_close(add_wide(score, coarse, 0.5), score)
+    torch.testing.assert_close(add_wide(score, coarse), score)
 
 
 def darkness(tensor):
