@@ -35,6 +35,7 @@ def test_held_out_slices_are_scored(data_dir, tmp_path, capfd):
     assert "kidney_2_0742" in output and str(tmp_path / "submission.csv") in output
 
 
+@pytest.mark.slow
 def test_without_data_a_phantom_is_used(tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["dry-run", "--output-dir", "out"]) == 0

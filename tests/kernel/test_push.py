@@ -115,6 +115,7 @@ def test_the_pushed_notebook_on_the_visible_test_folder(pushed, data_dir, tmp_pa
     assert ids == [f"kidney_{kidney}_{z:04d}" for kidney in (5, 6) for z in range(3)]
 
 
+@pytest.mark.slow
 def test_the_pushed_notebook_on_a_dummy_test_set(pushed, tmp_path):
     """As Kaggle's visible one: two kidneys of three slices, one of them of kidney_5's real size."""
     write_phantom(tmp_path, "kidney_5", Phantom((3, 1330, 1598)), split="test")
