@@ -63,6 +63,12 @@ def measure_grey_values(volume: Volume, predictors: Sequence[Predictor], inferen
     return GreyValues(intensities, background)
 
 
+def scales_of(predictors: Sequence[Predictor], inference: Inference) -> tuple[float, ...]:
+    """The scales at which slices are seen: 1 alone where a model sees them whole, to which all would be the same."""
+    whole = any(predictor.preprocessing.region == "whole" for predictor in predictors)
+    return (1.0,) if whole else (1.0, *inference.extra_scales)
+
+
 def ensemble_score(predictors: Sequence[Predictor], grey: GreyValues, inference: Inference) -> Score:
     """Several predictors as one, for slices of one kidney: each slice is read once, the members' scores averaged.
 
@@ -70,8 +76,7 @@ def ensemble_score(predictors: Sequence[Predictor], grey: GreyValues, inference:
     `choose_threads`). No other thread computes with torch while they do: OpenMP keeps a team of threads for every
     thread that computes, and once these are more than the cores they wait for one another.
     """
-    whole = any(predictor.preprocessing.region == "whole" for predictor in predictors)
-    scales = (1.0,) if whole else (1.0, *inference.extra_scales)  # else all scales would be the same to them
+    scales = scales_of(predictors, inference)
     members = [(scale, *each) for scale in scales for each in zip(predictors, grey.intensities, strict=True)]
 
     def score(slices: Iterable[np.ndarray], wanted: slice = slice(None)) -> Iterator[torch.Tensor]:

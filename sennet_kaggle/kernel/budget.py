@@ -62,9 +62,9 @@ class Plan:
         return f"tta {self.inference.tta}, axes {self.inference.axes}, {self.members} model(s)"
 
 
-def count_views(inference: Inference) -> float:
-    """How often each model is shown everything, at one scale or another."""
-    return _VIEWS[inference.tta] * (1 + sum(scale**2 for scale in inference.extra_scales))
+def count_views(inference: Inference) -> int:
+    """How often each model is shown everything."""
+    return _VIEWS[inference.tta]
 
 
 def ladder(inference: Inference, members: int) -> list[Plan]:

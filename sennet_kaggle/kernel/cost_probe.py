@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from ..data.resizing import resize_slice, scaled_length
 from ..errors import InputError
 from ..inference.axes import BLOCK_BYTES, BYTES_PER_VOXEL, scratch_folder
 from ..inference.batching import LARGEST_BATCH
-from ..inference.ensemble import measure_grey_values
+from ..inference.ensemble import measure_grey_values, scales_of
 from ..inference.patches import Request
 from ..inference.predictor import Predictor
 from ..inference.windows import plan_windows
@@ -107,8 +108,8 @@ class Costs:
         showing = 0.0
         for predictor, cost, occupied in zip(predictors, self.models, cost_of_volume.occupied, strict=False):
             views = 1 if hasattr(predictor.model, "segment") else count_views(inference)
-            for count, *size in planes:
-                windows, pixels = shown_windows(predictor, inference, *size)
+            for (count, *size), scale in product(planes, scales_of(predictors, inference)):
+                windows, pixels = shown_windows(predictor, inference, *(scaled_length(each, scale) for each in size))
                 rounds = math.ceil(round(count * windows * occupied / cost.at_once, 6))
                 showing += views * rounds * cost.at_once * pixels * cost.seconds_per_pixel
         reading = reads * (cost_of_volume.read + len(planes) * cost_of_volume.prepare)
@@ -169,7 +170,7 @@ def _look_at(
     volume: FaultTolerantVolume, predictors: Sequence[Predictor], inference: Inference
 ) -> tuple[VolumeCost, list[list[Request | np.ndarray]]]:
     """Reads slices spread over a volume; returns what they say, and what each model would be shown of them."""
-    largest = max((1.0, *inference.extra_scales))
+    largest = max(scales_of(predictors, inference))
     size = tuple(scaled_length(length, largest) for length in scaled_shape(volume, inference)[1:])
     started = time.monotonic()
     intensities, background = measure_grey_values(volume, predictors, inference)

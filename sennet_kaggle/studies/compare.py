@@ -232,7 +232,7 @@ def write_up(
         f"How the models were run, here and for that choice: {DEFAULT_INFERENCE.describe()}.",
         f"Checkpoints: {', '.join(f'{name} {each.checkpoint}' for name, runs in results.items() for each in runs)}.",
         f"The report gives three slices of a SegFormer, without its loss: {shown}.",
-        *(f"Changed for `{pattern}`: {_settings(changes)}." for pattern, changes in overrides.items()),
+        *(f"Changed for `{pattern}`: {settings_text(changes)}." for pattern, changes in overrides.items()),
         f"Machine: {machine()}; {minutes:.0f} minutes of training in all.",
         f"Command: `{shlex.join(['python', '-m', 'sennet_kaggle', *sys.argv[1:]])}`",
     ]
@@ -248,7 +248,7 @@ def _over_seeds(values: pd.Series) -> str:
     return f"{values.mean():.3f}" if len(values) == 1 else f"{values.mean():.3f} ± {values.std():.3f}"
 
 
-def _settings(changes: Mapping[str, Any]) -> str:
+def settings_text(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items())
 
 

@@ -14,7 +14,7 @@ from ..rendering import markdown_table
 from ..reports.tradeoff import Point
 from ..scoring.metrics import dice_from_counts
 from ..scoring.sweep import find_plateau
-from .compare import machine
+from .compare import machine, settings_text
 from .experiments import FAMILIES, FOLDS, SHIPPED
 from .held_out import LEARNED, TEST
 from .native_cost import Cost
@@ -151,7 +151,7 @@ def write_up(summaries: Sequence[Summary], wanted: int, claim: str, overrides: M
     height, width = one.cost.size
     folds = len(one.checkpoints)
     problems = {each.name: each.cost.openvino_problem for each in summaries if each.cost.openvino_problem}
-    changes = [f"Changed for `{pattern}`: {_settings(each)}." for pattern, each in overrides.items()]
+    changes = [f"Changed for `{pattern}`: {settings_text(each)}." for pattern, each in overrides.items()]
     notes = [
         f"Dice on {one.slices} slices of {LEARNED}, each segmented by a model that has not learned from it ({folds} of "
         f"the {len(FOLDS)} folds of the cross-validation), and on {TEST}, {claim}, by "
@@ -253,10 +253,6 @@ def _trainings(summaries: Sequence[Summary]) -> str:
 
 def _short(name: str) -> str:
     return name.removesuffix("-native")
-
-
-def _settings(changes: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in changes.items())
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -81,7 +81,6 @@ def test_the_ladder_has_the_stated_order():
 
 def test_views_are_counted():
     assert {tta: count_views(Inference(tta=tta)) for tta in VIEWS} == {tta: len(views) for tta, views in VIEWS.items()}
-    assert count_views(Inference(tta="flips", extra_scales=(2.0, 0.5))) == 21  # 4 views of 1 + 4 + 1/4 times the pixels
 
 
 def test_the_pace_is_that_of_the_trial_until_the_run_knows_better():

@@ -65,6 +65,15 @@ def test_seconds_of_a_run(volume):
     assert costs.seconds(volume, members, zyx, 1) == pytest.approx(165 + 5 * 6 + 64 * 3 + 96 * 2)
 
 
+def test_seconds_of_several_scales(volume):
+    """4 views of 6, 24 and 2 windows of 32 x 32; a model of whole slices sees them once."""
+    members = [predictor("whole"), predictor("windows")]
+    costs = costs_of(ModelCost(1 / 32**2, 1))
+    inference = Inference(overlap=0, tta="flips", extra_scales=(2.0, 0.5))
+    assert costs.seconds(volume, members[1:], inference, 5) == pytest.approx(4 * 5 * (6 + 24 + 2))
+    assert costs.seconds(volume, members[:1], inference, 5) == pytest.approx(4 * 5)
+
+
 def test_a_batch_that_is_not_full_costs_as_much(volume):
     costs = costs_of(ModelCost(1 / 32**2, 4))
     assert costs.seconds(volume, [predictor("whole")], Inference(), 5) == pytest.approx(8)
