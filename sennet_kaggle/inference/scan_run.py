@@ -112,7 +112,8 @@ def peak_bytes(run: ScanRun) -> int:
     """How much memory a run takes at most: of its slices' size, not of their number."""
     pixels = math.prod(run.scan.shape[1:])
     slabs = 3 * getattr(run.scan.found.source, "depth", 1) * pixels * run.scan.found.source.dtype.itemsize
-    return int(_BASE_BYTES + _BYTES_PER_PIXEL * pixels * max(1, run.inference.scale**2) + slabs)
+    shown = pixels * max(1, run.inference.scale**2) * sum(scale**2 for scale in (1.0, *run.inference.extra_scales))
+    return int(_BASE_BYTES + _BYTES_PER_PIXEL * shown + slabs)
 
 
 def segment_scan(run: ScanRun) -> float:

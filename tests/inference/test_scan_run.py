@@ -23,7 +23,7 @@ from sennet_kaggle.errors import InputError
 from sennet_kaggle.inference import scan_run
 from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.inference.predict import predict_probabilities
-from sennet_kaggle.inference.scan_run import plan_run, segment_scan
+from sennet_kaggle.inference.scan_run import peak_bytes, plan_run, segment_scan
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.scans.opening import open_mask, open_scan
@@ -91,6 +91,16 @@ def test_every_format_gives_the_masks_of_predict(bench, scan, tmp_path, name, ca
     assert sorted(each.name for each in (tmp_path / "out").iterdir()) == sorted([name, f"{name}.json"])
     note = json.loads((tmp_path / "out" / f"{name}.json").read_bytes())
     assert note["checkpoints"][0]["file"] == "small.safetensors" and note["made_by"] == "segment"
+
+
+def test_memory_follows_the_pixels_that_a_model_is_shown(bench, scan, tmp_path):
+    """Of 1 + 4 + 1/4 times a slice's pixels at three scales."""
+    run = plan(bench, write(tmp_path / "scan.npy", scan, SIZE_UM), tmp_path / "out.npy")
+    at_one, at_three, at_two = (
+        peak_bytes(replace(run, inference=replace(run.inference, extra_scales=scales)))
+        for scales in ((), (2.0, 0.5), (0.5,))
+    )
+    assert at_three - at_one == pytest.approx(17 * (at_two - at_one), abs=9)
 
 
 @pytest.mark.parametrize("version", [2, 3])
