@@ -68,7 +68,8 @@ def main() -> None:
             scores = score_answers(answers(kidney), threshold, hysteresis)
             rows.append([title, kidney, f"{threshold:g}", *(f"{scores[measure]:.3f}" for measure in MEASURES)])
             print(rows[-1], flush=True)
-    text = markdown_table(["scales", "slices", "threshold", *MEASURES.values()], rows)
+    text = "# Cross-validation of the shipped experiment\n\n"
+    text += markdown_table(["scales", "slices", "threshold", *MEASURES.values()], rows)
     text += (
         f"\nEach slice of {LEARNED} by the model of the fold that held it out: {experiment.epochs} epochs of "
         f"{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(FOLDS)} models, each counted. "

@@ -89,7 +89,7 @@ def test_on_the_stand_in(gpu_check, monkeypatch, capsys):
     """All of it but Segment Anything's own code, which asks the driver; no bar, as nothing is faster there."""
     monkeypatch.setattr(gpu_check, "CHECKS", [each for each in gpu_check.CHECKS if each is not gpu_check.ensemble])
     monkeypatch.setattr(gpu_check, "SPEED_BAR", 0.0)
-    with stand_in_gpu(monkeypatch, 2**25):
+    with stand_in_gpu(monkeypatch, 2**26):  # slices at scale 2 have four times the pixels
         status = gpu_check.main(SMALL)
     output = capsys.readouterr().out
     assert status == 0, output

@@ -148,6 +148,7 @@ def test_a_block_that_cannot_be_read_is_one_line(bench, cluster, tmp_path):
 def test_the_command_starts_a_cluster_of_its_own(bench, tmp_path, capsys):
     folder, share, expected = bench
     arguments = ["--input", folder / "scan.zarr", "--output", tmp_path / "m.zarr", "--device", "cpu", "--tta", "none"]
+    arguments += ["--extra-scales"]  # none, as in the expected mask
     arguments += ["--checkpoint", folder / "small.safetensors", "--workers", "2"]
     assert main(["segment", *map(str, arguments)]) == 0
     np.testing.assert_array_equal(read(open_mask(tmp_path / "m.zarr")), expected)
