@@ -243,6 +243,9 @@ class Training:
     oblique: float = 0.0
     """Degrees, 45 at most: half of the windows lie in planes turned at random by up to so much, where labelled slices
     follow one another (region windows). 0: none."""
+    synthetic: float = 0.0
+    """Part of the windows that are drawn instead: vessels of any width up to a window's, in looks of no scanner in
+    particular (region windows). 0: none."""
     workers: int = 2
     """Processes that read ahead; 0 reads between the steps."""
     seed: int = 0
@@ -262,7 +265,7 @@ class Training:
             positive=("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"),
             not_negative=("epoch_slices", "distinct_epochs", "workers", "weight_decay", "light", "noise", "oblique"),
             at_most=_MOST,
-            shares=("threshold", "pseudo_label_threshold", "held_out_fraction", "ema_decay"),
+            shares=("threshold", "pseudo_label_threshold", "held_out_fraction", "ema_decay", "synthetic"),
         )
         check_seeds((self.seed,))
         if self.not_annotated == 0:
@@ -284,6 +287,8 @@ class Training:
         if self.window_size is not None and (self.window_size < 1 or region != "windows"):
             found = f"{self.window_size} and region {region}"
             raise InputError(f"window_size must be positive and goes with region windows, got {found}")
+        if self.synthetic and region != "windows":
+            raise InputError(f"synthetic goes with region windows, got {self.synthetic:g} and region {region}")
         if self.cuts_planes and region != "windows":
             found = f"planes {self.planes}, oblique {self.oblique:g} and region {region}"
             raise InputError(f"planes and oblique go with region windows, got {found}")
