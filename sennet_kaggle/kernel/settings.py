@@ -1,13 +1,12 @@
 """The settings of the notebook: where its inputs are, and how the models are run."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..config import DEFAULT_INFERENCE, Inference
-
-if TYPE_CHECKING:
-    pass
+from ..models import voxel_size
+from .faults import Faults
 
 
 @dataclass(frozen=True)
@@ -28,3 +27,14 @@ class KernelSettings:
     time_budget_hours: float | None = None
     """When less is left than all that the settings ask for would take, passes are dropped. None: 8.5 on Kaggle, no
     limit locally."""
+
+
+def settle_scale(
+    inference: Inference, names: Iterable[str], checkpoint_paths: Sequence[Path], faults: Faults
+) -> Inference:
+    """As `voxel_size.settle_scale`; scale 1 where the checkpoints do not say which voxel size they learned from."""
+    try:
+        return voxel_size.settle_scale(inference, names, checkpoint_paths)
+    except Exception as error:
+        faults.note("scale auto", error, "scale 1 instead")
+        return replace(inference, scale=1.0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -35,11 +35,8 @@ from .journal import identify_file, stamp_file
 from .oom_fallback import load_with_fallback
 from .partial_submission import PartialSubmission
 from .scheduler import Scheduler
-from .settings import KernelSettings
+from .settings import KernelSettings, settle_scale
 from .workers import Worker, find_devices, start_workers, wait_for_workers
-
-if TYPE_CHECKING:
-    pass
 
 # Kaggle ends a notebook after 9 hours; the cells before and after the run need some of the rest.
 _KAGGLE_HOURS = 8.5
@@ -228,6 +225,9 @@ class _Run:
                 raise InputError(
                     "none of the attached checkpoints could be loaded: attach one that `train` or `pack` made"
                 )
+            names = [volume.name for volume in self.volumes]
+            self.inference = settle_scale(self.inference, names, self.checkpoint_paths, self.faults)
+            self.provenance["settings"]["inference"] |= {k: getattr(self.inference, k) for k in ("scale", "scales")}
             with self.attempt("the record of models and machine", "it is left out"):
                 self.describe()
 

@@ -123,7 +123,10 @@ def test_channels_and_targets_follow_the_offsets(volume):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"synthetic": 0.25}, "synthetic goes with region windows, got 0.25 and region whole"),
+        (
+            {"synthetic": 0.25},
+            "synthetic go with region windows, got planes z, oblique 0, synthetic 0.25 and region whole",
+        ),
         ({"synthetic": 1.0, "preprocessing": WINDOWS}, r"synthetic must lie in 0..1 \(1 excluded\), got 1.0"),
         ({"synthetic": -0.1, "preprocessing": WINDOWS}, r"synthetic must lie in 0..1 \(1 excluded\), got -0.1"),
     ],
