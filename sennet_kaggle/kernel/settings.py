@@ -1,13 +1,13 @@
 """The settings of the notebook: where its inputs are, and how the models are run."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..config import DEFAULT_INFERENCE, Inference
 
-if TYPE_CHECKING:
-    pass
+# Kaggle ends a notebook after 9 hours; the cells before and after the run need some of the rest.
+_KAGGLE_HOURS = 8.5
 
 
 @dataclass(frozen=True)
@@ -28,3 +28,17 @@ class KernelSettings:
     time_budget_hours: float | None = None
     """When less is left than all that the settings ask for would take, passes are dropped. None: 8.5 on Kaggle, no
     limit locally."""
+
+    def is_strict(self) -> bool:
+        """Whether a fault ends the run."""
+        return not on_kaggle() if self.strict is None else self.strict
+
+    def seconds(self) -> float | None:
+        """What the run may take; None: any time."""
+        hours = _KAGGLE_HOURS if self.time_budget_hours is None and on_kaggle() else self.time_budget_hours
+        return None if hours is None else 3600 * hours
+
+
+def on_kaggle() -> bool:
+    """Whether this is one of Kaggle's notebook runs, interactive, saved or the scoring rerun."""
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ or "KAGGLE_IS_COMPETITION_RERUN" in os.environ
