@@ -54,7 +54,7 @@ def checkpoint(kidney, tmp_path):
     path = tmp_path / "small.safetensors"
     torch.manual_seed(0)
     model = create_model("unet", **UNET)
-    card = Card("unet", UNET, Preprocessing(region="windows", roi_size=32, offsets=(-1, 0, 1)), 0.5, trained_on=SLICES)
+    card = Card("unet", UNET, Preprocessing(region="windows", roi_size=64, offsets=(-1, 0, 1)), 0.5, trained_on=SLICES)
     save_checkpoint(path, model, card)
     volume = open_volume(kidney / "test" / "kidney_5")
     probabilities = predict_probabilities(volume, load_predictors([path]), DEFAULT_INFERENCE)

@@ -43,7 +43,7 @@ def bench(tmp_path_factory):
     path = folder / "small.safetensors"
     torch.manual_seed(0)
     model = create_model("unet", **UNET)
-    preprocessing = Preprocessing(region="windows", roi_size=32, offsets=(-1, 0, 1))
+    preprocessing = Preprocessing(region="windows", roi_size=64, offsets=(-1, 0, 1))
     card = Card("unet", UNET, preprocessing, 0.5, trained_on=("kidney_1_dense_0000",))
     save_checkpoint(path, model, card)
     found = predict_probabilities(open_volume(folder / "test" / "k"), load_predictors([path]), DEFAULT_INFERENCE)
