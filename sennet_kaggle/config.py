@@ -158,8 +158,9 @@ class Inference:
         check_numbers(self, shares=("threshold", "overlap"))
         if not 0 < self.hysteresis <= 1:
             raise InputError(f"hysteresis must lie in 0..1 (0 excluded), got {self.hysteresis}")
-        if any(not 0.1 <= scale <= 10 or scale == 1 for scale in self.extra_scales):
-            raise InputError(f"extra_scales must lie in 0.1..10 without 1 itself, got {self.extra_scales}")
+        scales = {1, *self.extra_scales}
+        if len(scales) <= len(self.extra_scales) or any(not 0.1 <= scale <= 10 for scale in scales):
+            raise InputError(f"extra_scales must lie in 0.1..10, once each, without 1 itself, got {self.extra_scales}")
         check_numbers(self, at_least_1=("batch_size", "sw_batch_size"))
         check_finite(self)
 
