@@ -17,6 +17,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from sennet_kaggle.config import DEFAULT_INFERENCE  # noqa: E402
 from sennet_kaggle.inference.loading import load_predictors  # noqa: E402
+from sennet_kaggle.progress import progress_bar  # noqa: E402
 from sennet_kaggle.rendering import markdown_table  # noqa: E402
 from sennet_kaggle.studies.compare import machine  # noqa: E402
 from sennet_kaggle.studies.experiments import EXPERIMENTS, FOLDS, SHIPPED  # noqa: E402
@@ -53,28 +54,33 @@ def main() -> None:
         path = run_dir / "checkpoint.safetensors"
         checkpoints.append(path if path.is_file() else fit(training, arguments.data_dir, run_dir))
     kidneys = {name: open_test(arguments.data_dir, name) for name in (LEARNED, TEST)}
+    judged = (LEARNED,) if arguments.own_size else (LEARNED, *ENLARGED)
     rows = []
     for title, extra_scales in SCALES.items():
         inference = replace(DEFAULT_INFERENCE, extra_scales=extra_scales)
         predictors = [load_predictors([path], inference) for path in checkpoints]
         hysteresis = inference.hysteresis
-
-        def answers(kidney, predictors=predictors, inference=inference):
-            folds = (predict_held_out(one, kidneys, kidney, fold, inference) for fold, one in enumerate(predictors))
-            return chain.from_iterable(folds)
-
-        threshold = choose_threshold(answers(LEARNED), hysteresis)
-        for kidney in (LEARNED, *(() if arguments.own_size else ENLARGED), TEST):
-            scores = score_answers(answers(kidney), threshold, hysteresis)
+        answers = {
+            kidney: [
+                answer
+                for fold, members in enumerate(predictors)
+                for answer in predict_held_out(members, kidneys, kidney, fold, inference)
+            ]
+            for kidney in progress_bar(f"scales {title}", len(judged) + 1, (*judged, TEST), unit="kidney")
+        }
+        threshold = choose_threshold(chain.from_iterable(answers[kidney] for kidney in judged), hysteresis)
+        for kidney, all_slices in answers.items():
+            scores = score_answers(iter(all_slices), threshold, hysteresis)
             rows.append([title, kidney, f"{threshold:g}", *(f"{scores[measure]:.3f}" for measure in MEASURES)])
             print(rows[-1], flush=True)
+    how = f"the middle of the plateau of the mean Dice of {' and '.join(judged)} together, as in the table"
     text = "# Cross-validation of the shipped experiment\n\n"
     text += markdown_table(["scales", "slices", "threshold", *MEASURES.values()], rows)
     text += (
         f"\nEach slice of {LEARNED} by the model of the fold that held it out: {experiment.epochs} epochs of "
         f"{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(FOLDS)} models, each counted. "
-        f"{DEFAULT_INFERENCE.describe('the middle of the plateau of the mean Dice, as in the table')}, but for the "
-        f"scales. Machine: {machine()}. Command: `python benchmarks/cross_validation.py --data-dir DATA --output-dir "
+        f"{DEFAULT_INFERENCE.describe(how)}, but for the scales. "
+        f"Machine: {machine()}. Command: `python benchmarks/cross_validation.py --data-dir DATA --output-dir "
         f"RUNS{' --own-size' if arguments.own_size else ''}`\n"
     )
     print(text)
