@@ -78,7 +78,8 @@ function lineChart(host, { series, xLabel, yLabel, xDomain, yDomain, fromZero, b
   const yTicks = ticks(...(yDomain ?? looseExtent(all.map((p) => p[1]))), 5);
   const left = Math.max(70, 32 + 6.5 * Math.max(...yTicks.map((tick) => short(tick).length)));
   const box = { left, right: width - 10, top: 10 + legendHeight, bottom: height - 42 };
-  const x = scale(xDomain, [box.left, box.right]);
+  const margin = onPick ? 8 : 0; // the first and the last slice's points lie clear of the axis
+  const x = scale(xDomain, [box.left + margin, box.right - margin]);
   const y = scale([yTicks[0], yTicks[yTicks.length - 1]], [box.bottom, box.top]);
   if (band) {
     draw(svg, "rect", { x: x(band[0]), y: box.top, width: Math.max(x(band[1]) - x(band[0]), 1), height: box.bottom - box.top, fill: color("--prediction"), opacity: 0.1 });
@@ -99,8 +100,8 @@ function lineChart(host, { series, xLabel, yLabel, xDomain, yDomain, fromZero, b
   seen?.forEach((kind, i) => {
     if (kind) draw(svg, "rect", { class: "seen-mark", x: x(series[0].points[i][0]) - 1.5, y: box.bottom - 7, width: 3, height: 7, fill: color("--ink") });
   });
-  for (const one of series) drawSeries(svg, one, x, y, gaps);
   const marker = draw(svg, "line", { class: "marker", y1: box.top, y2: box.bottom, stroke: color("--ink"), "stroke-width": 1.5, visibility: "hidden" });
+  for (const one of series) drawSeries(svg, one, x, y, gaps); // over the marker
   listen(host, svg, series, box, x, xLabel, onPick);
   return {
     mark(at) {
