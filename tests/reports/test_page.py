@@ -650,10 +650,10 @@ def test_browser_draws_no_line_between_slices_that_are_far_apart(browser, tmp_pa
     browser.get((tmp_path / "page.html").as_uri())
     wait_for_slice(browser, "k_0001")
     for chart in ("dice", "pixel"):
-        paths = browser.find_elements("css selector", f"#{chart}-chart svg path")
+        paths = browser.find_elements("css selector", f"#{chart}-chart > svg path")
         assert all(re.fullmatch(r"M\S+ \S+?L\S+ \S+?M\S+ \S+", path.get_attribute("d")) for path in paths)
         axis, first = (
-            browser.find_element("css selector", f"#{chart}-chart {each}").rect["x"] for each in ("line", "circle")
+            browser.find_element("css selector", f"#{chart}-chart > svg {each}").rect["x"] for each in ("line", "circle")
         )
         assert first > axis + 3  # the first slice's point is clear of the axis
         ticks = [text.text for text in browser.find_elements("css selector", f"#{chart}-chart text[text-anchor=end]")]
@@ -675,7 +675,10 @@ def test_browser_shows_two_runs_side_by_side(browser, two_runs_page):
         "return [...document.querySelectorAll('.layers')].map((e) => e.style.transform)"
     )
     assert len(transforms) == 2 and len(set(transforms)) == 1
-    assert len(browser.find_elements("css selector", "#dice-chart svg path")) == 2
+    assert len(browser.find_elements("css selector", "#dice-chart > svg path")) == 2
+    for part in ("#dice-chart > svg path", "#dice-chart .legend line"):  # told apart without colours
+        lines = browser.find_elements("css selector", part)
+        assert len({line.get_attribute("stroke-dasharray") for line in lines}) == len(lines) == 2
     heads = [head.text for head in browser.find_elements("css selector", "#worst th")]
     assert heads == ["Slice", "Dice, first", "Missed px", "False px", "Dice, second", "Difference", "Label px"]
     assert not by_id(browser, "slice-dice").is_displayed()  # it would stand above the other run's picture
@@ -687,7 +690,7 @@ def test_browser_shows_two_runs_side_by_side(browser, two_runs_page):
 def test_browser_jumps_to_where_a_chart_is_clicked(shown, chart, side, slice_id):
     from selenium.webdriver import ActionChains
 
-    svg = shown.find_element("css selector", f"#{chart}-chart svg")
+    svg = shown.find_element("css selector", f"#{chart}-chart > svg")
     shown.execute_script("arguments[0].scrollIntoView({block: 'center'})", svg)
     ActionChains(shown).move_to_element_with_offset(svg, side * (svg.size["width"] // 2 - 12), 0).click().perform()
     wait_for_slice(shown, slice_id)
@@ -696,7 +699,7 @@ def test_browser_jumps_to_where_a_chart_is_clicked(shown, chart, side, slice_id)
 
 def test_browser_draws_the_curves(shown):
     for name, lines in (("threshold", 2), ("loss", 1), ("held-out-dice", 1), ("dice", 1), ("pixel", 2)):
-        paths = shown.find_elements("css selector", f"#{name}-chart svg path")
+        paths = shown.find_elements("css selector", f"#{name}-chart > svg path")
         assert len(paths) == lines
         drawn = [path.get_attribute("d") for path in paths]
         assert all(re.fullmatch(r"([ML]-?[\d.]+ -?[\d.]+){2,}", path) for path in drawn), drawn
@@ -740,7 +743,7 @@ def test_browser_says_at_once_why_there_is_no_tree(browser, tmp_path, write_kidn
 def test_browser_keeps_legends_off_the_lines(shown):
     for chart in shown.find_elements("css selector", ".chart:has(.legend)"):
         legend = chart.find_element("css selector", ".legend").rect
-        lines = [line.rect for line in chart.find_elements("css selector", "svg path")]
+        lines = [line.rect for line in chart.find_elements("css selector", ":scope > svg path")]
         assert min(line["y"] for line in lines) >= legend["y"] + legend["height"]
 
 
