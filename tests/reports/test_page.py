@@ -653,7 +653,8 @@ def test_browser_draws_no_line_between_slices_that_are_far_apart(browser, tmp_pa
         paths = browser.find_elements("css selector", f"#{chart}-chart > svg path")
         assert all(re.fullmatch(r"M\S+ \S+?L\S+ \S+?M\S+ \S+", path.get_attribute("d")) for path in paths)
         axis, first = (
-            browser.find_element("css selector", f"#{chart}-chart > svg {each}").rect["x"] for each in ("line", "circle")
+            browser.find_element("css selector", f"#{chart}-chart > svg {each}").rect["x"]
+            for each in ("line", "circle")
         )
         assert first > axis + 3  # the first slice's point is clear of the axis
         ticks = [text.text for text in browser.find_elements("css selector", f"#{chart}-chart text[text-anchor=end]")]
