@@ -19,20 +19,24 @@ from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.ndimage import label
 
 from sennet_kaggle.config import DEFAULT_INFERENCE
-from sennet_kaggle.data.phantom import KIDNEY_LIKE, write_phantom
+from sennet_kaggle.data.phantom import KIDNEY_LIKE, Phantom, write_phantom
 from sennet_kaggle.data.volume import Volume, open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.files import shipped_checkpoints, write_whole
 from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.inference.predict import mean_threshold, predict_masks
+from sennet_kaggle.inference.scan_run import plan_run, segment_scan
 from sennet_kaggle.rendering import add_text, figure_to_png
-from sennet_kaggle.reports.outlines import figure_of_slices
+from sennet_kaggle.reports.outlines import figure_of_slices, outline_errors
 from sennet_kaggle.reports.page import write_page
-from sennet_kaggle.reports.report import SegmentedSlice
-from sennet_kaggle.scoring.metrics import surface_dice_at_tolerance
+from sennet_kaggle.reports.report import SegmentedSlice, to_display
+from sennet_kaggle.reports.scan import open_masked_scan
+from sennet_kaggle.scans.opening import open_scan
+from sennet_kaggle.scoring.metrics import dice_coefficient, surface_dice_at_tolerance
 from sennet_kaggle.submission.provenance import Stopwatch, describe_machine, hash_file, name_checkpoint
 from sennet_kaggle.submission.rle import rle_decode
 from sennet_kaggle.submission.submission import read_submission
@@ -41,12 +45,13 @@ DOCS = Path(__file__).resolve().parent
 _FOLDER = tempfile.TemporaryDirectory()
 SCRATCH = Path(_FOLDER.name)
 """Gone when the program ends."""
-PAGE_WIDTH, TREE_WIDTH = 1280, 760
+PAGE_WIDTH, TREE_WIDTH = 1280, 1000
 _BROWSERS, _DRIVERS = ("chromium", "google-chrome"), ("chromedriver",)
 _PATIENCE = 600  # seconds; without a GPU a browser draws the tree slowly
 # The axes would count the coarse voxels.
 _BLOCK, _FILLED, _LEAST_PART = 8, 0.25, 40
 _WITHOUT_AXES = "".join(f"Plotly.relayout('tree', {{'scene.{axis}axis.visible': false}});" for axis in "xyz")
+OWN_SCAN = (40, 300, 280)
 OTHERS_MASKS, OTHERS_SHAPE = "predictions/kidney_3_dense_a.csv", (1706, 1510)
 
 
@@ -79,10 +84,11 @@ def draw_kidney_2(data_dir: Path) -> bytes:
     """A slice of a kidney that the checkpoint has not seen, with its scores."""
     slices = {each.slice_id: each for each in kidney_2(data_dir)}
     shown = slices["kidney_2_0742"]
-    figure = figure_of_slices([shown])
+    figure = figure_of_slices([shown], plain=False)
     near = surface_dice_at_tolerance(shown.mask_gt, shown.mask_pred, 1.0)
-    scores = f"Surface Dice in 2D, contours up to a pixel apart: {near:.3f}"
-    figure.legends[0].set_title(f"{scores}; {how()}")
+    dice = dice_coefficient(shown.mask_gt, shown.mask_pred)
+    scores = f"{shown.slice_id}: Dice {dice:.3f}, Surface Dice in 2D {near:.3f} (contours up to a pixel apart)"
+    figure.legends[0].set_title(f"{scores}\n{how()}", {"size": 9, "multialignment": "center"})
     return figure_to_png(figure)
 
 
@@ -130,6 +136,41 @@ def draw_tree(data_dir: Path) -> bytes:
     return without_margins(photograph(path, "#tree", TREE_WIDTH, _WITHOUT_AXES))
 
 
+@cache
+def own_scan() -> tuple[Path, Path]:
+    """A scan that nobody has labelled, and what `segment` makes of it."""
+    scan_path = write_phantom(SCRATCH, "scan", Phantom(OWN_SCAN), with_labels=False) / "images"
+    mask_path = SCRATCH / "mask.tif"
+    segment_scan(plan_run(open_scan(scan_path, voxel_size_um=50), mask_path, shipped_checkpoints(), DEFAULT_INFERENCE))
+    return scan_path, mask_path
+
+
+def draw_own_scan(data_dir: Path) -> bytes:
+    """A slice of it, its mask, and how much vessel lies along z."""
+    scan, mask = map(open_scan, own_scan())
+    z = len(scan) // 2
+    shown = SegmentedSlice("", scan[z], np.asarray(mask[z]) > 0)
+    figure = Figure(figsize=(12, 4.6), layout="constrained", dpi=100)
+    plain, outlined, depth = figure.subplots(1, 3)
+    for axis, title in ((plain, "one slice of the scan"), (outlined, "its mask, outlined")):
+        axis.imshow(to_display(shown.image))
+        axis.set_title(title)
+    outline_errors(outlined, shown, 1.0)
+    depth.imshow(np.sum([np.asarray(each) > 0 for each in mask], axis=0), cmap="gray")
+    depth.set_title(f"all {len(scan)} masks, added up along z")
+    for axis in (plain, outlined, depth):
+        axis.set_axis_off()
+    return figure_to_png(figure)
+
+
+def draw_own_page(data_dir: Path) -> bytes:
+    """The page that `report --scan … --mask …` writes of it."""
+    scan, texts, notes = open_masked_scan(*own_scan())
+    path = SCRATCH / "own.html"
+    write_page(path, title="A scan of your own", volumes=[scan], rles=texts, notes=notes)
+    return photograph(path, "html")
+
+
 def coarse_mask(rles: list[str]) -> np.ndarray:
     """Where vessels fill a good part of blocks of 8 x 8 x 8 voxels, without what is small and alone: (d, h, w) bool."""
     height, width = (-(-side // _BLOCK) for side in OTHERS_SHAPE)
@@ -150,6 +191,8 @@ FIGURES: dict[str, Callable[[Path], bytes]] = {
     "dry-run.png": draw_dry_run,
     "report-page.png": draw_page,
     "tree.png": draw_tree,
+    "own-scan.png": draw_own_scan,
+    "own-scan-page.png": draw_own_page,
 }
 
 

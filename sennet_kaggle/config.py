@@ -148,8 +148,10 @@ class Inference:
         parts = [f"views {views}", f"axes {self.axes}", f"average {self.average}", f"threshold {threshold}"]
         rest = "extra_scales hysteresis overlap importance skip_background scale scales precision backend".split()
         plain = Inference()
-        values = {name: getattr(self, name) for name in rest}
-        return ", ".join(parts + [f"{name} {value}" for name, value in values.items() if value != getattr(plain, name)])
+        values = {name: getattr(self, name) for name in rest if getattr(self, name) != getattr(plain, name)}
+        if self.extra_scales:
+            values["extra_scales"] = " and ".join(f"{each:g}" for each in self.extra_scales)
+        return ", ".join(parts + [f"{name.replace('_', ' ')} {value}" for name, value in values.items()])
 
     def check(self) -> None:
         """Raises InputError for settings that no run could have."""

@@ -285,6 +285,17 @@ def test_a_killed_process_goes_on(bench, scan, tmp_path):
     assert (tmp_path / "m.nii.gz").read_bytes() == (tmp_path / "whole.nii.gz").read_bytes()
 
 
+def test_the_command_closes_with_what_ran_and_how_much_it_found(bench, scan, tmp_path, capsys):
+    path = write(tmp_path / "s.tif", scan)
+    segmented(bench, path, tmp_path / "m.tif", "--voxel-size-um", 50)
+    lines = capsys.readouterr().out.splitlines()[3:]  # the first three say what is to be done
+    beginnings = ["package: ", "model: small", "device: cpu (", "versions: ", "settings: views flips, axes z", "time: "]
+    assert [line.startswith(begin) for line, begin in zip(lines, beginnings, strict=False)] == 6 * [True]
+    share = read(open_mask(tmp_path / "m.tif")).mean()
+    found = f"{tmp_path / 'm.tif'}: {len(scan)} slices, vessel {share:.3%} of all voxels"
+    assert lines[6:] == [f"{found}; {tmp_path / 'm.tif'}.json says what made them"]
+
+
 @pytest.mark.slow
 def test_real_slices_give_the_masks_of_predict(data_dir, tmp_path, capsys):
     """kidney_2's two slices with the shipped checkpoint, through a folder, a stack and a Zarr."""

@@ -101,7 +101,9 @@ def test_the_command_writes_every_file(tmp_path, mask, vessels, capsys):
     assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == sorted(NAMES)
     totals = json.loads((tmp_path / "a" / "out" / "totals.json").read_text())
     assert totals == json.loads(json.dumps(vessels.totals))
-    assert "segments: 4\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "segments: 4\n" in out
+    assert out.endswith(f"{tmp_path / 'a' / 'out'}: {', '.join(NAMES)}\n")
     for name in ("radii.png", "tree.png"):
         picture = cv2.imread(str(tmp_path / "a" / "out" / name))
         assert picture is not None and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
