@@ -68,6 +68,7 @@ def open_page(path: Path | str, label: bool = False) -> Iterator[tifffile.TiffPa
             raise
     with tiff:
         with reading(path, "is truncated or damaged"):
+            _check_directory(path, tiff)
             page = tiff.pages.first
             in_one = _images_in_one(page, path) if len(tiff.pages) == 1 else 1
             planes = page.samplesperpixel if page.planarconfig == PLANARCONFIG.SEPARATE else 1
@@ -121,10 +122,23 @@ def reading(path: Path, problem: str) -> Iterator[None]:
         raise InputError(f"{path} {problem} ({one_line(error)}): copy it again") from error
 
 
+def _check_directory(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Refuses a file that ends before the list of what is in it, which many programs write last."""
+    tiff.filehandle.seek(4 if tiff.tiff.version == 42 else 8)  # 43 is BigTIFF
+    offset = int.from_bytes(tiff.filehandle.read(tiff.tiff.offsetsize), "little" if tiff.byteorder == "<" else "big")
+    if not 0 < offset < tiff.filehandle.size:
+        raise InputError(
+            f"{path} is truncated: expected its directory at byte {offset}, found {tiff.filehandle.size} bytes: "
+            f"copy it again"
+        )
+
+
 def _check_kind(path: Path) -> None:
-    """Names a file that is whole, but of another kind."""
+    """Names a file that is empty, or whole but of another kind."""
     with open(path, "rb") as file:
         begin = file.read(32)
+    if not begin:
+        raise InputError(f"{path} is an empty file: copy it again")
     found = next((found for begins, found in _OTHER_KINDS.items() if begin.startswith(begins)), None)
     if found:
         raise InputError(f"{path} is not a TIFF: found {found}")
