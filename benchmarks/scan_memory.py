@@ -4,10 +4,12 @@
     python benchmarks/scan_memory.py segment --input FOLDER/scan.ome.zarr --output FOLDER/mask.ome.zarr --extra-scales
     python benchmarks/scan_memory.py vessels --mask FOLDER/truth.ome.zarr --output-dir FOLDER/tree
     python benchmarks/scan_memory.py tree FOLDER/tree DEPTH HEIGHT WIDTH
+    python benchmarks/scan_memory.py workers FOLDER --extra-scales --tta none
 
 The first writes a synthetic kidney slice by slice: scan.ome.zarr, and truth.ome.zarr, the mask of its vessels. The
-next two run commands of the package, with all their options, and print their time and peak memory. The last one
-compares what `vessels` found with the tree that the kidney was drawn from.
+next two run commands of the package, with all their options, and print their time and peak memory. The last
+two compare: what `vessels` found with the tree that the kidney was drawn from; and FOLDER/scan.ome.zarr segmented by
+one process, by two Dask workers, and by two of which one is killed when the first block is done.
 """
 
 import json
@@ -16,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +30,8 @@ sys.path.insert(0, str(REPOSITORY))
 from sennet_kaggle.data.phantom import Phantom, artery_tree, phantom_slices  # noqa: E402
 from sennet_kaggle.data.vessel_tree import VesselTree  # noqa: E402
 from sennet_kaggle.progress import progress_bar  # noqa: E402
+from sennet_kaggle.scans.opening import open_mask  # noqa: E402
+from sennet_kaggle.scans.partial import partial_dir  # noqa: E402
 from sennet_kaggle.scans.writing import create_output  # noqa: E402
 
 VOXEL_SIZE_UM = 50.0
@@ -58,16 +64,50 @@ def write_scan(shape: tuple[int, int, int], folder: Path) -> None:
             put_mask(mask)
 
 
-def run_measured(arguments: list[str]) -> int:
-    """Runs a command of the package and prints what it took."""
+def run_measured(arguments: list[str], watch: Callable[[subprocess.Popen], None] | None = None) -> int:
+    """Runs a command of the package and prints what it took; `watch` is given the process."""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "measured.py"
         program.write_text(MEASURED)
         started = time.monotonic()
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-        status = subprocess.run([sys.executable, str(program), *arguments], env=environment).returncode
-        print(f"time: {time.monotonic() - started:.0f} s")
+        process = subprocess.Popen([sys.executable, str(program), *arguments], env=environment)
+        if watch is not None:
+            watch(process)
+        status = process.wait()
+        print(f"time: {time.monotonic() - started:.0f} s", flush=True)
     return status
+
+
+def compare_workers(folder: Path, options: list[str]) -> None:
+    """Segments FOLDER/scan.ome.zarr in three ways, and counts the voxels in which the masks differ."""
+    ways: dict[str, list[str]] = {"one process": [], "two workers": ["--workers", "2"]}
+    ways["two workers, one killed"] = ways["two workers"]
+    masks = []
+    with tempfile.TemporaryDirectory(dir=folder) as results:
+        for number, (way, workers) in enumerate(ways.items()):
+            output = Path(results) / f"{number}.ome.zarr"
+            print(f"--- {way}", flush=True)
+            command = ["segment", "--input", str(folder / "scan.ome.zarr"), "--output", str(output), *workers]
+            run_measured([*command, *options], partial(kill_a_worker, output) if "killed" in way else None)
+            masks.append(open_mask(output))
+            differ = sum(int((a != b).sum()) for a, b in zip(masks[0], masks[-1], strict=True))
+            print(
+                f"{sum(int(each.sum()) for each in masks[-1])} voxels of vessel, {differ} unlike those of one process"
+            )
+
+
+def kill_a_worker(output: Path, process: subprocess.Popen) -> None:
+    """Kills one of a run's workers when its first block is finished."""
+    import psutil
+
+    while process.poll() is None:
+        if [*partial_dir(output).glob("block-*")]:
+            workers = [each for each in psutil.Process(process.pid).children() if "spawn_main" in str(each.cmdline())]
+            workers[0].kill()
+            print(f"killed a worker, {len(workers) - 1} left", flush=True)
+            return
+        time.sleep(0.05)
 
 
 def compare_tree(folder: Path, shape: tuple[int, int, int]) -> None:
@@ -104,6 +144,9 @@ def main(command: str, *arguments: str) -> int:
     elif command == "tree":
         folder, *shape = arguments
         compare_tree(Path(folder), _shape(shape))
+    elif command == "workers":
+        folder, *options = arguments
+        compare_workers(Path(folder), options)
     else:
         return run_measured([command, *arguments])
     return 0

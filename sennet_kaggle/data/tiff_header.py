@@ -19,7 +19,6 @@ GREY_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 LABEL_BITS = {**GREY_BITS, np.dtype(np.bool_): 1}
 # The competition's largest slice has 4 million pixels; a damaged header may ask for terabytes.
 MAX_PIXELS = 2**26
-
 # What OpenCV decodes: tifffile needs imagecodecs for these, which the Kaggle image lacks.
 BY_OPENCV = (COMPRESSION.LZW, COMPRESSION.CCITTRLE, COMPRESSION.CCITTFAX3, COMPRESSION.CCITTFAX4)
 
@@ -30,7 +29,6 @@ _PHOTOMETRICS: dict[int, str] = {
     PHOTOMETRIC.MASK: "a transparency mask",
     PHOTOMETRIC.SEPARATED: "inks (CMYK)",
 }
-
 
 # How a file begins that is no TIFF, what it is, and the remedy.
 _OTHER_KINDS = {
@@ -124,13 +122,11 @@ def reading(path: Path, problem: str) -> Iterator[None]:
 
 def _check_directory(path: Path, tiff: tifffile.TiffFile) -> None:
     """Refuses a file that ends before the list of what is in it, which many programs write last."""
-    tiff.filehandle.seek(4 if tiff.tiff.version == 42 else 8)  # 43 is BigTIFF
-    offset = int.from_bytes(tiff.filehandle.read(tiff.tiff.offsetsize), "little" if tiff.byteorder == "<" else "big")
-    if not 0 < offset < tiff.filehandle.size:
-        raise InputError(
-            f"{path} is truncated: expected its directory at byte {offset}, found {tiff.filehandle.size} bytes: "
-            f"copy it again"
-        )
+    file, order = tiff.filehandle, "little" if tiff.byteorder == "<" else "big"
+    file.seek(4 if tiff.tiff.version == 42 else 8)  # 43 is BigTIFF
+    at = int.from_bytes(file.read(tiff.tiff.offsetsize), order)  # type: ignore[arg-type]
+    if not 0 < at < file.size:
+        raise InputError(f"{path} is truncated: expected its directory at byte {at}, found {file.size}: copy it again")
 
 
 def _check_kind(path: Path) -> None:
