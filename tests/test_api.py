@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from conftest import REPOSITORY, write_tiff
 from input_cases import UNET
@@ -204,6 +205,19 @@ def test_slices_of_two_sizes_are_refused(checkpoint, tmp_path):
     save_checkpoint(checkpoint, create_model("unet", **UNET), Card("unet", UNET, preprocessing, 0.5))
     with pytest.raises(InputError, match=r"of one size, \(40, 31\), found \(41, 31\) in k_1"):
         segment(open_volume(tmp_path / "k"), checkpoint)
+
+
+def test_a_mask_in_a_file_has_its_vessels_measured(tmp_path):
+    """A tube from face to face: 20 voxels of 50 µm, 3 x 3 voxels across, so of the radius sqrt(9 / pi)."""
+    mask = np.zeros((20, 9, 9), np.uint8)
+    mask[:, 3:6, 3:6] = 255
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    scan = sennet_kaggle.open_mask(tmp_path / "mask.tif")
+    totals = sennet_kaggle.measure_vessels(scan, 50).totals
+    assert totals["segments"] == 1 and totals["border_ends"] == 2
+    assert totals["total_length_um"] == pytest.approx(20 * 50)
+    assert totals["mean_radius_um"] == pytest.approx(np.sqrt(9 / np.pi) * 50)
+    np.testing.assert_array_equal(np.stack([*sennet_kaggle.open_scan(tmp_path / "mask.tif")]), mask)
 
 
 def test_import_loads_no_library():
