@@ -81,7 +81,7 @@ INFERENCE = dict(
     sw_batch_size=None,  # windows at once; None: chosen from memory
     batch_size=None,  # whole slices at once
     extra_scales=(2.0, 0.5),  # windows only: seen at these scales as well; (): a fifth of the work
-    scale=1.0,  # voxel size over that of training; of one kidney: scales={{"kidney_6": 63.08 / 50}}
+    scale=1.0,  # voxel size over that of training; "auto": from the sizes; of one kidney: scales={{"kidney_6": 1.26}}
     scratch_dir=None,  # for "zyx"
     device="auto",
     precision="auto",

@@ -4,6 +4,8 @@
 
 Trains what is missing in RUNS (`fold-0` to `fold-2`, `train`'s folders; some ten minutes of one core each), and scores
 each fold's held-out slices with it, at one scale and at more. kidney_2 chooses nothing.
+
+`--fold 0 --synthetic 0.25` does so for one fold, trained with synthetic windows among the others.
 """
 
 import argparse
@@ -45,10 +47,13 @@ def main() -> None:
     parser.add_argument(
         "--own-size", action="store_true", help="leave out the enlarged slices, which take most of the time"
     )
+    parser.add_argument("--fold", type=int, choices=range(len(FOLDS)), help="one fold instead of all")
+    parser.add_argument("--synthetic", type=float, default=0.0, help="part of the windows that are synthetic")
     arguments = parser.parse_args()
-    experiment = EXPERIMENTS[SHIPPED]
+    experiment = replace(EXPERIMENTS[SHIPPED], synthetic=arguments.synthetic)
+    folds = range(len(FOLDS)) if arguments.fold is None else (arguments.fold,)
     checkpoints = []
-    for fold in range(len(FOLDS)):
+    for fold in folds:
         run_dir = arguments.output_dir / f"fold-{fold}"
         training = replace(experiment, held_out_slices=held_out_ids(fold), workers=0)
         path = run_dir / "checkpoint.safetensors"
@@ -63,7 +68,7 @@ def main() -> None:
         answers = {
             kidney: [
                 answer
-                for fold, members in enumerate(predictors)
+                for fold, members in zip(folds, predictors, strict=True)
                 for answer in predict_held_out(members, kidneys, kidney, fold, inference)
             ]
             for kidney in progress_bar(f"scales {title}", len(judged) + 1, (*judged, TEST), unit="kidney")
@@ -78,10 +83,11 @@ def main() -> None:
     text += markdown_table(["scales", "slices", "threshold", *MEASURES.values()], rows)
     text += (
         f"\nEach slice of {LEARNED} by the model of the fold that held it out: {experiment.epochs} epochs of "
-        f"{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(FOLDS)} models, each counted. "
+        f"{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(folds)} models, each counted. "
         f"{DEFAULT_INFERENCE.describe(how)}, but for the scales. "
-        f"Machine: {machine()}. Command: `python benchmarks/cross_validation.py --data-dir DATA --output-dir "
-        f"RUNS{' --own-size' if arguments.own_size else ''}`\n"
+        f"Machine: {machine()}. Command: `python benchmarks/cross_validation.py --data-dir DATA --output-dir RUNS"
+        f"{' --own-size' * arguments.own_size}{f' --fold {folds[0]}' * (len(folds) == 1)}"
+        f"{f' --synthetic {arguments.synthetic:g}' * (arguments.synthetic > 0)}`\n"
     )
     print(text)
     if arguments.output:

@@ -13,7 +13,7 @@ from .files import shipped_checkpoints
 from .inference.loading import load_predictors
 from .inference.predict import predict_masks
 from .inference.predictor import Predictor
-from .models.voxel_size import scaled_to_training
+from .models.voxel_size import scaled_to_training, settle_scale
 
 Member = Path | str | Predictor
 
@@ -52,7 +52,7 @@ def segment(
             positive, is too far from that of training, or comes with a checkpoint of which the latter is not known.
     """
     slices = volume if isinstance(volume, Volume) else _ArrayVolume.of(volume)
-    predictors, inference = _prepare(checkpoint, voxel_size_um, inference)
+    predictors, inference = _prepare(slices.name, checkpoint, voxel_size_um, inference)
     masks = np.empty((len(slices), *slices.slice_size(0)), np.bool_)
     for place, (slice_id, mask) in zip(masks, predict_masks(slices, predictors, inference), strict=True):
         if mask.shape != place.shape:
@@ -97,7 +97,7 @@ class _ArrayVolume(Volume):
 
 
 def _prepare(
-    checkpoint: Member | Sequence[Member] | None, voxel_size_um: float | None, inference: Inference
+    name: str, checkpoint: Member | Sequence[Member] | None, voxel_size_um: float | None, inference: Inference
 ) -> tuple[list[Predictor], Inference]:
     """The members of the ensemble, and how to run them."""
     if checkpoint is None:
@@ -113,6 +113,8 @@ def _prepare(
                 "checkpoint itself, or inference=Inference(scale=your voxel size over that of training)"
             )
         inference = scaled_to_training(inference, voxel_size_um, paths)
+    elif inference.scale == "auto" and paths and not predictors:
+        inference = settle_scale(inference, [name], paths)
     if paths or not predictors:
         predictors += load_predictors(paths, inference)
     return predictors, inference

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import lt
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import InputError
 
@@ -98,7 +98,7 @@ def _fits(value: Any, hint: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any or origin is Literal:
         return hint is Any or value in arguments
-    if origin is UnionType:
+    if origin in (UnionType, Union):
         return any(_fits(value, argument) for argument in arguments)
     if origin is tuple:
         any_length = arguments[-1] is Ellipsis

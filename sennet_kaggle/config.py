@@ -11,10 +11,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds that are tried where one is to be chosen."""
-_LONGEST_SIDE = 2**15 - 1
-"""OpenCV cuts no larger window."""
-_FARTHEST = 10_000
-"""No scan has as many slices."""
+_LONGEST_SIDE = 2**15 - 1  # OpenCV cuts no larger window
+_FARTHEST = 10_000  # no scan has as many slices
 _MOST = {"epochs": 100_000, "epoch_slices": 1_000_000, "workers": 256, "window_size": _LONGEST_SIDE}
 """Above them a run would not fit into memory, or have no end."""
 
@@ -100,16 +98,15 @@ class Inference:
     """Windows per forward pass (region windows); None chooses from the GPU's memory, and 1 on the CPU."""
     batch_size: int | None = None
     """Slices per forward pass (region whole); None as for sw_batch_size."""
-    scale: float = 1.0
-    """Resize the volume by this before the model sees it, and the answer back: its voxel size over that of
-    training. In-plane for axes z, along all three for zyx."""
+    scale: float | Literal["auto"] = 1.0
+    """Resize the volume by this before the model sees it, and the answer back: its voxel size over that of training.
+    In-plane for axes z, along all three for zyx. auto: of sizes that differ by more than 5 %, where both are known."""
     extra_scales: tuple[float, ...] = ()
     """Further scales at which a model of windows sees slices. Those above 1, such as 2, are averaged with the first:
     small vessels gain. All but the largest add vessels that are some 45 of their pixels wide or more, which the model
     may never have learned to fill at larger ones (see `ensemble.add_wide`)."""
     hysteresis: float = 1.0
-    """Share of the threshold above which pixels are vessel too where they touch, in their slice, one above the
-    threshold itself; 1 leaves only those."""
+    """Share of the threshold above which pixels are vessel too where they touch one above it in their slice; 1: off."""
     scales: dict[str, float] = field(default_factory=dict)
     """Scale of single kidneys, as JSON, such as {"kidney_6": 1.26} (63.08 over 50 micrometres)."""
     scratch_dir: str | None = None
@@ -117,8 +114,8 @@ class Inference:
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is float16 on a GPU and float32 on the CPU. bfloat16 takes
-    less time on CPUs that have it, but changes up to a hundredth of a slice's mask (the shipped checkpoint's)."""
+    """Arithmetic of the forward pass; auto is float16 on a GPU and float32 on the CPU. bfloat16 takes less time on CPUs
+    that have it, but changes up to a hundredth of a slice's mask (the shipped checkpoint's)."""
     backend: Literal["torch", "openvino"] = "torch"
     """What runs the model: openvino, an optional package, is faster on CPUs."""
     compile: bool = False
@@ -129,8 +126,11 @@ class Inference:
             object.__setattr__(self, "extra_scales", tuple(self.extra_scales))
 
     def scale_of(self, name: str) -> float:
-        """The scale of the kidney of that name."""
-        return self.scales.get(name, self.scale)
+        """The scale of the kidney of that name; InputError where it is auto and nobody has settled it."""
+        scale = self.scales.get(name, self.scale)
+        if scale == "auto":
+            raise InputError(f"scale auto is for predict, segment and the notebook: give the number for {name}")
+        return scale
 
     def on_cpu(self) -> "Inference":
         """The same settings in their plainest form, which needs nothing but a CPU."""
@@ -155,15 +155,14 @@ class Inference:
 
     def check(self) -> None:
         """Raises InputError for settings that no run could have."""
-        check_scales((self.scale, *self.scales.values()))
+        check_scales((*(() if self.scale == "auto" else (self.scale,)), *self.scales.values()))
         check_values(self)
-        check_numbers(self, shares=("threshold", "overlap"))
+        check_numbers(self, shares=("threshold", "overlap"), at_least_1=("batch_size", "sw_batch_size"))
         if not 0 < self.hysteresis <= 1:
             raise InputError(f"hysteresis must lie in 0..1 (0 excluded), got {self.hysteresis}")
         scales = {1, *self.extra_scales}
         if len(scales) <= len(self.extra_scales) or any(not 0.1 <= scale <= 10 for scale in scales):
             raise InputError(f"extra_scales must lie in 0.1..10, once each, without 1 itself, got {self.extra_scales}")
-        check_numbers(self, at_least_1=("batch_size", "sw_batch_size"))
         check_finite(self)
 
 
@@ -234,8 +233,8 @@ class Training:
     zoom: tuple[float, float] = (0.5, 1.5)
     """How much a window is enlarged when varied, at least and at most (region windows)."""
     scales: dict[str, float] = field(default_factory=dict)
-    """Scale of single kidneys, on top of zoom, as JSON, such as {"kidney_1_voi": 0.26} (5.2 micrometres shown as 20)
-    (region windows with augment)."""
+    """Scale of single kidneys, on top of zoom, as JSON, such as {"kidney_1_voi": 0.26} (5.2 micrometres shown as 20;
+    region windows with augment)."""
     light: float = 1.0
     """Strength of the varied contrast, gamma and blur; 0 leaves the grey values as they are (region windows)."""
     noise: float = 0.05
@@ -246,6 +245,8 @@ class Training:
     oblique: float = 0.0
     """Degrees, 45 at most: half of the windows lie in planes turned at random by up to so much, where labelled slices
     follow one another (region windows). 0: none."""
+    synthetic: float = 0.0
+    """Part of the windows that are drawn instead: vessels of any width in random looks (region windows). 0: none."""
     workers: int = 2
     """Processes that read ahead; 0 reads between the steps."""
     seed: int = 0
@@ -265,7 +266,7 @@ class Training:
             positive=("epochs", "batch_size", "accumulate", "learning_rate", "evaluate_every", "gamma"),
             not_negative=("epoch_slices", "distinct_epochs", "workers", "weight_decay", "light", "noise", "oblique"),
             at_most=_MOST,
-            shares=("threshold", "pseudo_label_threshold", "held_out_fraction", "ema_decay"),
+            shares=("threshold", "pseudo_label_threshold", "held_out_fraction", "ema_decay", "synthetic"),
         )
         check_seeds((self.seed,))
         if self.not_annotated == 0:
@@ -287,9 +288,9 @@ class Training:
         if self.window_size is not None and (self.window_size < 1 or region != "windows"):
             found = f"{self.window_size} and region {region}"
             raise InputError(f"window_size must be positive and goes with region windows, got {found}")
-        if self.cuts_planes and region != "windows":
-            found = f"planes {self.planes}, oblique {self.oblique:g} and region {region}"
-            raise InputError(f"planes and oblique go with region windows, got {found}")
+        if (self.cuts_planes or self.synthetic) and region != "windows":
+            found = f"planes {self.planes}, oblique {self.oblique:g}, synthetic {self.synthetic:g} and region {region}"
+            raise InputError(f"planes, oblique and synthetic go with region windows, got {found}")
         if self.oblique and (self.oblique > 45 or not self.augment):
             found = f"{self.oblique:g} and augment {self.augment}"
             raise InputError(f"oblique must be at most 45 degrees and goes with augment, got {found}")

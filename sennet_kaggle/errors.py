@@ -48,6 +48,11 @@ def warn(message: str, once_for: object = None) -> None:
     logging.getLogger(__package__).warning("warning: %s", message, extra={"once_for": once_for}, stacklevel=2)
 
 
+def say(message: str) -> None:
+    """Says on one line what the work depends on; not to those who want it quiet."""
+    logging.getLogger(__package__).info(message)
+
+
 def tell(message: str) -> None:
     """Says on one line what only those who ask for details want to know (see `show_messages`)."""
     logging.getLogger(__package__).debug(message)

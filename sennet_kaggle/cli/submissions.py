@@ -39,6 +39,7 @@ def predict(
     from ..inference.loading import load_predictors
     from ..inference.predict import predict_rows
     from ..inference.probability import check_room, note_learned
+    from ..models.voxel_size import settle_scale
     from ..submission.provenance import Stopwatch, stamp_images, warn_of_learned_volumes, write_origin
     from ..submission.submission import write_submission
 
@@ -47,6 +48,8 @@ def predict(
     check_output(output, (*checkpoints, *(path for volume in volumes for path in volume.paths)))
     if save_probability is not None:
         check_room(save_probability, volumes)
+    inference.check()
+    inference = settle_scale(inference, [each.name for each in volumes], checkpoints)
     with watch.stage("load"):
         predictors = load_predictors(checkpoints, inference)
     keeping = nullcontext() if save_probability is None else making_dir(save_probability)

@@ -2,8 +2,6 @@
 
 import cv2
 import numpy as np
-import torch
-from torchvision.transforms import v2
 
 _ZOOM = (0.6, 1.4)
 _GAIN = (0.75, 1.25)
@@ -138,7 +136,7 @@ def vary_light(image: np.ndarray, strength: float, noise: float, rng: np.random.
         image = np.sign(image) * np.abs(image) ** exponent
     if rng.random() < _PART:
         sigma = max(strength * rng.uniform(*_BLUR_SIGMA), 1e-3)
-        image = v2.functional.gaussian_blur(torch.from_numpy(image), [5, 5], [sigma, sigma]).numpy()
+        image = np.stack([cv2.GaussianBlur(each, (5, 5), sigma, borderType=cv2.BORDER_REFLECT_101) for each in image])
     if rng.random() < _PART:
         image = image + rng.normal(0, rng.uniform(0, noise), image.shape).astype(np.float32)
     return _contrast(image, rng, strength)

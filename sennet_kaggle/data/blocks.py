@@ -8,9 +8,9 @@ import numpy as np
 
 from ..config import Preprocessing
 from ..errors import InputError, warn
-from .bricks import BrickVolume, Wanted, open_bricks, runs_of
+from .bricks import LEAST_DEPTH, Block, BrickVolume, Wanted, is_dense, open_bricks, runs_of
 from .names import consecutive_runs
-from .planes import LEAST_DEPTH, Block, Plane, cut_label, cut_plane, cut_turned, is_dense
+from .planes import Plane, cut_label, cut_plane, cut_turned
 from .volume import Volume
 
 Places = Mapping[str, tuple[Volume, int]]

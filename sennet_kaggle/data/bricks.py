@@ -31,6 +31,8 @@ EDGE = 8
 UNKNOWN = 255
 """Label of a voxel of which nothing is known."""
 MOST_ANCHORS = 1024
+LEAST_DEPTH = 32
+"""So many labelled slices must follow one another for planes across them."""
 _THREADS = 4
 _BLANK = -1
 
@@ -112,9 +114,43 @@ class BrickVolume:
         return faces[rows, columns]
 
 
+class Block(NamedTuple):
+    """Neighbouring slices of a volume."""
+
+    bricks: BrickVolume
+    rows: range
+    """Of the volume; the block's own coordinate z counts from the first."""
+    known: np.ndarray
+    """(len(rows),) bool: whose label may be learned from."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.rows), *self.bricks.shape[1:]
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether planes across its slices show anything."""
+        return is_dense(self.known)
+
+
+def is_dense(known: np.ndarray) -> bool:
+    """Whether of neighbouring slices enough have a label for planes across them."""
+    return len(known) >= LEAST_DEPTH and 2 * np.count_nonzero(known) >= len(known)
+
+
 def brick_counts(shape: tuple[int, int, int]) -> tuple[int, ...]:
     """How many bricks there are along each axis."""
     return tuple(-(-length // EDGE) for length in shape)
+
+
+def brick_places(shape: tuple[int, int, int]) -> list[np.ndarray]:
+    """For each axis, what a coordinate on it adds to a voxel's index in the flattened bricks, intp."""
+    _, height, width = brick_counts(shape)
+    found = []
+    for axis, step in enumerate((height * width, width, 1)):
+        brick, inside = np.divmod(np.arange(shape[axis]), EDGE)
+        found.append(brick * (step * EDGE**3) + inside * EDGE ** (2 - axis))
+    return found
 
 
 def open_bricks(cache_dir: Path | str, wanted: Iterable[Wanted]) -> list[BrickVolume]:

@@ -18,6 +18,7 @@ from .neighbours import read_stack
 from .padding import find_padding
 from .planes import draw_plane
 from .splits import check_known, labelled_slices, labelled_zs
+from .synthetic_windows import draw_synthetic_window
 from .transforms import image_to_tensor, mask_to_target
 from .volume import Volume, warn_of_gaps
 
@@ -39,6 +40,7 @@ class SliceDataset(Dataset):
             the slices' files each time; else they are decoded into `cache_dir` (see `open_bricks`), and what lies
             beyond a kidney is unknown.
         oblique: degrees; half of the windows are turned by up to so much (region windows).
+        synthetic: part of the windows that are drawn instead, see `draw_synthetic_window` (region windows).
         seed: of the variation.
         cache_dir: keep the slices there at the model's size (see `open_cache`) instead of reading them anew
             every time; the pairs are the same.
@@ -62,6 +64,7 @@ class SliceDataset(Dataset):
         noise: float = 0.05,
         planes: str = "z",
         oblique: float = 0.0,
+        synthetic: float = 0.0,
         seed: int = 0,
         cache_dir: Path | str | None = None,
     ):
@@ -71,7 +74,7 @@ class SliceDataset(Dataset):
         self.variation: int | None = None
         """The epoch whose variations are made; the current one when None."""
         self.zoom, self.scales, self.light, self.noise = zoom, scales, light, noise
-        self.planes, self.oblique = planes, oblique
+        self.planes, self.oblique, self.synthetic = planes, oblique, synthetic
         labelled = labelled_slices(self.volumes)
         only, exclude = labelled.keys() if only is None else {*only}, {*exclude}
         check_known(only | exclude, labelled, "a labelled slice")
@@ -138,6 +141,8 @@ class SliceDataset(Dataset):
         epoch = self.epoch if self.variation is None else self.variation
         rng = np.random.default_rng((self.seed, epoch, index))
         index %= len(self)
+        if self.synthetic and rng.random() < self.synthetic:
+            return self._synthetic_window(rng)
         if self._blocks:
             return self._window_in_block(index, rng)
         if self.preprocessing.region == "windows":
@@ -216,8 +221,21 @@ class SliceDataset(Dataset):
         window, label = cut_pair(place.block, plane, self.preprocessing)
         image = slice_to_image(window, self._intensity[volume.name], self.preprocessing)
         image = vary_light(image, self.light, self.noise, rng) if self.augment else image
-        target = torch.from_numpy(label).float()
-        return image_to_tensor(image, self.preprocessing), target.masked_fill_(target == UNKNOWN, torch.nan)
+        target, unknown = torch.from_numpy(label.astype(np.float32)), label == UNKNOWN
+        if unknown.any():
+            target[torch.from_numpy(unknown)] = torch.nan
+        return image_to_tensor(image, self.preprocessing), target
+
+    def _synthetic_window(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """A training pair that shows no slice."""
+        wanted = self.preprocessing
+        offsets, outputs = wanted.offsets if any(wanted.offsets) else (0,), wanted.output_offsets
+        planes = tuple(dict.fromkeys((*offsets, *outputs)))
+        images, masks = draw_synthetic_window(wanted.roi_size, planes, rng)
+        image = images[[planes.index(each) for each in offsets]]
+        image = vary_light(image, self.light, self.noise, rng) if self.augment else image
+        target = masks[[planes.index(each) for each in outputs]]
+        return image_to_tensor(image, wanted), torch.from_numpy(target).float()
 
     def _pair(self, index: int) -> tuple[np.ndarray, list[np.ndarray | None]]:
         """The whole slice: image (C, h, w) float32 as of `read_pair`, and a mask (h, w) bool per output or None."""

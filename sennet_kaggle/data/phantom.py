@@ -191,7 +191,7 @@ def draw_tubes(tree: VesselTree, shape: tuple[int, int, int], z: int) -> tuple[n
     high = np.maximum(tree.start, tree.end) + outer_radii[:, None]
     for index in np.flatnonzero((low[:, 0] <= z) & (high[:, 0] >= z)):
         window, y, x = _window(shape, low[index], high[index])
-        distance2 = _distance2_to_segment(tree.start[index], tree.end[index], z, y, x)
+        distance2 = distance2_to_segment(tree.start[index], tree.end[index], z, y, x)
         lumen[window] |= distance2 < radii[index] ** 2
         vessel[window] |= distance2 < outer_radii[index] ** 2
     return lumen, vessel
@@ -207,7 +207,7 @@ def _window(shape, low, high):
     return tuple(slice(*limit) for limit in limits), y[:, None], x
 
 
-def _distance2_to_segment(start, end, z, y, x):
+def distance2_to_segment(start, end, z, y, x):
     """Squared distance of the points (z, y, x) to the segment; a tube of such points has round caps."""
     (z0, y0, x0), (dz, dy, dx) = start.tolist(), (end - start).tolist()
     z, y, x = z - z0, y - y0, x - x0

@@ -10,37 +10,11 @@ import cv2
 import numpy as np
 
 from .augment import ON_VESSEL, cut_window, place_window
-from .bricks import EDGE, UNKNOWN, BrickVolume, brick_counts
+from .bricks import UNKNOWN, Block
+from .turned import Lines, sample
 
-LEAST_DEPTH = 32
-"""So many labelled slices must follow one another for planes across them."""
 TURNED = 0.5
 """Part of the windows in planes that are turned, where the settings allow it."""
-
-_STRIP = 20_000
-"""Pixels."""
-
-Points = tuple[np.ndarray, ...]
-"""Coordinates z, y and x, float32 (rows, columns) each."""
-
-
-class Block(NamedTuple):
-    """Neighbouring slices of a volume."""
-
-    bricks: BrickVolume
-    rows: range
-    """Of the volume; the block's own coordinate z counts from the first."""
-    known: np.ndarray
-    """(len(rows),) bool: whose label may be learned from."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return len(self.rows), *self.bricks.shape[1:]
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether planes across its slices show anything."""
-        return is_dense(self.known)
 
 
 class Plane(NamedTuple):
@@ -54,11 +28,6 @@ class Plane(NamedTuple):
     """(2, 3) float64: window pixel (column, row) → column and row of the plane, as of `draw_window`."""
     turn: np.ndarray | None = None
     """(3, 3) float64 rotation about the window's middle; None leaves the plane across its axis."""
-
-
-def is_dense(known: np.ndarray) -> bool:
-    """Whether of neighbouring slices enough have a label for planes across them."""
-    return len(known) >= LEAST_DEPTH and 2 * np.count_nonzero(known) >= len(known)
 
 
 def draw_plane(
@@ -113,7 +82,7 @@ def cut_plane(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...
         (C, roi_size, roi_size), of the volume's dtype, bilinear; trilinear and float32 where the plane is turned.
     """
     if plane.turn is not None:
-        return np.stack([_turned(block, points)[0] for points in _points(plane, roi_size, offsets)])
+        return np.stack([sample(block, lines)[0] for lines in lines_of(plane, roi_size, offsets)])
     ats = [min(max(plane.at + offset, 0), block.shape[plane.axis] - 1) for offset in offsets]
     windows = {at: cut_window(*_patch(block, plane, at, roi_size), roi_size) for at in {*ats}}
     return np.stack([windows[at] for at in ats])
@@ -126,7 +95,7 @@ def cut_label(block: Block, plane: Plane, roi_size: int, offsets: tuple[int, ...
         (K, roi_size, roi_size) uint8, of the nearest voxel: 0 background, 1 vessel, 255 unknown or beyond the block.
     """
     if plane.turn is not None:
-        return np.stack([_turned(block, points)[1] for points in _points(plane, roi_size, offsets)])
+        return np.stack([sample(block, lines)[1] for lines in lines_of(plane, roi_size, offsets)])
     windows: list[np.ndarray] = []
     for offset in offsets:
         at = plane.at + offset
@@ -152,7 +121,7 @@ def cut_turned(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `cut_plane` and `cut_label` of a turned plane, in about half of the time of both."""
     places = tuple(dict.fromkeys((*offsets, *label_offsets)))
-    both = dict(zip(places, (_turned(block, points) for points in _points(plane, roi_size, places)), strict=True))
+    both = {each: sample(block, lines) for each, lines in zip(places, lines_of(plane, roi_size, places), strict=True)}
     return np.stack([both[each][0] for each in offsets]), np.stack([both[each][1] for each in label_offsets])
 
 
@@ -185,98 +154,14 @@ def _turn(axis: int, direction: float, angle: float) -> np.ndarray:
     return np.eye(3) - np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
-def _points(plane: Plane, roi_size: int, offsets: tuple[int, ...]) -> list[Points]:
-    """For each offset the coordinates of a turned window's pixels."""
+def lines_of(plane: Plane, roi_size: int, offsets: tuple[int, ...]) -> list[Lines]:
+    """Where the pixels of a window lie, for each offset along the plane's normal."""
     turn = np.eye(3) if plane.turn is None else plane.turn
     right, down, origin = (np.insert(plane.placement[::-1, i], plane.axis, 0.0) for i in range(3))
     origin[plane.axis] = plane.at
     middle = origin + (right + down) * (roi_size - 1) / 2
     right, down, normal = turn @ right, turn @ down, turn[:, plane.axis]
     pixels = np.arange(roi_size) - (roi_size - 1) / 2
-    across = (pixels[:, None] * right).astype(np.float32)  # (roi_size, 3)
-    starts = [(pixels[:, None] * down + middle + offset * normal).astype(np.float32) for offset in offsets]
-    return [tuple(start[:, None, i] + across[None, :, i] for i in range(3)) for start in starts]
-
-
-def _turned(block: Block, points: Points) -> tuple[np.ndarray, np.ndarray]:
-    """Grey values between the voxels, float32, and labels of the nearest ones, uint8, at points of one shape.
-
-    Some rows are worked on at a time: what is needed of them stays in the processor's cache.
-    """
-    shape = points[0].shape
-    grey, label = np.empty(shape, np.float32), np.empty(shape, np.uint8)
-    count = max(1, _STRIP // shape[1])
-    for start in range(0, shape[0], count):
-        rows = slice(start, start + count)
-        strip = tuple(each[rows] for each in points)
-        corners = _find_corners(block, strip)
-        grey[rows] = _trilinear(block, corners)
-        label[rows] = _nearest(block, corners, strip)
-    return grey, label
-
-
-class _Corners(NamedTuple):
-    """The eight voxels around each of some points; beyond the block its border."""
-
-    layer: int
-    """Of bricks; the offsets count from it."""
-    below: list[np.ndarray]
-    """For z, y and x, what the lower coordinate adds to a voxel's index in the flattened bricks."""
-    above: list[np.ndarray]
-    parts: list[np.ndarray]
-    """How far each point lies from the lower coordinate, 0..1, float32."""
-
-
-def _find_corners(block: Block, points: Points) -> _Corners:
-    _, height, width = brick_counts(block.bricks.shape)
-    found, layer = _Corners(0, [], [], []), 0
-    kind: type[np.signedinteger] = np.int32
-    for axis, (coordinate, length) in enumerate(zip(points, block.shape, strict=True)):
-        part = np.minimum(np.maximum(coordinate, np.float32(0)), np.float32(length - 1))
-        low = part.astype(np.int32)
-        np.subtract(part, low, out=part, dtype=np.float32, casting="unsafe")
-        high = np.minimum(low + 1, length - 1)
-        step = (height * width, width, 1)[axis] * EDGE**3
-        if axis == 0:
-            layer = (int(low.min()) + block.rows.start) // EDGE
-            low, high = (each + (block.rows.start - layer * EDGE) for each in (low, high))
-            kind = np.int32 if (int(high.max()) // EDGE + 1) * step < 2**31 else np.int64  # half the time in 32 bits
-        inside = EDGE ** (2 - axis)
-        for offsets, each in ((found.below, low), (found.above, high)):
-            each = each.astype(kind, copy=False)
-            offsets.append(each * inside + (each >> 3) * (step - EDGE * inside))
-        found.parts.append(part)
-    return found._replace(layer=layer)
-
-
-def _trilinear(block: Block, corners: _Corners) -> np.ndarray:
-    grey = np.asarray(block.bricks.grey)[corners.layer :].reshape(-1)
-    below, above, parts = corners.below, corners.above, corners.parts
-    lines = []
-    for z in (below[0], above[0]):
-        for y in (below[1], above[1]):
-            start = z + y
-            low, high = (grey.take(start + x).astype(np.float32) for x in (below[2], above[2]))
-            lines.append(_between(low, high, parts[2]))
-    return _between(_between(lines[0], lines[1], parts[1]), _between(lines[2], lines[3], parts[1]), parts[0])
-
-
-def _between(low: np.ndarray, high: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Linear, in the memory of `low` and `high`."""
-    high -= low
-    high *= part
-    low += high
-    return low
-
-
-def _nearest(block: Block, corners: _Corners, points: Points) -> np.ndarray:
-    """Beyond the block and in slices that may not be learned from, unknown."""
-    z, y, x = (np.where(part >= 0.5, b, a) for a, b, part in zip(*corners[1:], strict=True))
-    label = np.asarray(block.bricks.label)[corners.layer :].reshape(-1).take(z + y + x)
-    for coordinate, length in zip(points, block.shape, strict=True):
-        if coordinate.min() < -0.5 or coordinate.max() >= length - 0.5:
-            label[(coordinate < -0.5) | (coordinate >= length - 0.5)] = UNKNOWN
-    if not block.known.all():
-        nearest = np.floor(points[0] + np.float32(0.5)).astype(np.int32).clip(0, block.shape[0] - 1)
-        label[~block.known.take(nearest)] = UNKNOWN
-    return label
+    across = (pixels[:, None] * right).astype(np.float32)
+    starts = pixels[:, None] * down + middle
+    return [Lines((starts + offset * normal).astype(np.float32), across) for offset in offsets]

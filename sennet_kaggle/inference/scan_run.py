@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..data.bits import fetch_mask
 from ..errors import InputError, warn
 from ..files import check_output, format_size, write_whole
 from ..models.checkpoint import read_card
-from ..models.voxel_size import scaled_to_training, training_voxel_size
+from ..models.voxel_size import VOXEL_SIZES_UM, scaled_to_training, training_voxel_size
 from ..progress import progress_bar
 from ..scans.ome_zarr_writing import image_of
 from ..scans.partial import Partial, claim_run, identify_scan
@@ -50,6 +50,11 @@ class ScanRun:
     def dtype(self) -> np.dtype:
         """Of the output's slices."""
         return np.dtype(np.uint8 if self.probability else np.bool_)
+
+    @property
+    def scale(self) -> float:
+        """How much the model sees the slices enlarged."""
+        return self.inference.scale_of(self.scan.name)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def describe_run(run: ScanRun) -> str:
     size = run.scan.voxel_size_um
     voxels = "voxels of unknown size" if size is None else f"voxels of {_times(size)} µm (z, y, x)"
     lines = [f"{run.scan.path}: {depth} slices of {height}x{width}, {run.scan.found.source.dtype}, {voxels}"]
-    scale = run.inference.scale
+    scale = run.scale
     how = "the model sees them as they are" if scale == 1 else f"resized by {scale:.4g} for the model, masks back"
     lines.append(f"scale: {how}")
     lines.append(f"memory: {format_size(peak_bytes(run))} at most, however many slices there are")
@@ -114,7 +119,7 @@ def peak_bytes(run: ScanRun) -> int:
     """How much memory a run takes at most: of its slices' size, not of their number."""
     pixels = math.prod(run.scan.shape[1:])
     slabs = 3 * getattr(run.scan.found.source, "depth", 1) * pixels * run.scan.found.source.dtype.itemsize
-    shown = pixels * max(1, run.inference.scale**2) * sum(scale**2 for scale in (1.0, *run.inference.extra_scales))
+    shown = pixels * max(1, run.scale**2) * sum(scale**2 for scale in (1.0, *run.inference.extra_scales))
     return int(_BASE_BYTES + _BYTES_PER_PIXEL * shown + slabs)
 
 
@@ -217,7 +222,9 @@ def _warn_of_missing_chunks(scan: Scan) -> None:
 def _scaled(scan: Scan, inference: Inference, checkpoint_paths: Sequence[Path], given: bool) -> Inference:
     """The settings with the scale of the scan's voxel size, where both sizes are known."""
     size = scan.voxel_size_um
-    if inference.scale != 1 or inference.scales:
+    if size is None and inference.scale == "auto" and scan.name in VOXEL_SIZES_UM:
+        size = (VOXEL_SIZES_UM[scan.name],) * 3
+    if inference.scale not in (1, "auto") or inference.scales:
         if given:
             raise InputError("voxel_size_um and the inference's scale both say how to resize: give one of them")
         return inference
@@ -227,13 +234,13 @@ def _scaled(scan: Scan, inference: Inference, checkpoint_paths: Sequence[Path], 
         if given:
             raise
         warn("the checkpoint does not say at which voxel size it was trained: the scan is shown to it as it is")
-        return inference
+        return replace(inference, scale=1.0)
     if size is None:
         warn(
             f"{scan.path} does not say how large its voxels are: they are taken for the {trained_um:g} µm that the "
             f"checkpoint was trained at; give --voxel-size-um if they are not"
         )
-        return inference
+        return replace(inference, scale=1.0)
     z, y, x = size
     if max(y, x) > _ALIKE_IN_PLANE * min(y, x):
         raise InputError(f"voxels must be squares in the slice, found {y:g} x {x:g} µm: resample the scan")

@@ -1,10 +1,14 @@
 """The settings of the notebook: where its inputs are, and how the models are run."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import DEFAULT_INFERENCE, Inference
+from ..data.volume import Volume
+from ..models import voxel_size
+from .faults import Faults
 
 # Kaggle ends a notebook after 9 hours; the cells before and after the run need some of the rest.
 _KAGGLE_HOURS = 8.5
@@ -42,3 +46,14 @@ class KernelSettings:
 def on_kaggle() -> bool:
     """Whether this is one of Kaggle's notebook runs, interactive, saved or the scoring rerun."""
     return "KAGGLE_KERNEL_RUN_TYPE" in os.environ or "KAGGLE_IS_COMPETITION_RERUN" in os.environ
+
+
+def settle_scale(
+    inference: Inference, volumes: Iterable[Volume], checkpoint_paths: Sequence[Path], faults: Faults
+) -> Inference:
+    """As `voxel_size.settle_scale`; scale 1 where the checkpoints do not say which voxel size they learned from."""
+    try:
+        return voxel_size.settle_scale(inference, (volume.name for volume in volumes), checkpoint_paths)
+    except Exception as error:
+        faults.note("scale auto", error, "scale 1 instead")
+        return replace(inference, scale=1.0)

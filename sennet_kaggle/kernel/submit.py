@@ -36,7 +36,7 @@ from .memory import fit_inference, machine_memory, peak_ram
 from .oom_fallback import load_with_fallback
 from .partial_submission import PartialSubmission
 from .scheduler import Scheduler
-from .settings import KernelSettings
+from .settings import KernelSettings, settle_scale
 from .workers import Worker, find_devices, start_workers, wait_for_workers
 
 
@@ -208,6 +208,8 @@ class _Run:
                 raise InputError(
                     "none of the attached checkpoints could be loaded: attach one that `train` or `pack` made"
                 )
+            self.inference = settle_scale(self.inference, self.volumes, self.checkpoint_paths, self.faults)
+            self.provenance["settings"]["inference"] |= {k: getattr(self.inference, k) for k in ("scale", "scales")}
             with self.faults.survived("the record of models and machine", "it is left out"):
                 self.describe()
 
@@ -293,7 +295,5 @@ class _Run:
             write_whole(record, to_json(self.provenance))
         timings = ", ".join(f"{stage} {seconds} s" for stage, seconds in self.watch.seconds.items())
         print(f"{timings}; peak RAM {peak_ram() / 1e9:.2f} GB")
-        for words in self.budget.dropped:
-            print(f"dropped for lack of time: {words}")
-        print(self.faults)
+        print(*(f"dropped for lack of time: {words}" for words in self.budget.dropped), self.faults, sep="\n")
         print(f"{path}: {len(self.rows.rles)} rows, one per test slice")

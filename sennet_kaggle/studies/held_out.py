@@ -60,7 +60,7 @@ def predict_held_out(
     grey = measure_grey_values(volume, predictors, inference)
     if kidney == STRETCHED:
         grey = grey._replace(intensities=[_stretch(intensity) for intensity in grey.intensities])
-    inference = replace(inference, scale=inference.scale * ENLARGED.get(kidney, 1))
+    inference = replace(inference, scale=inference.scale_of(volume.name) * ENLARGED.get(kidney, 1))
     probabilities = predict_probabilities(volume, predictors, inference, zs, grey_values=grey)
     for z, (slice_id, probability) in zip(zs, probabilities, strict=True):
         yield slice_id, volume.label(z), probability.cpu()

@@ -17,6 +17,7 @@ from ..data.intensity import IntensityRange, measure_intensity
 from ..errors import InputError, one_line
 from ..files import check_output_dir, make_dir, write_whole
 from ..inference.axes import mean_over_axes
+from ..inference.ensemble import GreyValues, Score, ensemble_score
 from ..inference.forward import to_probability
 from ..inference.loading import load_predictors
 from ..inference.predictor import Predictor
@@ -146,10 +147,10 @@ def predict_patch(patch: np.ndarray, predictor: Predictor, axes: Axes) -> np.nda
     else:
         intensity = IntensityRange(*map(float, GREY_RANGES[nearest_kidney(patch)]))
     slices = [*_to_16_bits(patch)]
+    score = ensemble_score([predictor], GreyValues([intensity], None), inference)
     if axes == "z":
-        return np.stack([_to_map(score, inference) for score in predictor.score(slices, intensity, inference)])
-    score = partial(_score, predictor, intensity, inference)
-    means = mean_over_axes(slices, score, 1.0, inference.scratch_dir)
+        return np.stack([_to_map(map_, inference) for map_ in score(slices)])
+    means = mean_over_axes(slices, partial(_to_arrays, score), 1.0, inference.scratch_dir)
     return np.stack([_to_map(torch.from_numpy(mean), inference) for mean in means])
 
 
@@ -194,10 +195,8 @@ def _to_16_bits(patch: np.ndarray) -> np.ndarray:
     return patch.astype(np.uint16) * 256 + ((z + y + x) % 2).astype(np.uint16)
 
 
-def _score(
-    predictor: Predictor, intensity: IntensityRange, inference: Inference, planes: Iterable[np.ndarray]
-) -> Iterator[np.ndarray]:
-    return (score.numpy(force=True) for score in predictor.score(planes, intensity, inference))
+def _to_arrays(score: Score, planes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    return (map_.numpy(force=True) for map_ in score(planes))
 
 
 def _to_map(score: torch.Tensor, inference: Inference) -> np.ndarray:
@@ -233,9 +232,10 @@ def _remarks(patches: Patches, indices: Sequence[int]) -> str:
     kidneys = ", ".join(f"{index} as {nearest_kidney(patches.grey[index])}" for index in indices)
     vessels = ", ".join(f"{np.count_nonzero(patches.mask[index])} in {index}" for index in indices)
     depth, height, width = patches.grey.shape[1:]
+    scales = " and ".join(f"{scale:g}" for scale in DEFAULT_INFERENCE.extra_scales)
     return (
         f"Surface Dice at tolerance 0 in 3D of patches of {depth} x {height} x {width} voxels, at their own size, "
-        f"views {DEFAULT_INFERENCE.tta}.\n"
+        f"views {DEFAULT_INFERENCE.tta}, models of windows also at scales {scales}.\n"
         f"Vessel voxels: {vessels}.\n"
         f"Grey values scaled as those of the kidney that they are nearest to: {kidneys}.\n"
         f"The patches are lossy, and a checkpoint may have learned from what they show: they choose nothing.\n"

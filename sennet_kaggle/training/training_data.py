@@ -78,6 +78,7 @@ def make_sets(
         noise=training.noise,
         planes=training.planes,
         oblique=training.oblique,
+        synthetic=training.synthetic,
         seed=training.seed,
         # The cache of whole slices knows the labels' files only.
         cache_dir=None if training.pseudo_label_dir and not training.cuts_planes else cache_dir,

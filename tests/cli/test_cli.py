@@ -75,6 +75,21 @@ def test_predict_takes_every_way_of_running_a_model(folder, capsys):
     assert list((folder / "scratch").iterdir()) == []
 
 
+def test_scale_auto_is_the_scale_of_the_voxel_sizes(folder, write_kidney, capsys):
+    """kidney_6 has voxels of 63.08 um, the checkpoint's kidney 50; kidney_5 stays as it is, and a line says so."""
+    write_kidney(folder / "data" / "test" / "kidney_6", labels=False)
+    card = Card("unet", UNET, Preprocessing(region="windows", roi_size=32), 0.5, ("kidney_1_dense_0000",))
+    save_checkpoint(folder / "small.safetensors", create_model("unet", **UNET), card)
+    assert main([*PREDICT.split(), "--scales", '{"kidney_6": 1.2616}']) == 0
+    expected = (folder / "out.csv").read_bytes()
+    capsys.readouterr()
+    assert main([*PREDICT.split(), "--scale", "auto"]) == 0
+    assert (folder / "out.csv").read_bytes() == expected
+    assert "kidney_6: voxels of 63.08 µm, those learned from have 50 µm: scale 1.262" in capsys.readouterr().err
+    recorded = json.loads((folder / "out.json").read_text())["settings"]["inference"]
+    assert recorded["scale"] == 1 and recorded["scales"] == {"kidney_6": pytest.approx(1.2616)}
+
+
 def test_train_then_predict(folder, capsys):
     """The small loop end to end: a checkpoint that names its slices and predicts."""
     settings = ["--model-arguments", json.dumps(UNET), "--roi-size", "32", "--epochs", "2", "--evaluate-every", "1"]

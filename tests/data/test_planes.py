@@ -1,5 +1,6 @@
 """Windows out of a volume in which each grey value says where it lies: 1296 z + 36 y + x."""
 
+import dataclasses
 import pickle
 import tracemalloc
 
@@ -12,11 +13,12 @@ from torch.utils.data import DataLoader
 
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.data import bricks as bricks_module
+from sennet_kaggle.data import turned
 from sennet_kaggle.data.blocks import check_planes, open_blocks
 from sennet_kaggle.data.bricks import Wanted, open_bricks
 from sennet_kaggle.data.dataset import SliceDataset
 from sennet_kaggle.data.intensity import measure_intensity
-from sennet_kaggle.data.planes import Plane, _points, _turn, cut_label, cut_plane, draw_plane
+from sennet_kaggle.data.planes import Plane, _turn, cut_label, cut_plane, draw_plane, lines_of
 from sennet_kaggle.data.splits import labelled_slices
 from sennet_kaggle.data.volume import open_volume
 from sennet_kaggle.errors import InputError
@@ -108,6 +110,12 @@ def test_a_turned_plane_by_hand(block, axis):
     assert np.array_equal(cut_label(block, turned, 16, (0,))[0], VESSEL[tuple(nearest)])
 
 
+def points_of(plane, side, offset):
+    """(3, side, side): z, y and x of each pixel."""
+    ((starts, across),) = lines_of(plane, side, (offset,))
+    return np.moveaxis(starts[:, None] + across, 2, 0)
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("offset", [0, 2])
 def test_any_turned_window_is_trilinear(block, seed, offset):
@@ -119,19 +127,39 @@ def test_any_turned_window_is_trilinear(block, seed, offset):
     vars(block.bricks)["grey"] = np.ascontiguousarray(grey)
     plane = draw_plane(block, 18, 24, (0.5, 1.5), "zyx", 30, np.random.default_rng(seed))
     plane = plane._replace(turn=_turn(plane.axis, seed, 0.1 + seed / 15))
-    (points,) = _points(plane, 24, (offset,))
+    points = points_of(plane, 24, offset)
     expected = map_coordinates(noise.astype(np.float32), points, order=1, mode="nearest")
     np.testing.assert_allclose(cut_plane(block, plane, 24, (offset,))[0], expected, atol=2)
-    nearest = np.floor(np.stack(points) + 0.5).astype(int)
+    nearest = np.floor(points + 0.5).astype(int)
     inside = ((nearest >= 0) & (nearest < np.array(SHAPE)[:, None, None])).all(0)
     label = cut_label(block, plane, 24, (offset,))[0]
     assert np.array_equal(label == 255, ~inside)
     assert np.array_equal(label[inside], VESSEL[tuple(nearest[:, inside])])
 
 
+@pytest.mark.parametrize("strip", [1, 40, 10**6])
+def test_strips_and_places_of_64_bits_change_no_turned_window(block, monkeypatch, strip):
+    """Also windows that lie beyond the block, with slices that are not known."""
+    plane = Plane(1, 3, np.array([[1.1, 0.2, -4.0], [-0.2, 1.1, 6.0]]), _turn(1, 0.7, 0.5))
+    block = block._replace(known=np.arange(SHAPE[0]) % 5 != 0)
+    expected = cut_plane(block, plane, 24, (0,)), cut_label(block, plane, 24, (0,))
+    layer_of = turned._layer_of
+    monkeypatch.setattr(turned, "_layer_of", lambda *arguments: (layer_of(*arguments)[0], np.int64))
+    monkeypatch.setattr(turned, "_STRIP", strip)
+    assert np.array_equal(cut_plane(block, plane, 24, (0,)), expected[0])
+    assert np.array_equal(cut_label(block, plane, 24, (0,)), expected[1])
+    assert {0, 1, 255} == {*np.unique(expected[1])}
+
+
+def test_places_take_64_bits_where_32_do_not_suffice(block):
+    ends = np.zeros((2, 2, 3), np.float32)
+    wide = block._replace(bricks=dataclasses.replace(block.bricks, shape=(36, 40_000, 40_000)))
+    assert [turned._layer_of(each, ends)[1] for each in (block, wide)] == [np.int32, np.int64]
+
+
 def test_the_channels_of_a_turned_plane_lie_along_its_normal():
     plane = Plane(0, 10, np.array([[1.0, 0, 3], [0, 1.0, 4]]), _turn(0, 0.7, 0.4))
-    here, beside = (np.stack(points) for points in _points(plane, 8, (0, 1)))
+    here, beside = (points_of(plane, 8, offset) for offset in (0, 1))
     right, down, step = here[:, 0, 1] - here[:, 0, 0], here[:, 1, 0] - here[:, 0, 0], (beside - here)[:, 0, 0]
     assert np.linalg.norm(step) == pytest.approx(1, abs=1e-5) and step[0] == pytest.approx(np.cos(0.4), abs=1e-5)
     assert abs(step @ right) < 1e-5 and abs(step @ down) < 1e-5

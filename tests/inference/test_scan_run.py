@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,23 @@ def test_the_voxel_size_is_the_scale(bench, scan, tmp_path, size, scale, capsys)
     for option in (("--voxel-size-um", size), ("--scale", scale)):
         output = segmented(bench, bare, tmp_path / "b.npy", *option)
         np.testing.assert_array_equal(read(open_mask(output)), expected)
+
+
+def test_scale_auto_is_found_by_size_or_name(bench, scan, tmp_path, caplog):
+    """Nearly the same size is the same; a kidney of the competition has no size in its files."""
+
+    def scale_of(path, name):
+        auto = replace(DEFAULT_INFERENCE, scale="auto")
+        return plan_run(open_scan(path), tmp_path / name, [bench / "small.safetensors"], auto).scale
+
+    sizes = {63.08: 63.08 / 50, 50.28: 1, 25: 0.5}
+    for size, expected in sizes.items():
+        assert scale_of(write(tmp_path / f"{size}.nii", scan, (size,) * 3), "m.tif") == pytest.approx(expected)
+    shutil.copytree(bench / "test" / "k" / "images", tmp_path / "kidney_6")
+    shutil.copytree(bench / "test" / "k" / "images", tmp_path / "mine")
+    assert scale_of(tmp_path / "kidney_6", "m.tif") == pytest.approx(63.08 / 50)
+    assert scale_of(tmp_path / "mine", "m.tif") == 1
+    assert "mine does not say how large its voxels are" in caplog.text
 
 
 def test_axes_along_which_the_model_looks(bench, scan, tmp_path, capsys):

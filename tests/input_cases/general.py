@@ -38,6 +38,11 @@ CASES = [
     Case("an extra scale twice", f"{PREDICT} --extra-scales 2 2", "once each, without 1 itself, got (2.0, 2.0)"),
     Case("a negative scale", f"{PREDICT} --scale -1", "scale must be a number in 0.1..10, got -1.0"),
     Case(
+        "scale auto with a checkpoint of unknown voxel size",
+        f"{PREDICT} --scale auto",
+        "small.safetensors names nothing: give the scale as a number",
+    ),
+    Case(
         "a kidney's scale that is no number",
         PREDICT + """ --scales '{"kidney_6": "a"}'""",
         "scale must be a number in",

@@ -121,6 +121,8 @@ def _objects(folder):
 FLOAT = GREY.astype(np.float32)
 COLOUR = np.random.default_rng(0).integers(0, 255, (40, 31, 3), np.uint8)
 SHIPPED = "segment --input {} --output {} --tta none".format
+
+
 def _folder(**slices):
     """A folder of slices, by name and suffix, such as a_tif."""
 
@@ -370,7 +372,9 @@ CASES: list[Case] = [
     Case(
         "a scheduler that is no address", SEGMENT(IMAGES, "m.zarr") + " --scheduler here", "no Dask scheduler answers"
     ),
-    Case("two channels", SEGMENT("scan.zarr", "m.zarr"), "found 2 along axis c", _image(np.stack([GREY, GREY]), "czyx")),
+    Case(
+        "two channels", SEGMENT("scan.zarr", "m.zarr"), "found 2 along axis c", _image(np.stack([GREY, GREY]), "czyx")
+    ),
     Case(
         "two points in time",
         SEGMENT("scan.zarr", "m.zarr"),
@@ -397,7 +401,8 @@ CASES: list[Case] = [
         SEGMENT("scan.zarr", "m.zarr"),
         "is damaged at slice 1",
         _image(
-            chunks=(1, 40, 31), change=lambda path: (path / "0" / "c" / "1" / "0" / "0").write_bytes(b"\x28\xb5\x2f\xfd")
+            chunks=(1, 40, 31),
+            change=lambda path: (path / "0" / "c" / "1" / "0" / "0").write_bytes(b"\x28\xb5\x2f\xfd"),
         ),
     ),
     Case(
@@ -413,7 +418,9 @@ CASES: list[Case] = [
         _image(scale=0),
         refused=False,
     ),
-    Case("voxels that are no squares", SHIPPED("scan.zarr", "m.zarr"), "squares in the slice", _image(scale=(50, 50, 25))),
+    Case(
+        "voxels that are no squares", SHIPPED("scan.zarr", "m.zarr"), "squares in the slice", _image(scale=(50, 50, 25))
+    ),
     Case(
         "voxels that are no cubes, along three axes",
         SHIPPED("scan.zarr", "m.zarr") + " --axes zyx",
@@ -431,8 +438,18 @@ CASES: list[Case] = [
     Case("slices of two kinds", SEGMENT("scan", "m.npy"), "several kinds", _folder(a_tif=GREY[0], b_png=GREY[1])),
     Case("coloured TIFFs", SEGMENT("scan", "m.npy"), "is coloured", _folder(a_tif=COLOUR, b_tif=COLOUR)),
     Case("coloured PNGs", SEGMENT("scan", "m.npy"), "is coloured", _folder(a_png=COLOUR, b_png=COLOUR)),
-    Case("a coloured stack", SEGMENT("scan.tif", "m.tif"), "along axis s", _stack(np.stack([COLOUR] * 5), photometric="rgb")),
-    Case("a folder without slices", SEGMENT("small.zarr", "m.npy"), "has no slices", lambda folder: (folder / "small.zarr").mkdir()),
+    Case(
+        "a coloured stack",
+        SEGMENT("scan.tif", "m.tif"),
+        "along axis s",
+        _stack(np.stack([COLOUR] * 5), photometric="rgb"),
+    ),
+    Case(
+        "a folder without slices",
+        SEGMENT("small.zarr", "m.npy"),
+        "has no slices",
+        lambda folder: (folder / "small.zarr").mkdir(),
+    ),
     Case("a TIFF slice that is cut short", SEGMENT("scan", "m.npy"), "is truncated", _cut_in_folder("1.tif", 1000)),
     Case("a PNG slice that is cut short", SEGMENT("scan", "m.npy"), "is damaged", _cut_in_folder("1.png", 1000)),
     Case("a slice without content", SEGMENT("scan", "m.npy"), "is an empty file", _cut_in_folder("1.tif", 0)),
@@ -466,12 +483,25 @@ CASES: list[Case] = [
         _save((FLOAT - 32768).astype(np.int16)),
         refused=False,
     ),
-    Case("a voxel size that is no number", SEGMENT(IMAGES, "m.npy") + " --voxel-size-um nan", "must be a size in micrometres"),
-    Case("an output among the slices of the input", SEGMENT(IMAGES, f"{IMAGES}/m.tif"), "among the slices of the input"),
+    Case(
+        "a voxel size that is no number",
+        SEGMENT(IMAGES, "m.npy") + " --voxel-size-um nan",
+        "must be a size in micrometres",
+    ),
+    Case(
+        "an output among the slices of the input", SEGMENT(IMAGES, f"{IMAGES}/m.tif"), "among the slices of the input"
+    ),
     Case("an output folder that is the input", SEGMENT(IMAGES, IMAGES), "it is the input"),
-    Case("an output in an image, but not its labels", SEGMENT("scan.zarr", "scan.zarr/m"), "must be IMAGE.zarr/labels/NAME", _image()),
+    Case(
+        "an output in an image, but not its labels",
+        SEGMENT("scan.zarr", "scan.zarr/m"),
+        "must be IMAGE.zarr/labels/NAME",
+        _image(),
+    ),
     Case("an output that cannot be written", SEGMENT(IMAGES, "/proc/m.zarr"), "cannot write /proc/m.zarr"),
-    Case("a scheduler that is no address", SEGMENT(IMAGES, "m.zarr") + " --scheduler here", "no Dask scheduler answers"),
+    Case(
+        "a scheduler that is no address", SEGMENT(IMAGES, "m.zarr") + " --scheduler here", "no Dask scheduler answers"
+    ),
     Case("a report of nothing", "report --scan scan.nii", "give --run-dir and --data-dir", _both),
     Case(
         "a report of a mask of another shape",

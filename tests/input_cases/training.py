@@ -155,6 +155,7 @@ CASES: list[Case] = [
     ),
     _refused("a zoom that is no number", "--zoom nan 1", "zoom must be two factors in 0.1..10"),
     _refused("a scale of a kidney out of range", """--scales '{"k": 0}'""", "scale must be a number in 0.1..10, got 0"),
+    _refused("synthetic windows of whole slices", "--synthetic 0.5", "synthetic go with region windows"),
     _refused("epochs without end", "--epochs 1000000000", "epochs must be at most", base=TRAIN),
     Case(
         "a kidney named twice",

@@ -156,6 +156,28 @@ def test_run_counts_and_picture(settings, mount, capsys):
     assert picture_of_submission(settings).startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "scales", "faults"),
+    [(("kidney_1_dense_0000",), {"kidney_6": pytest.approx(1.2616)}, 0), ((), {}, 1)],
+)
+def test_scale_auto_is_settled_or_costs_nothing(settings, mount, capsys, trained_on, scales, faults):
+    """A checkpoint that does not say what it learned from stops a strict run, and costs another the scale alone."""
+    mount("new", None)
+    folder = settings.input_dir / CHECKPOINTS["new"]
+    folder.mkdir(parents=True)
+    card = Card("unet", UNET, Preprocessing(region="windows", roi_size=32), 0.5, trained_on)
+    save_checkpoint(folder / "a.safetensors", create_model("unet", **UNET), card)
+    settings = dataclasses.replace(settings, inference=Inference(scale="auto"))
+    if faults:
+        with pytest.raises(InputError, match="a scale from voxel sizes needs"):
+            run_kernel(settings)
+    run_kernel(dataclasses.replace(settings, strict=False))
+    record = json.loads(settings.submission_path.with_suffix(".json").read_text())
+    inference = record["settings"]["inference"]
+    assert (inference["scale"], inference["scales"], len(record["faults"])) == (1.0, scales, faults)
+    assert settings.submission_path.read_text().count("\n") == 6
+
+
 def test_a_kidney_of_no_readable_slice_leaves_no_submission(settings, mount):
     mount("old", "old")
     path = settings.input_dir / COMPETITION["old"] / "test" / "kidney_6" / "images" / "0006.tif"

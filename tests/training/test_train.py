@@ -283,6 +283,25 @@ def test_windows_and_neighbours(kidneys, tmp_path):
     assert {mask.shape for mask in masks.values()} == {(50, 40)}
 
 
+def test_a_run_with_synthetic_windows_goes_on(kidneys, tmp_path, monkeypatch):
+    """And differs from one without, which its folder refuses."""
+    preprocessing = Preprocessing(region="windows", roi_size=32)
+    monkeypatch.setattr(train, "draw", lambda *_: None)
+    plain = dataclasses.replace(TINY, preprocessing=preprocessing, held_out_slices=(), epochs=2)
+    training = dataclasses.replace(plain, synthetic=0.5)
+    path = fit(training, kidneys, tmp_path / "whole")
+    assert read_card(path).training["synthetic"] == 0.5
+    with monkeypatch.context() as patch:
+        killed_in(patch, train, "_check_finite", 4)
+        with pytest.raises(Killed):
+            fit(training, kidneys, tmp_path / "killed")
+    fit(training, kidneys, tmp_path / "killed")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    assert fit(plain, kidneys, tmp_path / "plain").read_bytes() != path.read_bytes()
+    with pytest.raises(InputError, match="holds a run with synthetic 0.5, now it is 0.0"):
+        fit(plain, kidneys, tmp_path / "whole")
+
+
 def test_segment_anything_is_trained_validated_and_run(kidneys, tmp_path, monkeypatch):
     """The named experiment on small windows: a stopped run goes on, and its checkpoint segments slices in tiles."""
     named = EXPERIMENTS["sam-finetuned"]

@@ -43,7 +43,7 @@ def data_dir(tmp_path, write_kidney):
     [
         (
             {"preprocessing": Preprocessing(region="whole"), "window_size": None},
-            "planes and oblique go with region win",
+            "planes, oblique and synthetic go with region win",
         ),
         ({"oblique": 46.0}, "oblique must be at most 45 degrees and goes with augment, got 46 and augment True"),
         ({"augment": False}, "oblique must be at most 45 degrees and goes with augment, got 30 and augment False"),
