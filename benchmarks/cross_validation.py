@@ -73,10 +73,12 @@ def main() -> None:
 
 {markdown_table(["scales", "slices", "threshold", *MEASURES.values()], rows)}
 Each slice of {LEARNED} by the model of the fold that held it out: {experiment.epochs} epochs of \
-{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(folds)} models, each counted. Thresholds: the experiment's own for \
-three scales; for one, the middle of the plateau of the mean Dice of {", ".join(judged)} together (which is \
+{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(folds)} models, each counted. \
+Thresholds: the experiment's own for three scales; for one, the middle of the plateau of the mean Dice \
+of {", ".join(judged)} together (which is \
 {plateaus[-1]:g} for three). {DEFAULT_INFERENCE.describe("as in the table")}, but for the scales. Machine: \
-{machine()}. Command: `python benchmarks/cross_validation.py --data-dir DATA --output-dir RUNS{" --own-size" * arguments.own_size}\
+{machine()}. Command: \
+`python benchmarks/cross_validation.py --data-dir DATA --output-dir RUNS{" --own-size" * arguments.own_size}\
 {f" --fold {folds[0]}" * (len(folds) == 1)}{f" --synthetic {arguments.synthetic:g}" * (arguments.synthetic > 0)}`
 
 ## Other thresholds
