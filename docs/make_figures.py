@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from scipy.ndimage import label
 
@@ -156,7 +157,7 @@ def draw_own_scan(data_dir: Path) -> bytes:
         axis.imshow(to_display(shown.image))
         axis.set_title(title)
     outline_errors(outlined, shown, 1.0)
-    depth.imshow(np.sum([np.asarray(each) > 0 for each in mask], axis=0), cmap="gray")
+    depth.imshow(np.sum([np.asarray(each) > 0 for each in mask], axis=0), cmap="gray", norm=PowerNorm(0.5))
     depth.set_title(f"all {len(scan)} masks, added up along z")
     for axis in (plain, outlined, depth):
         axis.set_axis_off()

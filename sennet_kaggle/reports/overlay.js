@@ -28,7 +28,7 @@ function paintOutlines() {
     for (const k of [1, 3, 4, 2]) { // what is missed comes last, over the others
       if (!KINDS[k - 1].shown) continue;
       context.strokeStyle = color(KINDS[k - 1].color);
-      context.lineWidth = (k === 2 ? 2 : 1.5) / unit;
+      context.lineWidth = (k === 2 || k === 4 ? 2 : 1.5) / unit; // the darker colours wider
       context.setLineDash(k === 3 && unit > 3 ? [3 / unit, 2 / unit] : []);
       context.stroke(edgesOf(kinds).paths[k]);
     }
