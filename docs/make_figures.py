@@ -19,12 +19,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from scipy.ndimage import label
 
+from sennet_kaggle.__main__ import main as run_command
 from sennet_kaggle.config import DEFAULT_INFERENCE
-from sennet_kaggle.data.phantom import KIDNEY_LIKE, Phantom, write_phantom
+from sennet_kaggle.data.phantom import KIDNEY_LIKE, phantom_slices, write_phantom
 from sennet_kaggle.data.volume import Volume, open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.files import shipped_checkpoints, write_whole
@@ -32,11 +32,12 @@ from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.inference.predict import mean_threshold, predict_masks
 from sennet_kaggle.inference.scan_run import plan_run, segment_scan
 from sennet_kaggle.rendering import add_text, figure_to_png
-from sennet_kaggle.reports.outlines import figure_of_slices, outline_errors
+from sennet_kaggle.reports.colours import PREDICTION
+from sennet_kaggle.reports.outlines import figure_of_slices
 from sennet_kaggle.reports.page import write_page
 from sennet_kaggle.reports.report import SegmentedSlice, to_display
-from sennet_kaggle.reports.scan import open_masked_scan
-from sennet_kaggle.scans.opening import open_scan
+from sennet_kaggle.scans.opening import open_mask, open_scan
+from sennet_kaggle.scans.writing import create_output
 from sennet_kaggle.scoring.metrics import dice_coefficient, surface_dice_at_tolerance
 from sennet_kaggle.submission.provenance import Stopwatch, describe_machine, hash_file, name_checkpoint
 from sennet_kaggle.submission.rle import rle_decode
@@ -52,7 +53,7 @@ _PATIENCE = 600  # seconds; without a GPU a browser draws the tree slowly
 # The axes would count the coarse voxels.
 _BLOCK, _FILLED, _LEAST_PART = 8, 0.25, 40
 _WITHOUT_AXES = "".join(f"Plotly.relayout('tree', {{'scene.{axis}axis.visible': false}});" for axis in "xyz")
-OWN_SCAN = (40, 300, 280)
+OWN_SHAPE = (48, 400, 320)
 OTHERS_MASKS, OTHERS_SHAPE = "predictions/kidney_3_dense_a.csv", (1706, 1510)
 
 
@@ -139,36 +140,41 @@ def draw_tree(data_dir: Path) -> bytes:
 
 @cache
 def own_scan() -> tuple[Path, Path]:
-    """A scan that nobody has labelled, and what `segment` makes of it."""
-    scan_path = write_phantom(SCRATCH, "scan", Phantom(OWN_SCAN), with_labels=False) / "images"
-    mask_path = SCRATCH / "mask.tif"
-    segment_scan(plan_run(open_scan(scan_path, voxel_size_um=50), mask_path, shipped_checkpoints(), DEFAULT_INFERENCE))
+    """A synthetic scan as OME-Zarr, and what `segment` makes of it."""
+    phantom = dataclasses.replace(KIDNEY_LIKE, shape=OWN_SHAPE)
+    scan_path, mask_path = SCRATCH / "scan.ome.zarr", SCRATCH / "scan.ome.zarr" / "labels" / "vessels"
+    with create_output(scan_path, phantom.shape, np.uint16, (50.0, 50.0, 50.0)) as put:
+        for slice_, _ in phantom_slices(phantom):
+            put(slice_)
+    segment_scan(plan_run(open_scan(scan_path), mask_path, shipped_checkpoints(), DEFAULT_INFERENCE))
     return scan_path, mask_path
 
 
 def draw_own_scan(data_dir: Path) -> bytes:
-    """A slice of it, its mask, and how much vessel lies along z."""
-    scan, mask = map(open_scan, own_scan())
-    z = len(scan) // 2
-    shown = SegmentedSlice("", scan[z], np.asarray(mask[z]) > 0)
-    figure = Figure(figsize=(12, 4.6), layout="constrained", dpi=100)
-    plain, outlined, depth = figure.subplots(1, 3)
-    for axis, title in ((plain, "one slice of the scan"), (outlined, "its mask, outlined")):
-        axis.imshow(to_display(shown.image))
-        axis.set_title(title)
-    outline_errors(outlined, shown, 1.0)
-    depth.imshow(np.sum([np.asarray(each) > 0 for each in mask], axis=0), cmap="gray", norm=PowerNorm(0.5))
-    depth.set_title(f"all {len(scan)} masks, added up along z")
-    for axis in (plain, outlined, depth):
-        axis.set_axis_off()
-    return figure_to_png(figure)
+    """A slice of a synthetic scan, its mask, and all masks from the front."""
+    scan_path, mask_path = own_scan()
+    scan, masks = open_scan(scan_path), np.stack([*open_mask(mask_path)])
+    middle = len(scan) // 2
+    panels = {
+        "one slice of the scan": to_display(scan[middle]),
+        "its mask, outlined": to_display(scan[middle]),
+        f"all {len(masks)} masks, added up along z": np.sqrt(masks.sum(axis=0)),  # thin vessels stay visible
+    }
+    figure = Figure((9.6, 4.3), dpi=100, layout="constrained")
+    for axes, (title, picture) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        axes.imshow(picture, cmap="inferno" if "added" in title else "gray", interpolation="nearest")
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+        if "outlined" in title:
+            axes.contour(masks[middle], [0.5], colors=[PREDICTION], linewidths=1)
+    return without_margins(figure_to_png(figure))
 
 
 def draw_own_page(data_dir: Path) -> bytes:
-    """The page that `report --scan … --mask …` writes of it."""
-    scan, texts, notes = open_masked_scan(*own_scan())
-    path = SCRATCH / "own.html"
-    write_page(path, title="A scan of your own", volumes=[scan], rles=texts, notes=notes)
+    """The report page of the synthetic scan."""
+    (scan_path, mask_path), path = own_scan(), SCRATCH / "own.html"
+    if run_command(["report", "--scan", str(scan_path), "--mask", str(mask_path), "--output", str(path)]) != 0:
+        raise InputError("the report of the synthetic scan was refused: see above")
     return photograph(path, "html")
 
 
