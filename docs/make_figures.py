@@ -90,7 +90,8 @@ def draw_kidney_2(data_dir: Path) -> bytes:
     near = surface_dice_at_tolerance(shown.mask_gt, shown.mask_pred, 1.0)
     dice = dice_coefficient(shown.mask_gt, shown.mask_pred)
     scores = f"{shown.slice_id}: Dice {dice:.3f}, Surface Dice in 2D {near:.3f} (contours up to a pixel apart)"
-    figure.legends[0].set_title(f"{scores}\n{how()}", {"size": 9, "multialignment": "center"})
+    figure.legends[0].set_title(f"{scores}\n{how()}", {"size": 9})
+    figure.legends[0].get_title().set_multialignment("center")
     return figure_to_png(figure)
 
 
