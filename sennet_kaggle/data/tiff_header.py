@@ -126,7 +126,7 @@ def _check_directory(path: Path, tiff: tifffile.TiffFile) -> None:
     file.seek(4 if tiff.tiff.version == 42 else 8)  # 43 is BigTIFF
     at = int.from_bytes(file.read(tiff.tiff.offsetsize), order)  # type: ignore[arg-type]
     if not 0 < at < file.size:
-        raise InputError(f"{path} is truncated: expected its directory at byte {at}, found {file.size}: copy it again")
+        raise InputError(f"{path} is truncated: its directory is at byte {at}, found {file.size} bytes: copy it again")
 
 
 def _check_kind(path: Path) -> None:
