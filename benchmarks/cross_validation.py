@@ -17,8 +17,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from sennet_kaggle.config import DEFAULT_INFERENCE  # noqa: E402
+from sennet_kaggle.config import DEFAULT_INFERENCE, Inference, Training  # noqa: E402
 from sennet_kaggle.inference.loading import load_predictors  # noqa: E402
+from sennet_kaggle.progress import progress_bar  # noqa: E402
 from sennet_kaggle.rendering import markdown_table  # noqa: E402
 from sennet_kaggle.studies.compare import machine  # noqa: E402
 from sennet_kaggle.studies.experiments import EXPERIMENTS, FOLDS, SHIPPED  # noqa: E402
@@ -36,6 +37,8 @@ from sennet_kaggle.studies.plan import open_test  # noqa: E402
 from sennet_kaggle.training.train import fit  # noqa: E402
 
 SCALES = {"1": (), "1, 2 and 0.5": (2.0, 0.5)}
+TRIED = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+HYSTERESIS = DEFAULT_INFERENCE.hysteresis
 
 
 def main() -> None:
@@ -51,41 +54,67 @@ def main() -> None:
     arguments = parser.parse_args()
     experiment = replace(EXPERIMENTS[SHIPPED], synthetic=arguments.synthetic)
     folds = range(len(FOLDS)) if arguments.fold is None else (arguments.fold,)
-    checkpoints = []
-    for fold in folds:
-        run_dir = arguments.output_dir / f"fold-{fold}"
-        training = replace(experiment, held_out_slices=held_out_ids(fold), workers=0)
-        path = run_dir / "checkpoint.safetensors"
-        checkpoints.append(path if path.is_file() else fit(training, arguments.data_dir, run_dir))
+    checkpoints = {fold: train_fold(experiment, fold, arguments.data_dir, arguments.output_dir) for fold in folds}
     kidneys = {name: open_test(arguments.data_dir, name) for name in (LEARNED, TEST)}
-    rows = []
+    judged = (LEARNED,) if arguments.own_size else (LEARNED, *ENLARGED)
+    rows, trials, plateaus = [], [], []
     for title, extra_scales in SCALES.items():
         inference = replace(DEFAULT_INFERENCE, extra_scales=extra_scales)
-        predictors = [load_predictors([path], inference) for path in checkpoints]
-        hysteresis = inference.hysteresis
-
-        def answers(kidney, predictors=predictors, inference=inference):
-            pairs = zip(folds, predictors, strict=True)
-            return chain.from_iterable(predict_held_out(one, kidneys, kidney, fold, inference) for fold, one in pairs)
-
-        threshold = choose_threshold(answers(LEARNED), hysteresis)
-        for kidney in (LEARNED, *(() if arguments.own_size else ENLARGED), TEST):
-            scores = score_answers(answers(kidney), threshold, hysteresis)
+        answers = answer(checkpoints, kidneys, (*judged, TEST), inference, f"scales {title}")
+        plateaus.append(choose_threshold(chain.from_iterable(answers[kidney] for kidney in judged), HYSTERESIS))
+        shipped = extra_scales == DEFAULT_INFERENCE.extra_scales
+        threshold = experiment.threshold if shipped else plateaus[-1]
+        for kidney, of_kidney in answers.items():
+            scores = score_answers(iter(of_kidney), threshold, HYSTERESIS)
             rows.append([title, kidney, f"{threshold:g}", *(f"{scores[measure]:.3f}" for measure in MEASURES)])
-            print(rows[-1], flush=True)
-    text = "# Cross-validation of the shipped experiment\n\n"
-    text += markdown_table(["scales", "slices", "threshold", *MEASURES.values()], rows)
-    text += (
-        f"\nEach slice of {LEARNED} by the model of the fold that held it out: {experiment.epochs} epochs of "
-        f"{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(folds)} models, each counted. "
-        f"{DEFAULT_INFERENCE.describe('the middle of the plateau of the mean Dice, as in the table')}, but for the "
-        f"scales. Machine: {machine()}. Command: `python benchmarks/cross_validation.py --data-dir DATA --output-dir "
-        f"RUNS{' --own-size' * arguments.own_size}{f' --fold {folds[0]}' * (len(folds) == 1)}"
-        f"{f' --synthetic {arguments.synthetic:g}' * (arguments.synthetic > 0)}`\n"
-    )
+            trials.append([title, kidney, *(mean_and_pooled(of_kidney, each) for each in TRIED)])
+            print(rows[-1], trials[-1], flush=True)
+    text = f"""# Cross-validation of the shipped experiment
+
+{markdown_table(["scales", "slices", "threshold", *MEASURES.values()], rows)}
+Each slice of {LEARNED} by the model of the fold that held it out: {experiment.epochs} epochs of \
+{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(folds)} models, each counted. \
+Thresholds: the experiment's own for three scales; for one, the middle of the plateau of the mean Dice \
+of {", ".join(judged)} together (which is \
+{plateaus[-1]:g} for three). {DEFAULT_INFERENCE.describe("as in the table")}, but for the scales. Machine: \
+{machine()}. Command: \
+`python benchmarks/cross_validation.py --data-dir DATA --output-dir RUNS{" --own-size" * arguments.own_size}\
+{f" --fold {folds[0]}" * (len(folds) == 1)}{f" --synthetic {arguments.synthetic:g}" * (arguments.synthetic > 0)}`
+
+## Other thresholds
+
+Dice, mean / pooled.
+
+{markdown_table(["scales", "slices", *(f"{threshold:g}" for threshold in TRIED)], trials)}"""
     print(text)
     if arguments.output:
         arguments.output.write_text(text)
+
+
+def train_fold(experiment: Training, fold: int, data_dir: Path, output_dir: Path) -> Path:
+    """The checkpoint of a fold, trained unless it is there."""
+    run_dir = output_dir / f"fold-{fold}"
+    path = run_dir / "checkpoint.safetensors"
+    training = replace(experiment, held_out_slices=held_out_ids(fold), workers=0)
+    return path if path.is_file() else fit(training, data_dir, run_dir)
+
+
+def answer(checkpoints, kidneys, names, inference: Inference, label: str) -> dict[str, list]:
+    """What the folds' models say of the slices of each kidney that they have not seen; see `Answers`."""
+    predictors = {fold: load_predictors([path], inference) for fold, path in checkpoints.items()}
+    return {
+        name: [
+            of_slice
+            for fold, members in predictors.items()
+            for of_slice in predict_held_out(members, kidneys, name, fold, inference)
+        ]
+        for name in progress_bar(label, len(names), names, unit="kidney")
+    }
+
+
+def mean_and_pooled(answers, threshold: float) -> str:
+    scores = score_answers(iter(answers), threshold, HYSTERESIS)
+    return f"{scores['dice_mean']:.3f} / {scores['dice_pooled']:.3f}"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ MODULES = {
         "tests/kernel/test_budget.py",
         "tests/kernel/test_faults.py",
     ),
+    "kernel/memory": ("tests/kernel/test_memory.py", "tests/kernel/test_submit.py", "tests/kernel/test_faults.py"),
     "kernel/scheduler": ("tests/kernel/test_budget.py", "tests/kernel/test_faults.py", "tests/kernel/test_submit.py"),
     "kernel/result": ("tests/kernel/test_submit.py", "tests/kernel/test_faults.py"),
     "kernel/workers": ("tests/kernel/test_workers.py", "tests/kernel/test_submit.py"),
@@ -83,10 +84,10 @@ NAMED = [
     ),
     Named(
         "a container's memory limit is ignored",
-        "kernel/cost_probe",
+        "kernel/memory",
         "ram = min(ram, int(limit) // processes)",
         "pass",
-        ("tests/kernel/test_cost_probe.py",),
+        ("tests/kernel/test_memory.py",),
     ),
     Named(
         "a plan is begun without time to spare",

@@ -19,20 +19,26 @@ from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.ndimage import label
 
+from sennet_kaggle.__main__ import main as run_command
 from sennet_kaggle.config import DEFAULT_INFERENCE
-from sennet_kaggle.data.phantom import KIDNEY_LIKE, write_phantom
+from sennet_kaggle.data.phantom import KIDNEY_LIKE, phantom_slices, write_phantom
 from sennet_kaggle.data.volume import Volume, open_volume
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.files import shipped_checkpoints, write_whole
 from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.inference.predict import mean_threshold, predict_masks
+from sennet_kaggle.inference.scan_run import plan_run, segment_scan
 from sennet_kaggle.rendering import add_text, figure_to_png
+from sennet_kaggle.reports.colours import PREDICTION
 from sennet_kaggle.reports.outlines import figure_of_slices
 from sennet_kaggle.reports.page import write_page
-from sennet_kaggle.reports.report import SegmentedSlice
-from sennet_kaggle.scoring.metrics import surface_dice_at_tolerance
+from sennet_kaggle.reports.report import SegmentedSlice, to_display
+from sennet_kaggle.scans.opening import open_mask, open_scan
+from sennet_kaggle.scans.writing import create_output
+from sennet_kaggle.scoring.metrics import dice_coefficient, surface_dice_at_tolerance
 from sennet_kaggle.submission.provenance import Stopwatch, describe_machine, hash_file, name_checkpoint
 from sennet_kaggle.submission.rle import rle_decode
 from sennet_kaggle.submission.submission import read_submission
@@ -41,12 +47,13 @@ DOCS = Path(__file__).resolve().parent
 _FOLDER = tempfile.TemporaryDirectory()
 SCRATCH = Path(_FOLDER.name)
 """Gone when the program ends."""
-PAGE_WIDTH, TREE_WIDTH = 1280, 760
+PAGE_WIDTH, TREE_WIDTH = 1280, 1000
 _BROWSERS, _DRIVERS = ("chromium", "google-chrome"), ("chromedriver",)
 _PATIENCE = 600  # seconds; without a GPU a browser draws the tree slowly
 # The axes would count the coarse voxels.
 _BLOCK, _FILLED, _LEAST_PART = 8, 0.25, 40
 _WITHOUT_AXES = "".join(f"Plotly.relayout('tree', {{'scene.{axis}axis.visible': false}});" for axis in "xyz")
+OWN_SHAPE = (48, 400, 320)
 OTHERS_MASKS, OTHERS_SHAPE = "predictions/kidney_3_dense_a.csv", (1706, 1510)
 
 
@@ -79,10 +86,12 @@ def draw_kidney_2(data_dir: Path) -> bytes:
     """A slice of a kidney that the checkpoint has not seen, with its scores."""
     slices = {each.slice_id: each for each in kidney_2(data_dir)}
     shown = slices["kidney_2_0742"]
-    figure = figure_of_slices([shown])
+    figure = figure_of_slices([shown], plain=False)
     near = surface_dice_at_tolerance(shown.mask_gt, shown.mask_pred, 1.0)
-    scores = f"Surface Dice in 2D, contours up to a pixel apart: {near:.3f}"
-    figure.legends[0].set_title(f"{scores}; {how()}")
+    dice = dice_coefficient(shown.mask_gt, shown.mask_pred)
+    scores = f"{shown.slice_id}: Dice {dice:.3f}, Surface Dice in 2D {near:.3f} (contours up to a pixel apart)"
+    figure.legends[0].set_title(f"{scores}\n{how()}", {"size": 9})
+    figure.legends[0].get_title().set_multialignment("center")
     return figure_to_png(figure)
 
 
@@ -130,6 +139,46 @@ def draw_tree(data_dir: Path) -> bytes:
     return without_margins(photograph(path, "#tree", TREE_WIDTH, _WITHOUT_AXES))
 
 
+@cache
+def own_scan() -> tuple[Path, Path]:
+    """A synthetic scan as OME-Zarr, and what `segment` makes of it."""
+    phantom = dataclasses.replace(KIDNEY_LIKE, shape=OWN_SHAPE)
+    scan_path, mask_path = SCRATCH / "scan.ome.zarr", SCRATCH / "scan.ome.zarr" / "labels" / "vessels"
+    with create_output(scan_path, phantom.shape, np.uint16, (50.0, 50.0, 50.0)) as put:
+        for slice_, _ in phantom_slices(phantom):
+            put(slice_)
+    segment_scan(plan_run(open_scan(scan_path), mask_path, shipped_checkpoints(), DEFAULT_INFERENCE))
+    return scan_path, mask_path
+
+
+def draw_own_scan(data_dir: Path) -> bytes:
+    """A slice of a synthetic scan, its mask, and all masks from the front."""
+    scan_path, mask_path = own_scan()
+    scan, masks = open_scan(scan_path), np.stack([*open_mask(mask_path)])
+    middle = len(scan) // 2
+    panels = {
+        "one slice of the scan": to_display(scan[middle]),
+        "its mask, outlined": to_display(scan[middle]),
+        f"all {len(masks)} masks, added up along z": np.sqrt(masks.sum(axis=0)),  # thin vessels stay visible
+    }
+    figure = Figure((9.6, 4.3), dpi=100, layout="constrained")
+    for axes, (title, picture) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        axes.imshow(picture, cmap="inferno" if "added" in title else "gray", interpolation="nearest")
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+        if "outlined" in title:
+            axes.contour(masks[middle], [0.5], colors=[PREDICTION], linewidths=1)
+    return without_margins(figure_to_png(figure))
+
+
+def draw_own_page(data_dir: Path) -> bytes:
+    """The report page of the synthetic scan."""
+    (scan_path, mask_path), path = own_scan(), SCRATCH / "own.html"
+    if run_command(["report", "--scan", str(scan_path), "--mask", str(mask_path), "--output", str(path)]) != 0:
+        raise InputError("the report of the synthetic scan was refused: see above")
+    return photograph(path, "html")
+
+
 def coarse_mask(rles: list[str]) -> np.ndarray:
     """Where vessels fill a good part of blocks of 8 x 8 x 8 voxels, without what is small and alone: (d, h, w) bool."""
     height, width = (-(-side // _BLOCK) for side in OTHERS_SHAPE)
@@ -150,6 +199,8 @@ FIGURES: dict[str, Callable[[Path], bytes]] = {
     "dry-run.png": draw_dry_run,
     "report-page.png": draw_page,
     "tree.png": draw_tree,
+    "own-scan.png": draw_own_scan,
+    "own-scan-page.png": draw_own_page,
 }
 
 

@@ -74,6 +74,8 @@ class _ArrayVolume(Volume):
         if shape is None or len(shape) not in (2, 3) or 0 in shape:
             found = type(array).__name__ if shape is None else f"shape {tuple(shape)}"
             raise InputError(f"volume must be an array (D, H, W) or (H, W) of grey values, found {found}")
+        if isinstance(array, np.ma.MaskedArray):
+            raise InputError("volume must have a grey value everywhere, found a masked array: give it filled")
         if dtype not in (np.uint8, np.uint16) and dtype != np.dtype(">u2"):
             raise InputError(
                 f"volume must hold the scan's own grey values, uint8 or uint16, found {dtype}: give it as it was stored"

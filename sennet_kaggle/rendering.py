@@ -1,4 +1,4 @@
-"""Tables and figures → text and bytes."""
+"""Tables and figures → text and bytes; the palette and the ticks of all figures."""
 
 import io
 import struct
@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+# Of Okabe and Ito's palette (2008), which colour-blind readers tell apart.
+BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+PURPLE, SKY_BLUE, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"
+SERIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY_BLUE, BLACK)
+"""Curves that stand for no kind of pixel, in order."""
 
 
 def format_table(table: pd.DataFrame) -> str:
@@ -55,3 +63,21 @@ def figure_to_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Labels a logarithmic axis with 0.05 and not 5 times 10 to a power, and enough of them to read values off."""
+    low, high = axis.get_view_interval()
+    steps = (1.0,) if high / low > 1000 else (1.0, 2.0, 5.0) if high / low > 3 else tuple(range(1, 10))
+    axis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value >= 1e-4 else f"{value:.5f}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def whole_ticks(axis: Axis) -> None:
+    """Labels an axis that counts, such as epochs, with whole numbers alone, be it a single one."""
+    low, high = axis.get_data_interval()
+    if low == high:
+        axis.set_view_interval(low - 1, high + 1, ignore=True)
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -29,7 +29,7 @@ from sennet_kaggle.config import Inference, Preprocessing  # noqa: E402
 from sennet_kaggle.data.intensity import IntensityRange  # noqa: E402
 from sennet_kaggle.data.phantom import Phantom, write_phantom  # noqa: E402
 from sennet_kaggle.inference import loading, predict  # noqa: E402
-from sennet_kaggle.kernel import cost_probe, journal, partial_submission, scheduler, submit, workers  # noqa: E402
+from sennet_kaggle.kernel import journal, memory, partial_submission, scheduler, submit, workers  # noqa: E402
 from sennet_kaggle.kernel.result import count_vessels, picture_of_submission  # noqa: E402
 from sennet_kaggle.kernel.settings import KernelSettings  # noqa: E402
 from sennet_kaggle.kernel.submit import run_kernel  # noqa: E402
@@ -587,7 +587,7 @@ def full_disk_for_good(bench, patch):
 
 def no_scratch(bench, patch):
     full = shutil.disk_usage("/")._replace(free=1000)
-    patch.setattr(cost_probe.shutil, "disk_usage", lambda path: full)
+    patch.setattr(memory.shutil, "disk_usage", lambda path: full)
     bench.settings = replace(bench.settings, inference=replace(bench.settings.inference, axes="zyx"))
 
 

@@ -45,6 +45,7 @@ _KINDS = [
 CASES: dict[str, Case] = {
     f"{kind.__name__.split('.')[1]}: {case.given}": case for kind in _KINDS for case in kind.CASES
 }
+assert len(CASES) == sum(len(kind.CASES) for kind in _KINDS), "two cases have one name"
 
 
 class Outcome(NamedTuple):

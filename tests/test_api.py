@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from conftest import REPOSITORY, write_tiff
 from input_cases import UNET
@@ -54,7 +55,7 @@ def checkpoint(kidney, tmp_path):
     path = tmp_path / "small.safetensors"
     torch.manual_seed(0)
     model = create_model("unet", **UNET)
-    card = Card("unet", UNET, Preprocessing(region="windows", roi_size=32, offsets=(-1, 0, 1)), 0.5, trained_on=SLICES)
+    card = Card("unet", UNET, Preprocessing(region="windows", roi_size=64, offsets=(-1, 0, 1)), 0.5, trained_on=SLICES)
     save_checkpoint(path, model, card)
     volume = open_volume(kidney / "test" / "kidney_5")
     probabilities = predict_probabilities(volume, load_predictors([path]), DEFAULT_INFERENCE)
@@ -176,6 +177,9 @@ GREY = np.zeros((2, 9, 9), np.uint16)
         (GREY[..., None], {}, r"grey values, found shape \(2, 9, 9, 1\)"),
         (GREY[:0], {}, r"found shape \(0, 9, 9\)"),
         ("scan.tif", {}, "grey values, found str"),
+        (np.ma.masked_array(GREY, GREY == 0), {}, "found a masked array"),
+        (GREY, {"voxel_size_um": "50"}, "must be a size in micrometres .* found 50"),
+        (GREY, {"voxel_size_um": (50, 50, 50)}, r"found \(50, 50, 50\)"),
         (GREY, {"voxel_size_um": 0}, "within a factor of 10 of the 50 .* found 0"),
         (GREY, {"voxel_size_um": float("nan")}, "found nan"),
         (GREY, {"voxel_size_um": 4.9}, "found 4.9"),
@@ -201,6 +205,19 @@ def test_slices_of_two_sizes_are_refused(checkpoint, tmp_path):
     save_checkpoint(checkpoint, create_model("unet", **UNET), Card("unet", UNET, preprocessing, 0.5))
     with pytest.raises(InputError, match=r"of one size, \(40, 31\), found \(41, 31\) in k_1"):
         segment(open_volume(tmp_path / "k"), checkpoint)
+
+
+def test_a_mask_in_a_file_has_its_vessels_measured(tmp_path):
+    """A tube from face to face: 20 voxels of 50 µm, 3 x 3 voxels across, so of the radius sqrt(9 / pi)."""
+    mask = np.zeros((20, 9, 9), np.uint8)
+    mask[:, 3:6, 3:6] = 255
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    scan = sennet_kaggle.open_mask(tmp_path / "mask.tif")
+    totals = sennet_kaggle.measure_vessels(scan, 50).totals
+    assert totals["segments"] == 1 and totals["border_ends"] == 2
+    assert totals["total_length_um"] == pytest.approx(20 * 50)
+    assert totals["mean_radius_um"] == pytest.approx(np.sqrt(9 / np.pi) * 50)
+    np.testing.assert_array_equal(np.stack([*sennet_kaggle.open_scan(tmp_path / "mask.tif")]), mask)
 
 
 def test_import_loads_no_library():

@@ -12,8 +12,8 @@ from sennet_kaggle.rendering import add_text, figure_to_png, read_text
 from sennet_kaggle.submission.provenance import hash_file
 
 DOCS = REPOSITORY / "docs"
-# Of other commands, which their pages name: no masks of the shipped checkpoint.
-OTHERS = {"own-scan.png", "own-scan-page.png", "vessels.png"}
+# Of other programs, which their pages name.
+OTHERS = {"napari.png", "vessels.png"}
 PICTURES = [*(path for path in DOCS.glob("*.png") if path.name not in OTHERS), DOCS / "model" / "checkpoint.png"]
 # The masks that it shows are of another model, which the picture names.
 OF_OTHERS = {"tree.png"}

@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 from conftest import REPOSITORY
+
+from sennet_kaggle.__main__ import main
 
 # Of this one, what Windows and, of some, macOS lack. ctypes there refuses to open the process itself.
 PREPARE = """
@@ -51,18 +52,19 @@ print("done")
     assert run(program, tmp_path) == "done\n"
 
 
-@pytest.mark.parametrize("options", ["", "--axes zyx --tta none --scratch-dir ."], ids=["z", "zyx"])
-def test_predict_writes_the_same_bytes(tmp_path, options):
+def test_predict_writes_the_same_bytes(tmp_path, monkeypatch):
+    all_options = {"z": "", "zyx": "--axes zyx --tta none --extra-scales --scratch-dir ."}
     program = """
 from sennet_kaggle.__main__ import main
 assert main("phantom P --name k --split test --shape 3 96 80".split()) == 0
-assert main("predict --data-dir P --output other.csv OPTIONS".split()) == 0
-""".replace("OPTIONS", options)
+"""
+    for name, options in all_options.items():
+        program += f'assert main("predict --data-dir P --output {name}.csv {options}".split()) == 0\n'
     run(program, tmp_path)
-    command = [sys.executable, "-m", "sennet_kaggle", "predict", "--data-dir", str(tmp_path / "P")]
-    command += ["--output", str(tmp_path / "here.csv"), *options.split()]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
-    assert (tmp_path / "other.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    for name, options in all_options.items():
+        assert main(f"predict --data-dir P --output here.csv {options}".split()) == 0
+        assert (tmp_path / "here.csv").read_bytes() == (tmp_path / f"{name}.csv").read_bytes(), name
 
 
 def test_a_training_folder_is_claimed_once(tmp_path):

@@ -1,11 +1,14 @@
 """Commands on scans: segment one of any format, measure a data set, make a synthetic kidney."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from ..config import DEFAULT_INFERENCE, Inference, Preprocessing
+
+if TYPE_CHECKING:
+    from ..inference.scan_run import ScanRun
 
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
 
@@ -40,17 +43,38 @@ def segment(
             see input, output and checkpoints under the same paths.
         inference: How the model is run.
     """
+    import time
+
     from ..files import shipped_checkpoints
     from ..inference.scan_blocks import segment_blocks
-    from ..inference.scan_run import describe_run, plan_run, segment_scan
+    from ..inference.scan_run import describe_run, note_path, plan_run, segment_scan
     from ..scans.opening import open_scan
 
     scan = open_scan(input, level, axes=axis_order, voxel_size_um=voxel_size_um)
     checkpoints = checkpoint or tuple(shipped_checkpoints())
     run = plan_run(scan, output, checkpoints, inference, voxel_size_um is not None, probability)
     print(describe_run(run), flush=True)
+    started = time.monotonic()
     share = segment_blocks(run, workers, scheduler) if workers or scheduler else segment_scan(run)
-    print(f"{output}: {len(scan)} slices, {'mean probability' if probability else 'vessel'} {share:.3%}")
+    if scheduler is None:  # who knows what a cluster's machines are
+        print(_what_ran(run))
+    print(f"time: {time.monotonic() - started:.1f} s, with loading and writing")
+    found = f"mean probability {share:.3%}" if probability else f"vessel {share:.3%} of all voxels"
+    print(f"{output}: {len(scan)} slices, {found}; {note_path(output)} says what made them")
+
+
+def _what_ran(run: "ScanRun") -> str:
+    """Checkpoints, device, precision and settings, as predict closes with them."""
+    from dataclasses import asdict
+
+    from ..inference.loading import pick_device
+    from ..models.checkpoint import read_card
+    from ..submission.provenance import describe_checkpoint, describe_machine, format_provenance, hash_package
+
+    checkpoints = [describe_checkpoint(path, read_card(path)) for path in run.checkpoint_paths]
+    origin = {"package_sha256": hash_package(), "checkpoints": checkpoints}
+    settings = {"settings": {"inference": asdict(run.inference)}}
+    return format_provenance(origin | settings | describe_machine([pick_device(run.inference.device)]))
 
 
 def stats(data_dir: Path, volume: tuple[str, ...] = (), preprocessing: Preprocessing = Preprocessing()) -> None:  # noqa: B008

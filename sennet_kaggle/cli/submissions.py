@@ -226,28 +226,30 @@ def report(
         output = output or run_dir / "report.html"
         check_output(output, (run_dir / name for name in RUN_FILES))
         run = open_run(run_dir, data_dir, volume)
-        other = None
+        name, notes, other = run_dir.resolve().name, run.shown_notes, None
         if beside is not None:
             second = open_run(beside, data_dir, tuple(each.name for each in run.volumes))
             other = Prediction(second.rles, beside.resolve().name, second.about, second.seen)
+            notes = [f"{name}: {note}" for note in notes]
+            notes += [f"{other.name}: {note}" for note in second.shown_notes]
         write_page(
             output,
-            title=title or f"sennet-kaggle: {run_dir.resolve().name}",
+            title=title or f"sennet-kaggle: {name}{f' beside {other.name}' if other else ''}",
             volumes=run.volumes,
             rles=run.rles,
             about=run.about,
             seen=run.seen,
-            name=run_dir.resolve().name if other else "Prediction",
+            name=name if other else "Prediction",
             other=other,
             history=run.history,
             sweep=run.sweep,
-            notes=run.notes[1:] if run.about else run.notes,  # the first says what `about` says
+            notes=notes,
         )
     else:
         raise InputError(
             "a report is of a run (give --run-dir and --data-dir) or of a scan and its mask (give --scan and --mask)"
         )
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, for any browser, without network")
 
 
 def dry_run(

@@ -21,9 +21,9 @@ def vessels(
         level: Resolution level of an OME-Zarr; the finest when not given.
         axis_order: Order of the file's axes where it does not say, such as xyz.
     """
-    from ..vessels.run import write_vessels
+    from ..vessels.run import NAMES, write_vessels
 
     found = write_vessels(mask, output_dir, voxel_size_um=voxel_size_um, level=level, axes=axis_order, progress=True)
     for name, value in found.totals.items():
         print(f"{name}: {value:.6g}" if isinstance(value, float) else f"{name}: {value}")
-    print(output_dir)
+    print(f"{output_dir}: {', '.join(NAMES)}")

@@ -124,6 +124,8 @@ def sample_slices(slices: Slices) -> Sample:
         The sampled slices in order, as of `crop_padding`; of a volume of padding alone, its first slice. Their own
         sample is themselves.
     """
+    if isinstance(slices, Sample):
+        return slices
     sample = Sample(map(crop_padding, _read_sample(slices).values()))
     sample.name = getattr(slices, "name", Sample.name)
     if all(map(is_blank, sample)):

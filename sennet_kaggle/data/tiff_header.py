@@ -19,7 +19,6 @@ GREY_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 LABEL_BITS = {**GREY_BITS, np.dtype(np.bool_): 1}
 # The competition's largest slice has 4 million pixels; a damaged header may ask for terabytes.
 MAX_PIXELS = 2**26
-
 # What OpenCV decodes: tifffile needs imagecodecs for these, which the Kaggle image lacks.
 BY_OPENCV = (COMPRESSION.LZW, COMPRESSION.CCITTRLE, COMPRESSION.CCITTFAX3, COMPRESSION.CCITTFAX4)
 
@@ -30,7 +29,6 @@ _PHOTOMETRICS: dict[int, str] = {
     PHOTOMETRIC.MASK: "a transparency mask",
     PHOTOMETRIC.SEPARATED: "inks (CMYK)",
 }
-
 
 # How a file begins that is no TIFF, what it is, and the remedy.
 _OTHER_KINDS = {
@@ -68,6 +66,7 @@ def open_page(path: Path | str, label: bool = False) -> Iterator[tifffile.TiffPa
             raise
     with tiff:
         with reading(path, "is truncated or damaged"):
+            _check_directory(path, tiff)
             page = tiff.pages.first
             in_one = _images_in_one(page, path) if len(tiff.pages) == 1 else 1
             planes = page.samplesperpixel if page.planarconfig == PLANARCONFIG.SEPARATE else 1
@@ -121,10 +120,21 @@ def reading(path: Path, problem: str) -> Iterator[None]:
         raise InputError(f"{path} {problem} ({one_line(error)}): copy it again") from error
 
 
+def _check_directory(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Refuses a file that ends before the list of what is in it, which many programs write last."""
+    file, order = tiff.filehandle, "little" if tiff.byteorder == "<" else "big"
+    file.seek(4 if tiff.tiff.version == 42 else 8)  # 43 is BigTIFF
+    at = int.from_bytes(file.read(tiff.tiff.offsetsize), order)  # type: ignore[arg-type]
+    if not 0 < at < file.size:
+        raise InputError(f"{path} is truncated: its directory is at byte {at}, found {file.size} bytes: copy it again")
+
+
 def _check_kind(path: Path) -> None:
-    """Names a file that is whole, but of another kind."""
+    """Names a file that is empty, or whole but of another kind."""
     with open(path, "rb") as file:
         begin = file.read(32)
+    if not begin:
+        raise InputError(f"{path} is an empty file: copy it again")
     found = next((found for begins, found in _OTHER_KINDS.items() if begin.startswith(begins)), None)
     if found:
         raise InputError(f"{path} is not a TIFF: found {found}")

@@ -32,6 +32,8 @@ from .predict import predict_probabilities
 from .predictor import Predictor
 from .scan_run import ScanRun, to_output, write_note
 
+_CONNECT_SECONDS = 10
+
 
 @dataclass(frozen=True)
 class Job:
@@ -180,7 +182,7 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout="10s")
+            client = Client(scheduler, timeout=_CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(
                 f"no Dask scheduler answers at {scheduler} ({one_line(error)}): start one with dask scheduler"

@@ -21,6 +21,7 @@ from ..progress import progress_bar
 from ..scans.ome_zarr_writing import image_of
 from ..scans.partial import Partial, claim_run, identify_scan
 from ..scans.scan import Scan
+from ..scans.sources import ChunkedSource
 from ..scans.writing import check_scan_output, create_output
 from ..submission.provenance import describe_checkpoint, hash_file, hash_package, to_json
 from .ensemble import mean_threshold
@@ -92,6 +93,7 @@ def plan_run(
     inference.check()
     if scan.dtype == np.bool_:
         raise InputError(f"{scan.path} must hold grey values, found bool: it is a mask, so name the scan itself")
+    _warn_of_missing_chunks(scan)
     for path in checkpoint_paths:
         read_card(path)
     check_scan_output(output_path, scan)
@@ -205,6 +207,16 @@ def _is_note(path: Path) -> bool:
         return "checkpoints" in json.loads(path.read_bytes())
     except (OSError, ValueError, TypeError):
         return False
+
+
+def _warn_of_missing_chunks(scan: Scan) -> None:
+    source = scan.found.source
+    missing, chunks = source.missing_chunks() if isinstance(source, ChunkedSource) else (0, 0)
+    if missing:
+        warn(
+            f"{scan.path} has no file for {missing} of its {chunks} chunks, whose voxels are taken for 0: right for "
+            f"empty space, wrong if a copy was broken off"
+        )
 
 
 def _scaled(scan: Scan, inference: Inference, checkpoint_paths: Sequence[Path], given: bool) -> Inference:

@@ -1,12 +1,10 @@
-"""A few slices before the start: what a pass costs in time and memory, and whether the machine has what a run needs."""
+"""A few slices before the start: what a pass costs in time and memory, and so what a run comes to need."""
 
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +14,7 @@ from ..config import Inference
 from ..data.padding import fill_padding
 from ..data.resizing import resize_slice, scaled_length
 from ..errors import InputError
-from ..inference.axes import BLOCK_BYTES, BYTES_PER_VOXEL, scratch_folder
+from ..inference.axes import BLOCK_BYTES, BYTES_PER_VOXEL
 from ..inference.batching import LARGEST_BATCH
 from ..inference.ensemble import measure_grey_values, scales_of
 from ..inference.patches import Request
@@ -24,6 +22,7 @@ from ..inference.predictor import Predictor
 from ..inference.windows import plan_windows
 from .budget import count_views
 from .fault_tolerant_volume import FaultTolerantVolume
+from .memory import Memory, peak_ram
 
 # Slices of each kidney that are looked at.
 _SAMPLED = 8
@@ -33,24 +32,6 @@ _LONG_ENOUGH = 0.5
 _SPARE_RAM, _SPARE_SHARE = 512 * 2**20, 1.5
 _RAM_PER_ROW = 48 * 2**10
 _GPU_SHARE = 1.3
-# Where a container's memory limit stands, by version of the system's control groups.
-_LIMIT_PATHS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-
-
-class Memory(NamedTuple):
-    """Bytes of each kind."""
-
-    ram: int
-    """Beside the memory maps on scratch disk, which the system drops when it needs the room."""
-    gpu: int
-    scratch: int
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in self._asdict().items())
-
-    def lacking(self, machine: "Memory") -> list[str]:
-        """The kinds of which a machine has too little."""
-        return [name for name, size in self._asdict().items() if size > getattr(machine, name)]
 
 
 class VolumeCost(NamedTuple):
@@ -237,32 +218,6 @@ def bound(costs: Costs, volumes: Sequence[FaultTolerantVolume], inference: Infer
         ram += 4 * block + int(costs.ram_growth * plane / largest)
         scratch = BYTES_PER_VOXEL * max(depth * height * width for depth, height, width in shapes)
     return Memory(ram, int(_GPU_SHARE * costs.gpu), scratch)
-
-
-def machine_memory(predictors: Sequence[Predictor], inference: Inference, processes: int = 1) -> Memory:
-    """What the machine has for this process, what it holds already included.
-
-    Args:
-        predictors: on their devices.
-        inference: names the scratch folder.
-        processes: that share memory and scratch disk, each with a GPU of its own.
-    """
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    ram = int(fields["MemAvailable"].split()[0]) * 1024 // processes + peak_ram()
-    for path in _LIMIT_PATHS:  # a container may have less than its machine
-        if path.is_file() and (limit := path.read_text().strip()).isdigit():
-            ram = min(ram, int(limit) // processes)
-    devices = {predictor.device for predictor in predictors if predictor.device.type == "cuda"}
-    gpu = min((torch.cuda.mem_get_info(d)[0] + torch.cuda.memory_reserved(d) for d in devices), default=0)
-    free = shutil.disk_usage(scratch_folder(inference.scratch_dir)).free
-    return Memory(ram, gpu, free // processes)
-
-
-def peak_ram() -> int:
-    """The most memory that this process has held, bytes, memory maps included."""
-    import resource  # Windows has none
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def shown_windows(predictor: Predictor, inference: Inference, height: int, width: int) -> tuple[int, int]:

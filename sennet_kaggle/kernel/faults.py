@@ -1,7 +1,7 @@
 """What goes wrong on the way: said as it happens and listed at the end, or, in a strict run, the end of it."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -58,6 +58,18 @@ class Faults:
         if alike <= _SAID:
             self._say(f"FAULT {fault}" + (" (more of this kind are counted at the end)" if alike == _SAID else ""))
 
+    @contextmanager
+    def survived(self, where: str, remedy: str) -> Iterator[None]:
+        """Notes whatever fails in the block, and goes on after it.
+
+        Raises:
+            InputError, or the error itself: the run is strict.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.note(where, error, remedy)
+
     def __str__(self) -> str:
         if not self.noted:
             return "no faults"
@@ -81,8 +93,3 @@ def describe(error: Exception) -> str:
     if isinstance(error, InputError):
         return str(error)
     return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
-
-
-def on_kaggle() -> bool:
-    """Whether this is one of Kaggle's notebook runs, interactive, saved or the scoring rerun."""
-    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ or "KAGGLE_IS_COMPETITION_RERUN" in os.environ

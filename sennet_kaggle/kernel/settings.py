@@ -1,12 +1,17 @@
 """The settings of the notebook: where its inputs are, and how the models are run."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import DEFAULT_INFERENCE, Inference
+from ..data.volume import Volume
 from ..models import voxel_size
 from .faults import Faults
+
+# Kaggle ends a notebook after 9 hours; the cells before and after the run need some of the rest.
+_KAGGLE_HOURS = 8.5
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,27 @@ class KernelSettings:
     """When less is left than all that the settings ask for would take, passes are dropped. None: 8.5 on Kaggle, no
     limit locally."""
 
+    def is_strict(self) -> bool:
+        """Whether a fault ends the run."""
+        return not on_kaggle() if self.strict is None else self.strict
+
+    def seconds(self) -> float | None:
+        """What the run may take; None: any time."""
+        hours = _KAGGLE_HOURS if self.time_budget_hours is None and on_kaggle() else self.time_budget_hours
+        return None if hours is None else 3600 * hours
+
+
+def on_kaggle() -> bool:
+    """Whether this is one of Kaggle's notebook runs, interactive, saved or the scoring rerun."""
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ or "KAGGLE_IS_COMPETITION_RERUN" in os.environ
+
 
 def settle_scale(
-    inference: Inference, names: Iterable[str], checkpoint_paths: Sequence[Path], faults: Faults
+    inference: Inference, volumes: Iterable[Volume], checkpoint_paths: Sequence[Path], faults: Faults
 ) -> Inference:
     """As `voxel_size.settle_scale`; scale 1 where the checkpoints do not say which voxel size they learned from."""
     try:
-        return voxel_size.settle_scale(inference, names, checkpoint_paths)
+        return voxel_size.settle_scale(inference, (volume.name for volume in volumes), checkpoint_paths)
     except Exception as error:
         faults.note("scale auto", error, "scale 1 instead")
         return replace(inference, scale=1.0)

@@ -27,19 +27,17 @@ from ..submission.provenance import (
 )
 from ..submission.submission import validate_submission
 from .budget import Budget
-from .cost_probe import Costs, bound, machine_memory, peak_ram, probe_costs, unknown_costs
+from .cost_probe import Costs, bound, probe_costs, unknown_costs
 from .fault_tolerant_volume import open_fault_tolerant_volumes
-from .faults import Faults, on_kaggle
+from .faults import Faults
 from .inputs import find_checkpoints, find_competition
 from .journal import identify_file, stamp_file
+from .memory import fit_inference, machine_memory, peak_ram
 from .oom_fallback import load_with_fallback
 from .partial_submission import PartialSubmission
 from .scheduler import Scheduler
 from .settings import KernelSettings, settle_scale
 from .workers import Worker, find_devices, start_workers, wait_for_workers
-
-# Kaggle ends a notebook after 9 hours; the cells before and after the run need some of the rest.
-_KAGGLE_HOURS = 8.5
 
 
 def run_kernel(settings: KernelSettings) -> None:
@@ -53,16 +51,16 @@ def run_kernel(settings: KernelSettings) -> None:
             leaves no submission, any other the complete one it has.
     """
     show_messages(tqdm.write)
-    strict = not on_kaggle() if settings.strict is None else settings.strict
+    strict = settings.is_strict()
     with _none_left_by_failure(settings.submission_path) if strict else nullcontext():
         run = _Run(settings, Faults(strict))
         try:
-            with run.attempt("the other GPUs", "this process does all the work"):
+            with run.faults.survived("the other GPUs", "this process does all the work"):
                 run.start_others()
             run.work()
         finally:
             run.end_workers()
-        with run.watch.stage("finish"), run.attempt("the last check", "the submission is left as it is"):
+        with run.watch.stage("finish"), run.faults.survived("the last check", "the submission is left as it is"):
             run.finish()
         run.tell()
 
@@ -117,10 +115,7 @@ class _Run:
         self.workers: list[Worker] = []
         """The other processes, from rank 1 on."""
         self.scheduler: Scheduler | None = None
-        hours = settings.time_budget_hours
-        if hours is None and on_kaggle():
-            hours = _KAGGLE_HOURS
-        self.budget = Budget(None if hours is None else 3600 * hours, started)
+        self.budget = Budget(settings.seconds(), started)
         self.watch = Stopwatch()
         self.checkpoint_paths: list[Path] = []
         self.predictors: list[Predictor] = []
@@ -135,18 +130,6 @@ class _Run:
             self.rows = PartialSubmission(settings.submission_path, slice_ids, faults, self.budget.dropped, shard.rank)
         warn_of_unknown_scales(self.volumes, self.inference)
         print(f"competition data: {data_dir}; {settings.submission_path} has a row for all {len(slice_ids)} slices")
-
-    @contextmanager
-    def attempt(self, what: str, remedy: str) -> Iterator[None]:
-        """Survives whatever fails in the block: nothing but the pixels decides how good the submission is.
-
-        Raises:
-            InputError, or the error itself: the run is strict.
-        """
-        try:
-            yield
-        except Exception as error:
-            self.faults.note(what, error, remedy)
 
     def work(self) -> None:
         """Does this process's shard and gathers those of the others; what they have not done is done here.
@@ -212,7 +195,7 @@ class _Run:
         """
         with self.watch.stage("load"):
             paths = find_checkpoints(self.settings.input_dir, self.settings.checkpoint_source)
-            with self.attempt("the journal", "a run that is killed would start from the beginning"):
+            with self.faults.survived("the journal", "a run that is killed would start from the beginning"):
                 self.resume(paths)
             self._load(paths)
             if not self.predictors and self.inference.device != "cpu":
@@ -225,10 +208,9 @@ class _Run:
                 raise InputError(
                     "none of the attached checkpoints could be loaded: attach one that `train` or `pack` made"
                 )
-            names = [volume.name for volume in self.volumes]
-            self.inference = settle_scale(self.inference, names, self.checkpoint_paths, self.faults)
+            self.inference = settle_scale(self.inference, self.volumes, self.checkpoint_paths, self.faults)
             self.provenance["settings"]["inference"] |= {k: getattr(self.inference, k) for k in ("scale", "scales")}
-            with self.attempt("the record of models and machine", "it is left out"):
+            with self.faults.survived("the record of models and machine", "it is left out"):
                 self.describe()
 
     def _load(self, paths: Sequence[Path]) -> None:
@@ -261,9 +243,9 @@ class _Run:
             return
         costs = unknown_costs(self.predictors, self.inference)
         with self.watch.stage("try_out"):
-            with self.attempt("the cost probe", "goes on without having measured"):
+            with self.faults.survived("the cost probe", "goes on without having measured"):
                 costs = probe_costs(pending, self.predictors, self.inference)
-            with self.attempt("the look at the memory", "goes on without it"):
+            with self.faults.survived("the look at the memory", "goes on without it"):
                 self.check_memory(costs)
 
         def reload_on_cpu() -> list[Predictor]:
@@ -276,7 +258,7 @@ class _Run:
         """Segments the slices of the shard that have no row yet."""
         if self.scheduler is None:
             return
-        with self.watch.stage("segment"), self.attempt("the run", "what was finished until then is kept"):
+        with self.watch.stage("segment"), self.faults.survived("the run", "what was finished until then is kept"):
             if self.inference.axes == "z":
                 self.scheduler.segment(self.volumes, self.shard)
             else:  # the axes of a kidney are not distributed here
@@ -288,14 +270,7 @@ class _Run:
         machine = machine_memory(self.predictors, self.inference, self.shard.world)
         self.provenance["memory"] = {"at_most": needed._asdict(), "machine": machine._asdict()}
         print(f"memory: at most {needed}; this machine has {machine}", flush=True)
-        for kind in needed.lacking(machine):
-            problem = f"{kind} needs {getattr(needed, kind) / 1e9:.1f} GB, has {getattr(machine, kind) / 1e9:.1f} GB"
-            if kind == "scratch":
-                self.faults.note("memory", f"{problem}: choose axes z or a scratch_dir with room", "axes z instead")
-                self.inference = replace(self.inference, axes="z")
-            else:
-                self.faults.note("memory", f"{problem}: choose a smaller batch_size", "one input at a time, axes z")
-                self.inference = replace(self.inference, axes="z", batch_size=1, sw_batch_size=1)
+        self.inference = fit_inference(self.inference, needed, machine, self.faults)
 
     def finish(self) -> None:
         """Writes the submission for the last time and checks it."""
@@ -314,13 +289,11 @@ class _Run:
         }
         path = self.settings.submission_path
         record = path.with_suffix(".json")
-        with self.attempt(record.name, "it lacks the submission's hash"):
+        with self.faults.survived(record.name, "it lacks the submission's hash"):
             self.provenance["submission_sha256"] = hash_file(path)
-        with self.attempt(record.name, "it is left out"):
+        with self.faults.survived(record.name, "it is left out"):
             write_whole(record, to_json(self.provenance))
         timings = ", ".join(f"{stage} {seconds} s" for stage, seconds in self.watch.seconds.items())
         print(f"{timings}; peak RAM {peak_ram() / 1e9:.2f} GB")
-        for words in self.budget.dropped:
-            print(f"dropped for lack of time: {words}")
-        print(self.faults)
+        print(*(f"dropped for lack of time: {words}" for words in self.budget.dropped), self.faults, sep="\n")
         print(f"{path}: {len(self.rows.rles)} rows, one per test slice")

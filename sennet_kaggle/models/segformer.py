@@ -1,7 +1,6 @@
 """SegFormer (Xie 2021) in HuggingFace's implementation, with one logit at full resolution."""
 
 import logging
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
+from .prior import set_prior
 from .published_names import to_huggingface
 from .segformer_pass import segformer_logits
 from .weights import check_fit, describe_loaded, fits, load_weights_file, match_names
@@ -94,7 +94,7 @@ def create_segformer(
         stride: of the first patch embedding, the paper's 4, or 2 or 1: twice the resolution is four times the work.
         shuffle: side of the square of pixels that the head answers for at each of its places, a logit for each
             (Shi 2016); at most `stride`. 1 is the paper's one logit, interpolated.
-        prior: the probability of a vessel that fresh weights answer, see `UNet`.
+        prior: the probability of a vessel that fresh weights answer, see `set_prior`.
 
     Raises:
         InputError: an unknown variant, a number that is no positive integer, sizes that the attention
@@ -117,7 +117,7 @@ def create_segformer(
         )
     if type(out_channels) is not int or out_channels < 1:
         raise InputError(f"segformer: out_channels must be a positive integer, got {out_channels!r}")
-    _check_resolution(stride, shuffle, prior)
+    _check_resolution(stride, shuffle)
     config = SegformerConfig(
         num_channels=in_channels,
         num_labels=out_channels * shuffle**2,
@@ -128,8 +128,7 @@ def create_segformer(
         decoder_hidden_size=decoder_size,
     )
     model = Segformer(config, shuffle)
-    if prior != 0.5:
-        nn.init.constant_(model.network.decode_head.classifier.bias, math.log(prior / (1 - prior)))
+    set_prior(model.network.decode_head.classifier, prior, "segformer")
     if weights_path is not None:
         load_pretrained(model, weights_path)
     return model
@@ -166,7 +165,7 @@ def load_pretrained(model: Segformer, weights_path: Path | str) -> tuple[list[st
     return list(fitting), fresh
 
 
-def _check_resolution(stride: int, shuffle: int, prior: float) -> None:
+def _check_resolution(stride: int, shuffle: int) -> None:
     if (
         type(stride) is not int
         or type(shuffle) is not int
@@ -177,8 +176,6 @@ def _check_resolution(stride: int, shuffle: int, prior: float) -> None:
         raise InputError(
             f"segformer: stride must be 1, 2 or 4, and shuffle one of them, no larger, got {stride!r} and {shuffle!r}"
         )
-    if type(prior) not in (int, float) or not 0 < prior < 1:
-        raise InputError(f"segformer: prior must lie between 0 and 1, got {prior!r}")
 
 
 def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str | None:

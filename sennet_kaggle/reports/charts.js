@@ -1,10 +1,11 @@
-// Lines over slices, thresholds and epochs.
+// Lines over slices, thresholds and epochs; they differ in colour and in dashes, so that neither is needed alone.
+const DASHED = "6 3";
 const CURVES = {
   dice_pooled: ["Dice, pooled", "--prediction"],
-  dice_mean: ["Dice, mean", "--label"],
-  dice_without_largest: ["Dice, without the largest", "--fifth"],
+  dice_mean: ["Dice, mean", "--label", DASHED],
+  dice_without_largest: ["Dice, without the largest", "--fifth", "8 3 2 3"],
   surface_dice: ["Surface Dice", "--missed"],
-  surface_dice_2d_1px: ["Surface Dice in 2D at 1 px", "--other"],
+  surface_dice_2d_1px: ["Surface Dice in 2D at 1 px", "--other", "2 3"],
 };
 
 function drawSliceCharts() {
@@ -17,11 +18,11 @@ function drawSliceCharts() {
   byId("dice-card").hidden = !labelled;
   if (labelled) {
     const series = [{ name: names[0] ?? "Dice", color: "--prediction", points: line("dice") }];
-    if (TWO) series.push({ name: names[1], color: "--other", points: line("dice", true) });
+    if (TWO) series.push({ name: names[1], color: "--other", dash: DASHED, points: line("dice", true) });
     charts.push(lineChart(byId("dice-chart"), { series, yLabel: "Dice", yDomain: [0, 1], ...common }));
   }
   const series = [{ name: names[0] ?? "Prediction", color: "--prediction", points: line("pred") }];
-  if (TWO) series.push({ name: names[1], color: "--other", points: line("pred", true) });
+  if (TWO) series.push({ name: names[1], color: "--other", dash: DASHED, points: line("pred", true) });
   if (labelled) series.unshift({ name: "Label", color: "--label", points: line("gt") });
   charts.push(lineChart(byId("pixel-chart"), { series, yLabel: "vessel pixels", fromZero: true, ...common }));
   charts.forEach((chart) => chart.mark(numbers[z]));
@@ -42,8 +43,8 @@ function buildCurves() {
   if (sweep && Object.keys(CURVES).some((key) => sweep[key]?.some((value) => value !== null))) {
     const chart = card("Score over the threshold");
     chart.id = "threshold-chart";
-    const series = Object.entries(CURVES).filter(([key]) => sweep[key]?.some((value) => value !== null)).map(([key, [name, color]]) =>
-      ({ name, color, points: sweep.threshold.map((x, i) => [x, sweep[key][i]]) }));
+    const series = Object.entries(CURVES).filter(([key]) => sweep[key]?.some((value) => value !== null)).map(([key, [name, color, dash]]) =>
+      ({ name, color, dash, points: sweep.threshold.map((x, i) => [x, sweep[key][i]]) }));
     draw.push(() => lineChart(chart, { series, xLabel: "probability threshold", xDomain: [0, 1], yLabel: "score", band: sweep.plateau }));
   }
   if (history) {
@@ -78,7 +79,8 @@ function lineChart(host, { series, xLabel, yLabel, xDomain, yDomain, fromZero, b
   const yTicks = ticks(...(yDomain ?? looseExtent(all.map((p) => p[1]))), 5);
   const left = Math.max(70, 32 + 6.5 * Math.max(...yTicks.map((tick) => short(tick).length)));
   const box = { left, right: width - 10, top: 10 + legendHeight, bottom: height - 42 };
-  const x = scale(xDomain, [box.left, box.right]);
+  const margin = onPick ? 8 : 0; // the first and the last slice's points lie clear of the axis
+  const x = scale(xDomain, [box.left + margin, box.right - margin]);
   const y = scale([yTicks[0], yTicks[yTicks.length - 1]], [box.bottom, box.top]);
   if (band) {
     draw(svg, "rect", { x: x(band[0]), y: box.top, width: Math.max(x(band[1]) - x(band[0]), 1), height: box.bottom - box.top, fill: color("--prediction"), opacity: 0.1 });
@@ -99,8 +101,8 @@ function lineChart(host, { series, xLabel, yLabel, xDomain, yDomain, fromZero, b
   seen?.forEach((kind, i) => {
     if (kind) draw(svg, "rect", { class: "seen-mark", x: x(series[0].points[i][0]) - 1.5, y: box.bottom - 7, width: 3, height: 7, fill: color("--ink") });
   });
-  for (const one of series) drawSeries(svg, one, x, y, gaps);
   const marker = draw(svg, "line", { class: "marker", y1: box.top, y2: box.bottom, stroke: color("--ink"), "stroke-width": 1.5, visibility: "hidden" });
+  for (const one of series) drawSeries(svg, one, x, y, gaps); // over the marker
   listen(host, svg, series, box, x, xLabel, onPick);
   return {
     mark(at) {
@@ -122,7 +124,7 @@ function drawSeries(svg, one, x, y, gaps) {
     if (joined) { alone.delete(point); alone.delete(before); }
     before = point;
   }
-  draw(svg, "path", { d: path, fill: "none", stroke: color(one.color), "stroke-width": 1.8, "stroke-linejoin": "round" });
+  draw(svg, "path", { d: path, fill: "none", stroke: color(one.color), "stroke-width": 1.8, "stroke-linejoin": "round", "stroke-dasharray": one.dash ?? "none" });
   const present = one.points.filter((p) => p[1] !== null);
   for (const [at, value] of present.length > 60 ? alone : present) draw(svg, "circle", { cx: x(at), cy: y(value), r: 2.6, fill: color(one.color) });
 }
@@ -130,14 +132,13 @@ function drawSeries(svg, one, x, y, gaps) {
 function drawLegend(host, series, band, anySeen) {
   const legend = add(host, "div");
   legend.className = "legend";
-  const entries = series.length > 1 ? series.map((one) => [one.name, color(one.color), 1]) : [];
-  if (band) entries.push([`plateau ${short(band[0])} to ${short(band[1])}`, color("--prediction"), 0.25]);
-  if (anySeen) entries.push(["seen in training", color("--ink"), 1, "tall"]);
-  for (const [name, background, opacity, kind = ""] of entries) {
+  const entries = series.length > 1 ? series.map((one) => [one.name, { stroke: color(one.color), "stroke-width": 3, "stroke-dasharray": one.dash ?? "none" }]) : [];
+  if (band) entries.push([`plateau ${short(band[0])} to ${short(band[1])}`, { stroke: color("--prediction"), "stroke-width": 10, opacity: 0.2 }]);
+  if (anySeen) entries.push(["seen in training", { stroke: color("--ink"), "stroke-width": 9, x1: 12, x2: 15 }]);
+  for (const [name, how] of entries) {
     const entry = add(legend, "span");
-    const key = add(entry, "i");
-    key.className = kind;
-    Object.assign(key.style, { background, opacity });
+    const key = draw(entry, "svg", { width: 27, height: 10 });
+    draw(key, "line", { x1: 0, x2: 27, y1: 5, y2: 5, ...how });
     entry.append(name);
   }
   return legend;

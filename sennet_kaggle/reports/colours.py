@@ -1,22 +1,20 @@
-"""The colours of every picture and page: of Okabe and Ito's palette (2008), which colour-blind readers tell apart.
+"""What the colours of Okabe and Ito's palette stand for in every picture and page.
 
 On grey slices only those of its colours are used that stay off grey for them: blue and yellow to red, not green or
 purple. They differ in lightness as well, so that a print in grey keeps them apart.
 """
 
-FOUND = "#56B4E9"
-MISSED = "#D55E00"
-FALSE_ALARM = "#F0E442"
-PREDICTION = "#0072B2"
+from ..rendering import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION, YELLOW
+
+FOUND, MISSED, FALSE_ALARM = SKY_BLUE, VERMILLION, YELLOW
+PREDICTION = BLUE
 """Where there is no label, or beside it."""
-LABEL = "#E69F00"
-OTHER = "#CC79A7"
+LABEL = ORANGE
+OTHER = PURPLE
 """A second run's prediction, off the slices."""
-FIFTH = "#009E73"
+FIFTH = GREEN
 """Of curves alone, as black is."""
 ORGAN = "#8894A3"
-SERIES = (PREDICTION, MISSED, FIFTH, LABEL, OTHER, FOUND, "#000000")
-"""Curves that stand for no kind of pixel, in order."""
 
 
 def as_css() -> str:

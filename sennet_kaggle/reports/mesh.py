@@ -64,6 +64,14 @@ class CoarseOrgan(CoarseMask):
             small = cv2.resize(organ.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
             self.mask[z // self.factor] = small > 0.5
 
+    def keep_largest(self) -> None:
+        """Drops what hangs apart from the organ: bright medium in slices beyond its ends."""
+        from scipy.ndimage import label
+
+        parts, count = label(self.mask)
+        if count > 1:
+            self.mask = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
+
 
 def surface(coarse: CoarseMask, blur: float = 0.6) -> Mesh | None:
     """The surface of a mask by marching cubes (Lewiner et al. 2003).

@@ -26,9 +26,11 @@ Box = tuple[int, int, int, int]
 _KINDS = {"found, to a pixel": FOUND, "missed": MISSED, "false alarm": FALSE_ALARM}
 _DOTTED = (0, (2, 0.8))
 """False alarms: for who cannot tell their yellow from the darker one that vermillion is to them."""
+_MUCH = 0.05
+"""Share of a picture from which on an error is hatched: the outline of what covers half of it says little."""
 
 
-def figure_of_slices(slices: Sequence[SegmentedSlice], panel: float = _PANEL) -> Figure:
+def figure_of_slices(slices: Sequence[SegmentedSlice], panel: float = _PANEL, plain: bool = True) -> Figure:
     """Draws slices, a row each, cropped to the organ: the image, its vessels outlined, and a part of it larger.
 
     Where there is a label, found, missed and falsely found pixels have outlines of their own and the Dice is given;
@@ -37,23 +39,26 @@ def figure_of_slices(slices: Sequence[SegmentedSlice], panel: float = _PANEL) ->
     Args:
         slices: at least one.
         panel: width of each picture in inches.
+        plain: also show each slice without outlines.
     """
     boxes = [crop(each) for each in slices]
     heights = [(bottom - top) / (right - left) for top, bottom, left, right in boxes]
-    size = (3 * panel, panel * sum(heights) + 0.45 * len(slices) + 0.35)
+    columns = 3 if plain else 2
+    size = (columns * panel, panel * sum(heights) + 0.45 * len(slices) + 0.35)
     figure = Figure(figsize=size, layout="constrained", dpi=_DPI)
-    axes = figure.subplots(len(slices), 3, squeeze=False, height_ratios=heights)
-    for (plain, whole, close), each, box in zip(axes, slices, boxes, strict=True):
+    axes = figure.subplots(len(slices), columns, squeeze=False, height_ratios=heights)
+    for (*untouched, whole, close), each, box in zip(axes, slices, boxes, strict=True):
         display, frame = to_display(each.image), close_look(each, box)
-        for axis, part in ((plain, box), (whole, box), (close, frame)):
-            _show(axis, display, part)
+        for axis in (*untouched, whole):
+            _show(axis, display, box)
+            axis.set_title(each.slice_id, fontsize=10)
+        _show(close, display, frame)
         outline_errors(whole, each, 1.0)
         outline_errors(close, each, 1.6)
         top, bottom, left, right = frame
         whole.add_patch(
             Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor="white", linewidth=1)
         )
-        plain.set_title(each.slice_id, fontsize=10)
         whole.set_title(describe(each), fontsize=10)
         close.set_title(f"the white frame, {ZOOM} times as large", fontsize=10)
     legend(figure, slices)
@@ -112,6 +117,8 @@ def outline_errors(axis: Axes, segmented: SegmentedSlice, linewidth: float) -> N
     parts = ((mask_gt & near, FOUND), (mask_pred & ~mask_gt & ~near, FALSE_ALARM), (mask_gt & ~near, MISSED))
     for mask, colour in parts:
         _outline(axis, mask, colour, linewidth)
+        if colour != FOUND and mask.sum() > _MUCH * abs(np.ptp(axis.get_xlim()) * np.ptp(axis.get_ylim())):
+            _hatch(axis, mask, colour)
 
 
 def crop(segmented: SegmentedSlice) -> Box:
@@ -193,3 +200,12 @@ def _outline(axis: Axes, mask: np.ndarray, colour: str, linewidth: float) -> Non
     padded = np.pad(mask, 1).astype(np.uint8)  # a vessel at the border is closed there
     at = np.arange(-1, width + 1), np.arange(-1, height + 1)
     axis.contour(*at, padded, levels=[0.5], colors=colour, linewidths=linewidth, linestyles=[_style(colour)])
+
+
+def _hatch(axis: Axes, mask: np.ndarray, colour: str) -> None:
+    """Draws slanted lines over a mask, between which the anatomy stays visible."""
+    height, width = mask.shape
+    padded = np.pad(mask, 1).astype(np.uint8)
+    at = np.arange(-1, width + 1), np.arange(-1, height + 1)
+    hatched = axis.contourf(*at, padded, levels=[0.5, 1.5], colors="none", hatches=["//"])
+    hatched.set(edgecolor=colour, linewidth=0)

@@ -1,6 +1,6 @@
 // The page's parts: header, tables, controls, keys. What it shows stands in the page itself: facts as JSON, pictures
 // and meshes as base64 text in script elements that no browser runs, decoded when they are asked for. Written by
-// sennet_kaggle/reports/page.py, which joins page.js, slices.js, charts.js, tree.js and tools.js into one script.
+// sennet_kaggle/reports/page.py, which joins page.js, slices.js, overlay.js, charts.js, tree.js and tools.js into one.
 const FACTS = JSON.parse(byId("facts").textContent);
 const RUNS = FACTS.runs;
 const TWO = RUNS.length > 1;
@@ -33,16 +33,20 @@ function writeHeader() {
   RUNS.forEach((run, r) => {
     if (!run.scores) return;
     const { surface_dice, surface_dice_2d_1px, dice_pooled, dice_mean } = run.scores;
-    const tiles = [["Surface Dice", surface_dice, "the competition's metric: 3D, tolerance 0, mean over kidneys"],
-      ["2D Surface Dice", surface_dice_2d_1px, "mean over slices, contours up to 1 px apart"],
-      ["Pooled Dice", dice_pooled, "over the pixels of all labelled slices"], ["Mean Dice", dice_mean, "mean over labelled slices"]];
+    const tiles = [
+      ["Surface Dice", surface_dice, "the competition's metric", "in 3D, tolerance 0, mean over kidneys"],
+      ["2D Surface Dice", surface_dice_2d_1px, "contours to 1 px", "mean over labelled slices of contours that are up to 1 px apart"],
+      ["Pooled Dice", dice_pooled, "all pixels at once", "over the pixels of all labelled slices"],
+      ["Mean Dice", dice_mean, "slice by slice", "mean over labelled slices"],
+    ];
     const list = add(byId("scores"), "dl");
     if (TWO) add(list, "p", run.name).className = "run";
-    for (const [name, value, title] of tiles) {
+    for (const [name, value, note, title] of tiles) {
       const tile = add(list, "div");
       tile.title = title;
       add(tile, "dt", name);
       add(tile, "dd", value === null ? "–" : value.toFixed(4));
+      add(tile, "dd", note).className = "note";
     }
     list.dataset.run = r;
   });
@@ -76,24 +80,39 @@ function writeKidneys() {
   });
 }
 
-// The labelled slices with the lowest Dice, those without any vessel left out.
+// The slices with the lowest Dice among those with a vessel in their label; of the others how many have false alarms.
 function writeWorst() {
-  const rows = kidney().slices.filter((row) => row.dice !== null && row.gt + row.pred);
-  byId("worst-card").hidden = !rows.length;
+  const labelled = kidney().slices.filter((row) => row.dice !== null);
+  const rows = labelled.filter((row) => row.gt).sort((a, b) => a.dice - b.dice || wrong(b) - wrong(a));
+  const empty = labelled.filter((row) => !row.gt && row.pred).sort((a, b) => b.pred - a.pred);
+  byId("worst-card").hidden = !rows.length && !empty.length;
   byId("worst").replaceChildren();
-  const heads = ["Slice", "Dice", "Missed px", "False px", ...(TWO ? [RUNS[1].name, "Gain"] : []), "Label px"];
+  byId("worst").hidden = !rows.length;
+  byId("worst-note").replaceChildren();
+  if (empty.length) {
+    const [have, slices] = [empty.length === 1 ? "has" : "have", plural(empty.length, "slice")];
+    byId("worst-note").append(`${count(empty.length)} ${slices} without a vessel in the label ${have} false alarms; the most: `);
+    link(byId("worst-note"), empty[0].id);
+    byId("worst-note").append(`, ${count(empty[0].pred)} px.`);
+  }
+  const [first, second] = TWO ? RUNS.map((run) => `Dice, ${run.name}`) : ["Dice"];
+  const heads = ["Slice", first, "Missed px", "False px", ...(TWO ? [second, "Difference"] : []), "Label px"];
   const head = add(byId("worst"), "tr");
   heads.forEach((text) => add(head, "th", text));
-  for (const row of [...rows].sort((a, b) => a.dice - b.dice).slice(0, WORST)) {
+  for (const row of rows.slice(0, WORST)) {
     const line = add(byId("worst"), "tr");
     const cell = add(line, "td");
-    Object.assign(add(cell, "a", row.id), { href: `#${encodeURIComponent(row.id)}` });
+    link(cell, row.id);
     if (row.seen) Object.assign(add(cell, "span", SEEN[row.seen]), { className: "badge seen" });
     const others = TWO ? [row.other.dice.toFixed(4), signed(row.other.dice - row.dice)] : [];
     const cells = [row.dice.toFixed(4), count(row.gt - row.both), count(row.pred - row.both), ...others, count(row.gt)];
     cells.forEach((text) => add(line, "td", text));
   }
 }
+
+function wrong(row) { return row.gt + row.pred - 2 * row.both; }
+
+function link(host, id) { add(host, "a", id).href = `#${encodeURIComponent(id)}`; }
 
 function buildControls() {
   const select = byId("kidney");

@@ -24,7 +24,7 @@ from .pictures import LONG_SIDES_AND_QUALITIES, Budget, base64_size, draw_pictur
 
 _SAMPLES = 24  # slices looked at before the first is written
 _CURVES = ("dice_pooled", "dice_mean", "dice_without_largest", "surface_dice", "surface_dice_2d_1px")
-_SCRIPTS = ("page.js", "slices.js", "charts.js", "tree.js", "tools.js")
+_SCRIPTS = ("page.js", "slices.js", "overlay.js", "charts.js", "tree.js", "tools.js")
 _LEADERBOARD = "The leaderboard's kidneys have no public labels, so no number here is a leaderboard score."
 
 

@@ -29,6 +29,7 @@ from .pictures import Budget, Window
 from .report import SegmentedSlice, segmented_slice
 
 _MIN_TREE_SLICES, _MIN_TRIANGLES = 3, 100
+_MOST_BOXES = 100  # slices that each have a box of their own
 _GREYS_KEPT, _GREYS_SHOWN = (0.02, 99.98), (0.5, 99.8)  # percentiles
 
 
@@ -105,7 +106,7 @@ def read_kidney(
         "numbered": numbers_of(volume) is not None,
         "grey": [*kept],
         "window": [*shown],
-        "box": _box(volume),
+        "boxes": _boxes(volume),
         "meshes": meshes,
         "noTree": no_tree or ("" if meshes else "The prediction is empty: there is no vessel to show."),
         "labelled": sum(labelled),
@@ -192,14 +193,21 @@ def _counts(segmented: SegmentedSlice) -> dict[str, Any]:
     return {"pred": counts[1], "both": counts[2], "dice": dice_from_counts(*counts)}
 
 
-def _box(volume: Volume) -> list[float]:
-    """Top, bottom, left and right of the organ in sampled slices, as parts of the slice's height and width."""
+def _boxes(volume: Volume) -> list[list[float]]:
+    """Top, bottom, left and right of the organ, as parts of the slice's height and width.
+
+    Where slices follow one another, one box for all of them, so that the picture does not jump; else one for each, as
+    the organ may be of any size in it.
+    """
+    apart = _has_gaps(volume) and len(volume) <= _MOST_BOXES
     boxes = []
-    for z in spread_evenly(len(volume), 8):
+    for z in range(len(volume)) if apart else spread_evenly(len(volume), 8):
         height, width = volume.slice_size(z)
-        boxes.append(np.array(organ_box(volume[z])) / (height, height, width, width))
-    tops, bottoms, lefts, rights = np.array(boxes).T
-    return [float(each) for each in (tops.min(), bottoms.max(), lefts.min(), rights.max())]
+        boxes.append((np.array(organ_box(volume[z])) / (height, height, width, width)).tolist())
+    if apart:
+        return boxes
+    tops, bottoms, lefts, rights = zip(*boxes, strict=True)
+    return [[min(tops), max(bottoms), min(lefts), max(rights)]]
 
 
 def _add_meshes(
@@ -210,6 +218,7 @@ def _add_meshes(
     blocks: list[str] = []
     wanted = [(name, surface(mask), MAX_TRIANGLES // len(coarse)) for name, mask in coarse.items()]
     if shell and any(mesh for _, mesh, _ in wanted):
+        shell.keep_largest()
         wanted.append(("organ", surface(shell, SHELL_BLUR), SHELL_TRIANGLES))
     for name, mesh, triangles in wanted:
         while mesh and triangles >= _MIN_TRIANGLES:
@@ -226,12 +235,17 @@ def _add_meshes(
     return ([], []) if {mesh["name"] for mesh in meshes} <= {"organ"} else (meshes, blocks)
 
 
+def _has_gaps(volume: Volume) -> bool:
+    """Whether numbers are missing between those of the slices."""
+    numbers = numbers_of(volume)
+    return numbers is not None and numbers[-1] - numbers[0] != len(volume) - 1
+
+
 def _why_no_tree(volume: Volume) -> str:
     """Why a kidney is not shown in 3D; empty when it is."""
     if len(volume) < _MIN_TREE_SLICES:
         return f"The 3D view needs at least {_MIN_TREE_SLICES} consecutive slices; this kidney has {len(volume)}."
-    numbers = numbers_of(volume)
-    if numbers and numbers[-1] - numbers[0] != len(volume) - 1:
+    if _has_gaps(volume):
         return "The 3D view needs consecutive slices; this kidney's have gaps."
     if len({volume.slice_size(z) for z in range(len(volume))}) > 1:
         return "The 3D view needs slices of one size; this kidney's differ."

@@ -52,6 +52,11 @@ class Run:
     seen: dict[str, str]
     """Slices that the model has seen: "learned" or "chosen", by slice id."""
 
+    @property
+    def shown_notes(self) -> list[str]:
+        """The notes without the first, where `about` says the same."""
+        return self.notes[1:] if self.about else self.notes
+
 
 def open_run(run_dir: Path | str, data_dir: Path | str, names: tuple[str, ...] = ()) -> Run:
     """Opens a run's folder; a training run's checkpoint first segments the kidneys.

@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
+from ..rendering import plain_ticks
 from .colours import FIFTH, MISSED, PREDICTION
 
 # Okabe and Ito's colours and a shape for each family, so that neither is needed alone.
@@ -75,14 +76,7 @@ def _scale(axis: Axes, points: Sequence[Point]) -> None:
         xscale="log", xlim=(min(times) / _MARGIN, max(times) * _MARGIN), ylim=(min(dice) - margin, max(dice) + margin)
     )
     axis.set(xlabel="seconds per slice, one view, one thread (logarithmic)", ylabel="cross-validated mean Dice")
-    ticks = [
-        tick
-        for tick in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
-        if min(times) / _MARGIN <= tick <= max(times) * _MARGIN
-    ]
-    axis.set_xticks(ticks)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    plain_ticks(axis.xaxis)
     axis.yaxis.set_major_locator(MaxNLocator(6))
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)

@@ -29,8 +29,9 @@ async function drawTree() {
   }
   meshes.forEach((mesh, i) => {
     const [name, swatch] = MESHES[mesh.name];
-    const text = `${name}, ${count(mesh.triangles)} triangles`;
-    toggle(byId("meshes"), `toggle-${mesh.name}`, text, swatch, (on) => Plotly.restyle(host, { visible: on }, [i]), mesh.name !== "other");
+    const show = (on) => Plotly.restyle(host, { visible: on }, [i]);
+    const label = toggle(byId("meshes"), `toggle-${mesh.name}`, name, swatch, show, mesh.name !== "other");
+    label.title = `${count(mesh.triangles)} triangles`;
   });
   byId("tree-note").textContent = "Drag to turn, wheel or pinch to zoom. A coarse view: thin vessels look thicker than they are.";
   host.dataset.drawn = kidney().name;
@@ -66,9 +67,10 @@ function treeLayout(meshes, host) {
   const ranges = [2, 1, 0].map(range); // x, y, z
   const longest = Math.max(...ranges.map(([low, high]) => high - low));
   const sides = ranges.map(([low, high]) => Math.max((high - low) / longest, 0.02));
-  const axis = (title, [low, high], side) => ({
-    title: { text: title, font: { size: 12 } }, range: [low, high], tickfont: { size: 10 }, nticks: Math.max(Math.round(6 * side), 2),
-    gridcolor: color("--line"), zeroline: false, showspikes: false, backgroundcolor: color("--card"), showbackground: false,
+  // Only slices have numbers: those of x and y would stand below the tree, where the picture ends.
+  const axis = ([low, high], side, title = "") => ({
+    title: { text: title, font: { size: 12 } }, range: [low, high], tickfont: { size: 11 }, nticks: Math.max(Math.round(6 * side), 2),
+    showticklabels: title !== "", gridcolor: color("--line"), zeroline: false, showspikes: false, backgroundcolor: color("--card"), showbackground: false,
   });
   const [xs, ys, zs] = ranges;
   return {
@@ -76,14 +78,14 @@ function treeLayout(meshes, host) {
     font: { family: getComputedStyle(document.body).fontFamily, color: color("--quiet") },
     scene: {
       aspectmode: "manual", aspectratio: { x: sides[0], y: sides[1], z: sides[2] }, dragmode: "orbit",
-      xaxis: axis("x (px)", xs, sides[0]), yaxis: axis("y (px)", [...ys].reverse(), sides[1]),
-      zaxis: axis(kidney().numbered ? "slice number" : "slice", zs.map((v) => v + first), sides[2]),
+      xaxis: axis(xs, sides[0]), yaxis: axis([...ys].reverse(), sides[1]),
+      zaxis: axis(zs.map((v) => v + first), sides[2], kidney().numbered ? "slice number" : "slice"),
       camera: fittedCamera(meshes, ranges, longest, host.clientWidth / host.clientHeight),
     },
   };
 }
 
-// From how far away all of the vessels are seen; the organ around them may be cut off, its axes' titles are not.
+// From how far away all of the vessels are seen; the organ around them may be cut off.
 function fittedCamera(meshes, ranges, longest, aspect) {
   const norm = Math.hypot(...TOWARDS);
   const back = TOWARDS.map((v) => v / norm);

@@ -1,5 +1,6 @@
 """`.npy` and NIfTI files as scans."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from .scan import Found
 from .sources import ArraySource, check_layout
 
 # By the names that nibabel gives the units of a header.
+_NPY = b"\x93NUMPY"
 _NIFTI_UM = {"meter": 1e6, "mm": 1e3, "micron": 1.0}
 
 
@@ -21,11 +23,37 @@ def open_npy(path: Path, axes: str | None) -> Found:
         path: the file.
         axes: order of its axes; z, y, x when not given.
     """
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = _map_npy(path)
     axes = axes or "zyx"
     layout = check_layout(path, array.shape, axes, array.dtype)
     open_array = partial(np.load, path, mmap_mode="r", allow_pickle=False)
     return Found(ArraySource(open_array, layout, array.dtype), _spatial(axes))
+
+
+def _map_npy(path: Path) -> np.ndarray:
+    """The array of a file as a memory map.
+
+    Raises:
+        InputError: no array of numpy's, cut short, or of Python objects.
+    """
+    with open(path, "rb") as file:
+        begin = file.read(len(_NPY))
+    if begin != _NPY:
+        found = f"it begins with {begin!r}" if begin else "it is empty"
+        raise InputError(
+            f"{path} is not an array that numpy saved ({found}): save it with numpy.save, or copy it again"
+        )
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        if "mmap length" in str(error):
+            size = path.stat().st_size
+            raise InputError(
+                f"{path} is truncated: its array is larger than its {size} bytes: copy it again"
+            ) from error
+        if "Python objects" in str(error):
+            raise InputError(f"{path} must hold grey values, found Python objects: save it as uint16") from error
+        raise
 
 
 def open_nifti(path: Path, axes: str | None) -> Found:
@@ -39,6 +67,7 @@ def open_nifti(path: Path, axes: str | None) -> Found:
 
     image: Any = nibabel.load(path, keep_file_open=True)
     sizes = tuple(image.dataobj.shape)
+    _check_length(path, image)
     axes = (axes or "xyz") + "tuvw"[: max(0, len(sizes) - 3)] if len(axes or "xyz") == 3 else axes or ""
     # Of a file with a slope, whose values are scaled as they are read.
     dtype = np.asarray(image.dataobj[(slice(0, 1),) * len(sizes)]).dtype
@@ -53,6 +82,13 @@ def open_nifti(path: Path, axes: str | None) -> Found:
         warn(f"{path} has voxels of {zooms['x']:g} without a unit: their size is not known, so give it in micrometres")
     source = ArraySource(lambda: image.dataobj, layout, dtype)
     return Found(source, _spatial(axes), voxel_size_um, details={"nifti": image})
+
+
+def _check_length(path: Path, image: Any) -> None:
+    """Refuses an unpacked file that ends before its last voxel."""
+    needed = image.dataobj.offset + math.prod(image.dataobj.shape) * image.dataobj.dtype.itemsize
+    if path.suffix.lower() == ".nii" and path.stat().st_size < needed:
+        raise InputError(f"{path} is truncated: expected {needed} bytes, found {path.stat().st_size}: copy it again")
 
 
 def check_positive(voxel_size_um: tuple[float, float, float], path: Path) -> tuple[float, float, float] | None:

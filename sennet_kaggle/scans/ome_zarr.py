@@ -91,6 +91,11 @@ def read_multiscale(group: Any, path: Path) -> Multiscale:
             scale = _scale(each.get("coordinateTransformations", ()), len(axes))
             levels[str(each["path"])] = tuple(a * b for a, b in zip(scale, whole, strict=True))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(ome, Mapping) and "multiscales" in ome:
+            raise InputError(
+                f"{path} has multiscales that cannot be read ({type(error).__name__}: {one_line(error)}): expected "
+                f"axes, and datasets with a path and scale each; mend its metadata or copy it again"
+            ) from error
         children = ", ".join(sorted(name for name, _ in group.members())[:8]) or "nothing"
         raise InputError(
             f"{path} is not an OME-Zarr image: expected multiscales with axes and datasets in its attributes; it has "

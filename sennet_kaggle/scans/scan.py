@@ -100,6 +100,8 @@ class Scan(Volume):
         if self.grey_range is None:
             return np.ascontiguousarray(stored, self.dtype)
         low, high = self.grey_range
+        if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+            warn(f"{self.path} has voxels that are NaN or infinite: NaN is taken for {low:g}", self.path)
         scaled = (np.nan_to_num(stored, nan=low, posinf=high, neginf=low).astype(np.float32) - low) / (high - low)
         return np.rint(scaled.clip(0, 1) * 65535).astype(np.uint16)
 

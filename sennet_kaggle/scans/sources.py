@@ -54,6 +54,8 @@ def check_layout(path: Path, sizes: tuple[int, ...], axes: str, dtype: np.dtype)
         InputError: another number of axes, one that is missing or twice, more than one channel or time, no voxel, or
             values that are no numbers.
     """
+    if len(sizes) < 3:
+        raise InputError(f"{path} must be a volume (D, H, W), found shape {sizes}: stack the slices first")
     if len(axes) != len(sizes):
         raise InputError(
             f"{path} must have {len(axes)} axes, {axes}, found shape {sizes}: name its axes with --axis-order"
@@ -105,6 +107,13 @@ class ChunkedSource:
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.layout.shape
+
+    def missing_chunks(self) -> tuple[int, int]:
+        """How many chunks have no file, and how many there are.
+
+        Zarr leaves out those of one value, and so does a copy that was broken off.
+        """
+        return self.array.nchunks - self.array.nchunks_initialized, self.array.nchunks
 
     def read(self, z: int) -> np.ndarray:
         if not self._first <= z < self._first + len(self._slab):

@@ -60,9 +60,7 @@ def open_stack(path: Path, axes: str | None) -> Found:
             )
         series = tiff.series[0]
         if series.axes == "YX":
-            images = int((tiff.imagej_metadata or {}).get("images", 1))
-            found = f"is truncated: expected {images} images, found one" if images > 1 else "is one slice"
-            raise InputError(f"{path} {found}: expected a stack, or name the folder of slices")
+            raise InputError(_why_no_stack(path, tiff))
         layout = check_layout(path, series.shape, axes or _axes_of(series), series.dtype)
         if series.dataoffset is not None:  # all pixels in one piece, as they are
             end = series.dataoffset + series.nbytes
@@ -77,6 +75,20 @@ def open_stack(path: Path, axes: str | None) -> Found:
             raise InputError(f"{path} must have one page per slice or be uncompressed, found axes {layout.axes}")
         spatial = "".join(name for name in layout.axes if name in "zyx")
         return Found(source, spatial, voxel_size_of(tiff, path))
+
+
+def _why_no_stack(path: Path, tiff: tifffile.TiffFile) -> str:
+    """What is wrong with a file in which there is one image, or one of each kind."""
+    images = int((tiff.imagej_metadata or {}).get("images", 1))
+    if images > 1:
+        return f"{path} is truncated: expected {images} images, found one: copy it again"
+    first, other = (tiff.series * 2)[:2]
+    if len(tiff.series) > 1:
+        return (
+            f"{path} must have pages of one size and kind, found {first.dtype} {first.shape} and {other.dtype} "
+            f"{other.shape}: save the scan alone"
+        )
+    return f"{path} is one slice: expected a stack, or name the folder of slices"
 
 
 def voxel_size_of(tiff: tifffile.TiffFile, path: Path) -> VoxelSize | None:

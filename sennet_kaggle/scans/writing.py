@@ -15,6 +15,7 @@ import tifffile
 from ..errors import InputError
 from ..files import cannot_write, check_output, check_output_dir, open_reserved, replacing, replacing_dir
 from .folder import TIFF
+from .ome_zarr import is_zarr
 from .ome_zarr_writing import check_zarr, write_zarr
 from .scan import Scan, VoxelSize
 
@@ -80,6 +81,8 @@ def check_scan_output(path: Path | str, like: Scan | None = None) -> None:
     made = _format(path)
     if like is not None and like.path.exists() and (path.exists() and path.samefile(like.path)):
         raise InputError(f"cannot write {path}: it is the input, so name another")
+    if like is not None and is_in_folder(path, like.path) and not is_zarr(like.path):
+        raise InputError(f"cannot write {path}: it would lie among the slices of the input, so name another folder")
     if made is write_zarr:
         check_zarr(path)
     elif made is _folder:
@@ -93,6 +96,11 @@ def check_new_folder(path: Path) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{path} must be new or an empty folder, found files: name another, or move it away")
     check_output_dir(path)
+
+
+def is_in_folder(path: Path, folder: Path) -> bool:
+    """Whether a path, which may not be there yet, lies in a folder, or is it."""
+    return folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
 
 
 def is_zarr_output(path: Path) -> bool:

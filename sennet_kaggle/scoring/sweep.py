@@ -14,7 +14,7 @@ from ..files import check_output_dir, make_dir, write_whole
 from ..inference.probability import LEVELS, ProbabilityVolume, open_probabilities
 from ..models.identity import tell_learned
 from ..progress import progress_bar
-from ..rendering import figure_to_png, format_table
+from ..rendering import SERIES, figure_to_png, format_table
 from ..submission.submission import refuse
 from .metrics import largest_object
 from .score import KidneyScorer, add_remark, leaderboard_remarks, mean_scores
@@ -22,6 +22,7 @@ from .truth import Truth, known_kidneys, open_truth
 
 METRICS = ("surface_dice", "surface_dice_2d_1px", "dice_pooled", "dice_mean", "dice_without_largest", "cl_dice")
 _PLATEAU_LOSS = 0.01
+_MARKERS = "osD^vP"
 
 
 def sweep_thresholds(
@@ -157,8 +158,8 @@ def figure_of_sweep(table: pd.DataFrame, metric: str = "surface_dice") -> Figure
     axis = figure.subplots()
     axis.axvspan(first, last, color="0.9", label=f"plateau of {metric}: {first:g} to {last:g}")
     axis.axvline(middle, color="0.5", linestyle="--", label=f"its middle: {middle:g}")
-    for name in table.columns[1:]:
-        axis.plot(table["threshold"], table[name], marker="o", markersize=3, label=name)
+    for name, colour, marker in zip(table.columns[1:], SERIES, _MARKERS, strict=False):
+        axis.plot(table["threshold"], table[name], marker=marker, markersize=4, color=colour, label=name)
     axis.set_xlabel("threshold (probability above which a pixel is vessel)")
     axis.set_ylabel("score, mean over kidneys")
     axis.grid(alpha=0.3)

@@ -255,6 +255,6 @@ def settings_text(changes: Mapping[str, Any]) -> str:
 def machine() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return (
-        f"{platform.processor() or platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    )
+    threads = torch.get_num_threads()
+    processor = platform.processor() or platform.machine()
+    return f"{processor} CPU, {os.cpu_count()} cores, {threads} thread{'s' * (threads != 1)}"

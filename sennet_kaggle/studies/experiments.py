@@ -128,7 +128,7 @@ EXPERIMENTS = {
         batch_size=2,
         learning_rate=3e-3,
         evaluate_every=56,
-        threshold=0.5,
+        threshold=0.4,
     ),
 }
 """Named training runs: the report's six, Segment Anything trained, the shipped checkpoint's, and those below; any field

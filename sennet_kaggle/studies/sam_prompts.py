@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ..config import DEFAULT_INFERENCE, Preprocessing
 from ..data.dataset import SliceDataset
@@ -233,22 +234,24 @@ def display_levels(volume: Volume, z: int) -> np.ndarray:
 
 
 def figure_of_answers(answers: Sequence[tuple[np.ndarray, Answer]]) -> Figure:
-    """Draws views with the label's outline in orange and the answer's in blue."""
+    """Draws views with the label's outline in orange, wide, and the answer's over it in blue, so that both are seen."""
     columns = min(4, len(answers))
     rows = -(-len(answers) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.8 * rows), layout="constrained", dpi=80)
+    figure = Figure(figsize=(2.6 * columns, 2.8 * rows + 0.3), layout="constrained", dpi=100)
     for axis in figure.subplots(rows, columns, squeeze=False).flat:
         axis.set_axis_off()
     for axis, (image, answer) in zip(figure.axes, answers, strict=False):
         top, left, side = answer.view
         place = (slice(top, top + side), slice(left, left + side))
         axis.imshow(image[place])
-        axis.contour(answer.target[place], [0.5], colors=colours.LABEL, linewidths=1.2)
+        axis.contour(answer.target[place], [0.5], colors=colours.LABEL, linewidths=2.4)
         if answer.mask[place].any():
-            axis.contour(answer.mask[place], [0.5], colors=colours.PREDICTION, linewidths=1.2)
+            axis.contour(answer.mask[place], [0.5], colors=colours.PREDICTION, linewidths=1.0)
         axis.set_title(
             f"{np.count_nonzero(answer.target):,} px, IoU {_iou(answer.mask, answer.target):.2f}", fontsize=9
         )
+    lines = [Line2D([], [], color=colours.LABEL, linewidth=3), Line2D([], [], color=colours.PREDICTION, linewidth=1.5)]
+    figure.legend(lines, ["label", "answer"], loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -21,7 +21,7 @@ class VesselCount(NamedTuple):
 
     def __str__(self) -> str:
         slices = f"{self.slices} slice{'s' * (self.slices != 1)}, {self.with_vessels} with vessels"
-        return f"{self.kidney}: {slices}, {self.vessel_percent:.3f} % of all pixels"
+        return f"{self.kidney}: {slices}, vessel {self.vessel_percent:.3f} % of all pixels"
 
 
 def count_vessels(volumes: Sequence[Volume], rles: Mapping[str, str]) -> list[VesselCount]:

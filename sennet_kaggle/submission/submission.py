@@ -101,6 +101,10 @@ def read_rows(path: Path | str, columns: list[str] | None = None) -> Iterator[di
         raise InputError(
             f"{path} cannot be read as a submission: it is not UTF-8 text (byte {byte:#04x}): save it as UTF-8"
         ) from error
+    except FileNotFoundError as error:
+        raise InputError(
+            f"there is no {path}: expected a csv with the columns id,rle, such as predict writes"
+        ) from error
     except (OSError, csv.Error) as error:
         hint = " (a quotation mark that is not closed)" if "unexpected end" in str(error) else ""
         raise InputError(f"{path} cannot be read as a submission: {one_line(error)}{hint}") from error

@@ -100,10 +100,10 @@ def describe_best(checkpoint_path: Path) -> str:
     looked = history.dropna(subset="held_out_dice")
     is_last = epoch == looked["epoch"].iloc[-1]
     last = "it is the last" if is_last else f"the last has {looked['held_out_dice'].iloc[-1]:.4f}"
-    return (
-        f"{which}: Dice {score:.4f} at threshold {card.threshold:g} on "
-        f"{len(card.training['held_out'])} held-out slices, the highest of {len(looked)} looks; {last}"
-    )
+    held_out, looks = len(card.training["held_out"]), len(looked)
+    slices = f"{held_out} held-out slice{'s' * (held_out != 1)}"
+    why = f", the highest of {looks} looks; {last}" if looks > 1 else ", the only look at them"
+    return f"{which}: Dice {score:.4f} at threshold {card.threshold:g} on {slices}{why}"
 
 
 def _runs(slices: SliceDataset) -> dict[str, set[str]]:

@@ -3,17 +3,15 @@
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ..rendering import BLUE, plain_ticks
 from .measure import Vessels
 
 _BINS = 24
-_BLUE = "#0072B2"  # of Okabe and Ito's palette for colour-blind readers
 _DPI = 130
 # Viridis is told apart with every kind of colour blindness; its yellow would be lost on white.
 _COLOURS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.85, 256)))
@@ -29,10 +27,10 @@ def figure_of_radii(vessels: Vessels) -> Figure:
     if len(radius):
         low, high = radius.min() * 0.999, radius.max() * 1.001
         axes.hist(
-            radius, np.geomspace(low, high, _BINS + 1).tolist(), weights=length * scale, color=_BLUE, edgecolor="white"
+            radius, np.geomspace(low, high, _BINS + 1).tolist(), weights=length * scale, color=BLUE, edgecolor="white"
         )
         axes.set_xscale("log")
-        _plain_ticks(axes.xaxis)
+        plain_ticks(axes.xaxis)
     axes.set(xlabel=f"radius ({unit})", ylabel=f"length of vessels ({long_unit})")
     axes.set_title(_title(vessels), loc="left", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
@@ -57,7 +55,7 @@ def figure_of_tree(vessels: Vessels) -> Figure:
         if len(radius):
             axes.add_collection(_lines(axes, vessels, (column, row, away), norm, scale))
     bar = figure.colorbar(ScalarMappable(norm, _COLOURS), ax=panels, label=f"radius ({_units(vessels)[0]})", shrink=0.8)
-    _plain_ticks(bar.ax.yaxis)
+    plain_ticks(bar.ax.yaxis)
     figure.suptitle(_title(vessels), x=0.01, ha="left", fontsize=9)
     return figure
 
@@ -100,10 +98,3 @@ def _title(vessels: Vessels) -> str:
         f"{length:,.0f} {long_unit} of vessels in {totals['segments']:,} segments, "
         f"{totals['branch_points']:,} branch points, {totals['vessel_fraction']:.2%} of the volume"
     )
-
-
-def _plain_ticks(axis: Axis) -> None:
-    """Labels a logarithmic axis 1, 2, 5, 10 …"""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())

@@ -23,6 +23,7 @@ _REACH = 1.5  # thickest radii and a few voxels: where a voxel's centre line may
 _MARGIN = 4
 _AT_ONCE = 2**20  # voxels
 _TIE = 1e-9
+_EMPTY = 0.5  # of a line of single voxels' cross-section: where less is left, the voxels belong to another vessel
 
 
 def measure_lumens(
@@ -51,7 +52,7 @@ def measure_lumens(
     volumes = _volume_of_each(points, mask, spacing, block_side, progress)
     at = len(specks)
     for segment in segments:
-        _measure(segment, volumes[at : at + len(segment.points)], float(spacing.mean()))
+        _measure(segment, volumes[at : at + len(segment.points)], spacing)
         at += len(segment.points)
     return float(volumes[: len(specks)].sum())
 
@@ -99,7 +100,7 @@ def _nearest_counts(mask: BitMask, block: Block, lifted: np.ndarray, spacing: np
     return counts
 
 
-def _measure(segment: Segment, volumes: np.ndarray, voxel_side: float) -> None:
+def _measure(segment: Segment, volumes: np.ndarray, spacing: np.ndarray) -> None:
     """Sets a segment's radius at each point, and moves its free ends, from the volumes at its points (K,)."""
     segment.volume = float(volumes.sum())
     along = np.concatenate([[0], np.cumsum(segment.steps)])
@@ -107,19 +108,28 @@ def _measure(segment: Segment, volumes: np.ndarray, voxel_side: float) -> None:
     # Within the balls at its ends a branch lies in the lumen of the vessel that it comes from, and a tip is round.
     first, last = segment.wall[0], along[-1] - segment.wall[-1]
     core = np.flatnonzero((along > first) & (along < last))
+    section = _cross_sections(volumes, cell, core, _sigma(segment))
+    measured = section > _EMPTY * spacing.prod() / np.linalg.norm(spacing)
+    if measured.any():
+        radius = np.sqrt(section[measured] / math.pi)
+        segment.radius = np.interp(along, along[core[measured]], radius)
     if len(core):
-        volume, length = np.zeros_like(along), np.zeros_like(along)
-        volume[core], length[core] = volumes[core], cell[core]
-        volume, length = (gaussian_filter1d(each, _sigma(segment), mode="constant") for each in (volume, length))
-        segment.radius = np.interp(along, along[core], np.sqrt(volume[core] / (math.pi * length[core])))
         first, last = along[core[0]], along[core[-1]]
     else:
         first, last = last, first  # a tail is what is beyond the other end's ball
     shifts = [
-        _end_shift(volumes[tail].sum(), cell[tail].sum(), segment.radius[at], kind, voxel_side)
+        _end_shift(volumes[tail].sum(), cell[tail].sum(), segment.radius[at], kind, float(spacing.mean()))
         for kind, at, tail in zip(segment.kinds, (0, -1), (along < first, along > last), strict=True)
     ]
     segment.points = _move_end(_move_end(segment.points, shifts[1])[::-1], shifts[0])[::-1]
+
+
+def _cross_sections(volumes: np.ndarray, lengths: np.ndarray, core: np.ndarray, sigma: float) -> np.ndarray:
+    """Volume over length at the points of a centre line, (K,) each, that are in its core, averaged along it."""
+    volume, length = np.zeros_like(lengths), np.zeros_like(lengths)
+    volume[core], length[core] = volumes[core], lengths[core]
+    volume, length = (gaussian_filter1d(each, sigma, mode="constant") for each in (volume, length))
+    return volume[core] / length[core]
 
 
 def _end_shift(volume: float, length: float, radius: float, kind: str, voxel_side: float) -> float:

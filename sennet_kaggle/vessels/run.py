@@ -8,8 +8,10 @@ import numpy as np
 from ..errors import InputError, warn
 from ..files import check_output_dir, making_dir, write_whole
 from ..rendering import figure_to_png
+from ..scans.ome_zarr import is_zarr
 from ..scans.opening import open_scan
 from ..scans.scan import Scan
+from ..scans.writing import is_in_folder
 from .export import graphml, segments_csv, swc, totals_json
 from .figures import figure_of_radii, figure_of_tree
 from .measure import Vessels, measure_vessels
@@ -37,11 +39,14 @@ def write_vessels(
         progress: show progress bars.
 
     Raises:
-        InputError: as `open_scan` and `measure_vessels`, or the file is no mask.
+        InputError: as `open_scan` and `measure_vessels`, or the file is no mask, or one without a vessel, or the
+            folder lies in it.
         OutputError: the folder cannot be written to.
     """
     size = _check_size(voxel_size_um)
     scan = open_scan(mask_path, level, axes=axes, voxel_size_um=size)
+    if is_in_folder(output_dir, mask_path) or any(map(is_zarr, output_dir.absolute().parents)):
+        raise InputError(f"cannot write to {output_dir}: it lies in the mask or scan, so name a folder elsewhere")
     check_output_dir(output_dir, NAMES, (mask_path,))
     if scan.voxel_size_um is None:
         warn(f"{mask_path} does not say its voxel size: lengths are in voxels; --voxel-size-um gives micrometres")
@@ -61,12 +66,14 @@ def mask_slices(scan: Scan) -> Iterator[np.ndarray]:
     """A mask's slices, (H, W) bool.
 
     Raises:
-        InputError: it has more than one value besides 0.
+        InputError: it has more than one value besides 0, or, after the last slice, none.
     """
     vessel = None
     for z in range(len(scan)):
         stored = scan.stored(z)
         mask = stored != 0
+        if stored.dtype.kind == "f" and np.isnan(stored).any():
+            raise InputError(f"{scan.path} is not a mask: expected 0 and one other value, found NaN at slice {z}")
         values = stored[mask]
         if values.size:
             vessel = values[0] if vessel is None else vessel
@@ -77,6 +84,8 @@ def mask_slices(scan: Scan) -> Iterator[np.ndarray]:
                     f"cut a probability or a scan at a threshold first"
                 )
         yield mask
+    if vessel is None:
+        raise InputError(f"{scan.path} must mark vessels, found 0 in every voxel: there is nothing to measure")
 
 
 def _check_size(sizes: Sequence[float]) -> tuple[float, float, float] | None:

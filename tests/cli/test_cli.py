@@ -56,7 +56,7 @@ def test_predict_closes_with_what_ran_how_long_and_how_much_it_found(folder, cap
     assert [line.startswith(begin) for line, begin in zip(lines, beginnings, strict=False)] == 7 * [True]
     assert "float32" in lines[2] and "axes z" in lines[4] and "sha256" in lines[0]
     assert re.fullmatch(r"time: [\d.]+ s per slice, 3 in [\d.]+ s; loading took [\d.]+ s", lines[5])
-    assert re.fullmatch(r"kidney_5: 3 slices, \d with vessels, \d+\.\d{3} % of all pixels", lines[6])
+    assert re.fullmatch(r"kidney_5: 3 slices, \d with vessels, vessel \d+\.\d{3} % of all pixels", lines[6])
     assert lines[7:] == ["out.csv: 3 rows; out.json says what made them"]
 
 

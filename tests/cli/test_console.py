@@ -24,11 +24,13 @@ COMMAND = [sys.executable, "-m", "sennet_kaggle"]
 def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **environment}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    heeded = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and its children inherit that
+    # nohup has the one ignored, a shell's background the other, and children inherit that.
+    heeded = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT)}
     try:
         return subprocess.Popen([*COMMAND, *arguments], cwd=cwd, env=environment, **pipes)
     finally:
-        signal.signal(signal.SIGHUP, heeded)
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
 
 
 def stop_once(process: subprocess.Popen, said: bytes, number: signal.Signals) -> str:

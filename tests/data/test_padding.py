@@ -212,6 +212,13 @@ def test_no_model_sees_an_edge():
     assert read_stack([padded], 0, Preprocessing()).max() < 30000
 
 
+def test_a_scan_of_one_value_is_said_once(caplog):
+    sample = sample_slices([np.full((20, 30), 7, np.uint16)] * 3)
+    measure_background(sample)
+    measure_intensity(sample, Preprocessing(intensity="percentile"))
+    assert caplog.text.count("found slices of one grey value each") == 1
+
+
 def test_what_stays_suspicious_is_said(caplog):
     values = scan().ravel()
     warn_of_spikes(values, "k")

@@ -8,7 +8,7 @@ import torch
 from test_predictor import Model, random_slices
 
 from sennet_kaggle.config import Inference, Preprocessing
-from sennet_kaggle.inference.ensemble import add_wide, ensemble_score, measure_grey_values
+from sennet_kaggle.inference.ensemble import add_wide, ensemble_score, mean_of_scales, measure_grey_values
 from sennet_kaggle.inference.loading import create_predictor
 
 GREY = Preprocessing(intensity="eight_bit", region="windows", roi_size=512, mean=(0.0,), std=(1.0,))
@@ -37,6 +37,22 @@ def test_finer_scales_are_averaged():
     for score in ensemble_score([predictor], grey, inference)(slices):
         assert score.shape == (96, 128)
         np.testing.assert_allclose(score, 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "mean"),
+    [
+        (0.9, 0.1, 0.5),
+        (0.9, 0.01, 0.231662),  # odds of 9 and 1/99: their geometric mean is 1/3.3166
+        (1.0, 0.5, 0.969332),  # as 0.999
+        (1.0, 0.0, 0.5),
+    ],
+)
+def test_the_surer_of_two_scales_decides(one, other, mean):
+    maps = [torch.full((2, 3), value) for value in (one, other)]
+    np.testing.assert_allclose(mean_of_scales(maps, Inference()), mean, atol=1e-5)
+    logits = [map_.logit().clamp(-30, 30) for map_ in maps]
+    np.testing.assert_allclose(mean_of_scales(logits, Inference(average="logit")).sigmoid(), mean, atol=1e-5)
 
 
 def test_whole_slices_are_seen_once():

@@ -17,6 +17,7 @@ from sennet_kaggle.__main__ import main
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.data.phantom import Phantom, phantom_slices
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.inference import scan_blocks
 from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.inference.predict import predict_probabilities
 from sennet_kaggle.inference.scan_blocks import segment_blocks
@@ -168,6 +169,7 @@ def test_what_blocks_cannot_do(bench, tmp_path):
 
 def test_a_scheduler_that_does_not_answer(bench, tmp_path, monkeypatch):
     folder, _, _ = bench
+    monkeypatch.setattr(scan_blocks, "_CONNECT_SECONDS", 0.5)
     with pytest.raises(InputError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
         segment_blocks(plan(folder, tmp_path / "m.zarr"), 0, "tcp://127.0.0.1:9")
     assert list(tmp_path.iterdir()) == []

@@ -44,7 +44,7 @@ def bench(tmp_path_factory):
     path = folder / "small.safetensors"
     torch.manual_seed(0)
     model = create_model("unet", **UNET)
-    preprocessing = Preprocessing(region="windows", roi_size=32, offsets=(-1, 0, 1))
+    preprocessing = Preprocessing(region="windows", roi_size=64, offsets=(-1, 0, 1))
     card = Card("unet", UNET, preprocessing, 0.5, trained_on=("kidney_1_dense_0000",))
     save_checkpoint(path, model, card)
     found = predict_probabilities(open_volume(folder / "test" / "k"), load_predictors([path]), DEFAULT_INFERENCE)
@@ -301,6 +301,17 @@ def test_a_killed_process_goes_on(bench, scan, tmp_path):
     assert f"{finished}/40" in again.stderr  # the bar begins there
     segmented(bench, path, tmp_path / "whole.nii.gz")
     assert (tmp_path / "m.nii.gz").read_bytes() == (tmp_path / "whole.nii.gz").read_bytes()
+
+
+def test_the_command_closes_with_what_ran_and_how_much_it_found(bench, scan, tmp_path, capsys):
+    path = write(tmp_path / "s.tif", scan)
+    segmented(bench, path, tmp_path / "m.tif", "--voxel-size-um", 50)
+    lines = capsys.readouterr().out.splitlines()[3:]  # the first three say what is to be done
+    beginnings = ["package: ", "model: small", "device: cpu (", "versions: ", "settings: views flips, axes z", "time: "]
+    assert [line.startswith(begin) for line, begin in zip(lines, beginnings, strict=False)] == 6 * [True]
+    share = read(open_mask(tmp_path / "m.tif")).mean()
+    found = f"{tmp_path / 'm.tif'}: {len(scan)} slices, vessel {share:.3%} of all voxels"
+    assert lines[6:] == [f"{found}; {tmp_path / 'm.tif'}.json says what made them"]
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ CASES = [
     Case("a GPU that is not there", f"{PREDICT} --device cuda:7", "device 'cuda:7' is not on this machine"),
     Case("overlap 1", f"{PREDICT} --overlap 1", "overlap must lie in 0..1 (1 excluded), got 1.0"),
     Case("no windows at once", f"{PREDICT} --sw-batch-size 0", "sw_batch_size must be at least 1"),
+    Case("an extra scale of nothing", f"{PREDICT} --extra-scales 0", "extra_scales must lie in 0.1..10, once each"),
+    Case("an extra scale twice", f"{PREDICT} --extra-scales 2 2", "once each, without 1 itself, got (2.0, 2.0)"),
     Case("a negative scale", f"{PREDICT} --scale -1", "scale must be a number in 0.1..10, got -1.0"),
     Case(
         "scale auto with a checkpoint of unknown voxel size",

@@ -1,4 +1,4 @@
-"""What a run needs, and whether the machine has it."""
+"""What a run needs."""
 
 from dataclasses import replace
 
@@ -9,21 +9,18 @@ from torch import nn
 
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.inference.loading import create_predictor
-from sennet_kaggle.kernel import cost_probe as cost_probe_module
 from sennet_kaggle.kernel.cost_probe import (
     Costs,
-    Memory,
     ModelCost,
     VolumeCost,
     bound,
-    machine_memory,
-    peak_ram,
     probe_costs,
     shown_windows,
     unknown_costs,
 )
 from sennet_kaggle.kernel.fault_tolerant_volume import FaultTolerantVolume, open_fault_tolerant_volumes
 from sennet_kaggle.kernel.faults import Faults
+from sennet_kaggle.kernel.memory import peak_ram
 
 
 class First(nn.Module):
@@ -145,24 +142,6 @@ def test_scratch_is_for_three_axes_only(volume):
     assert bound(costs, [volume], Inference(axes="zyx")).ram > bound(costs, [volume], Inference()).ram > 10**9
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch, place):
-    paths = [tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"]
-    monkeypatch.setattr(cost_probe_module, "_LIMIT_PATHS", paths)
-    machine = machine_memory([predictor("whole")], Inference()).ram
-    paths[place].write_text("1000000000\n")
-    assert machine_memory([predictor("whole")], Inference()).ram == 10**9 < machine
-    assert machine_memory([predictor("whole")], Inference(), processes=2).ram == 5 * 10**8
-    paths[place].write_text("max\n")
-    assert machine_memory([predictor("whole")], Inference()).ram > 10**9
-
-
-def test_the_peak_is_what_the_system_says():
-    with open("/proc/self/status") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    assert peak_ram() == pytest.approx(1024 * int(fields["VmHWM"].split()[0]), rel=0.1)
-
-
 def test_a_gpu_is_thought_to_take_the_largest_batch_until_it_is_known():
     on_gpu = replace(predictor("whole"), device=torch.device("cuda"), threads=1)
     assert unknown_costs([on_gpu], Inference()).models[0].at_once == 16
@@ -177,22 +156,3 @@ def test_segment_anything_is_shown_one_slice(volume):
     sam = replace(predictor("whole"), model=Segmenting(), threads=4)
     costs = probe_costs([volume], [sam], Inference(device="cpu"))
     assert costs.models[0].at_once == 1 and costs.volumes["k"].occupied == (1.0,)
-
-
-def test_memory_that_is_free_counts():
-    with open("/proc/meminfo") as file:
-        fields = dict(line.split(":") for line in file)
-    free = 1024 * int(fields["MemAvailable"].split()[0])
-    assert machine_memory([predictor("whole")], Inference()).ram > 0.8 * free
-
-
-def test_processes_share_a_machine():
-    alone, one_of_four = (machine_memory([predictor("whole")], Inference(), count) for count in (1, 4))
-    assert one_of_four.ram < 0.5 * alone.ram and one_of_four.scratch < 0.5 * alone.scratch
-
-
-def test_what_is_lacking():
-    machine = machine_memory([predictor("whole")], Inference())
-    assert machine.ram > peak_ram() and machine.gpu == 0
-    assert Memory(1, 0, 1).lacking(machine) == []
-    assert Memory(10**18, 1, 10**18).lacking(machine) == ["ram", "gpu", "scratch"]

@@ -23,6 +23,7 @@ def test_the_visible_test_folder(data_dir, tmp_path):
     assert table is None and picture_path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_held_out_slices_are_scored(data_dir, tmp_path, capfd):
     command = ["dry-run", "--data-dir", str(data_dir), "--volume", "kidney_2", "--output-dir", str(tmp_path)]
     assert main(command) == 0

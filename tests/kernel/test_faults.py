@@ -4,9 +4,10 @@ import pytest
 from fault_table import SCENARIOS, TABLE_PATH, Bench, build_bench, copy_bench, line, play, read_rows, run
 
 from sennet_kaggle.errors import InputError
-from sennet_kaggle.kernel.faults import Fault, Faults, describe, on_kaggle
+from sennet_kaggle.kernel.faults import Fault, Faults, describe
 from sennet_kaggle.kernel.journal import read_journal
 from sennet_kaggle.kernel.partial_submission import PartialSubmission
+from sennet_kaggle.kernel.settings import on_kaggle
 from sennet_kaggle.submission.rle import EMPTY_RLE
 
 

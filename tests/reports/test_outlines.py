@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
 
 from sennet_kaggle.rendering import figure_to_png
 from sennet_kaggle.reports.colours import FALSE_ALARM, FOUND, LABEL, MISSED, PREDICTION
-from sennet_kaggle.reports.outlines import close_look, crop, figure_of_predictions, figure_of_slices
+from sennet_kaggle.reports.outlines import close_look, crop, figure_of_predictions, figure_of_slices, outline_errors
 from sennet_kaggle.reports.report import SegmentedSlice, to_display
 
 GREY = np.random.default_rng(0).integers(20000, 30000, (40, 30), dtype=np.uint16)
@@ -153,3 +154,22 @@ def test_models_stand_beside_each_other_a_row_per_slice():
 def test_no_errors_are_drawn_without_a_label():
     with pytest.raises(ValueError, match="slice k_0001 must be labelled"):
         figure_of_predictions([[segmented(True), segmented(False)]], ["a", "b"])
+
+
+@pytest.mark.parametrize(("side", "hatched"), [(4, 0), (16, 1)], ids=["a spot", "much"])
+def test_errors_that_cover_much_of_a_picture_are_hatched(side, hatched):
+    """40 x 40 pixels, of which a hundredth or a sixth is falsely found: an outline alone would hardly show it."""
+    mask_pred = np.zeros((40, 40), bool)
+    mask_pred[4 : 4 + side, 4 : 4 + side] = True
+    axis = Figure().add_subplot()
+    axis.set(xlim=(-0.5, 39.5), ylim=(39.5, -0.5))
+    outline_errors(axis, SegmentedSlice("k", np.zeros((40, 40), np.uint16), mask_pred, np.zeros((40, 40), bool)), 1.0)
+    assert sum(any(getattr(each, "hatches", None) or []) for each in axis.collections) == hatched
+
+
+def test_the_slice_without_outlines_can_be_left_out():
+    mask = np.zeros((40, 40), bool)
+    mask[10:14, 10:14] = True
+    shown = SegmentedSlice("k_0001", np.zeros((40, 40), np.uint16), mask, mask)
+    titles = [axis.get_title() for axis in figure_of_slices([shown], plain=False).axes]
+    assert titles == ["Dice 1.000: 16 px found, 0 missed, 0 false", "the white frame, 4 times as large"]

@@ -72,6 +72,15 @@ def shifted_rles(volume: Volume) -> dict[str, str]:
     return {name: rle_encode(np.roll(volume.label(z), 1, axis=1)) for z, name in enumerate(volume.slice_ids)}
 
 
+class BlankLabels(Volume):
+    """A kidney whose first two labels have no vessel, the last two more pixels each."""
+
+    def label(self, z: int) -> np.ndarray:
+        label = np.zeros((40, 31), bool)
+        label[1, : 3 * (z > 1) + (z == 3)] = True
+        return label
+
+
 def written(tmp_path: Path, **arguments) -> Elements:
     write_page(tmp_path / "page.html", **{"title": "a run", **arguments})
     return Elements((tmp_path / "page.html").read_text())
@@ -287,6 +296,34 @@ def test_vessels_keep_their_pixels_where_the_picture_is_smaller(tmp_path, write_
     page = written(tmp_path, volumes=[Volume("kidney_7", volume.image_paths)], rles=rles, max_bytes=limit)
     assert picture(page.text["image-0-0"]).shape[1] < 400
     assert ((picture(page.text["overlay-0-0"]) > 0) == mask).all()
+
+
+def test_slices_that_are_far_apart_are_each_cropped_to_their_own_organ(tmp_path):
+    """A disc of 20 pixels' radius and one of 40: where slices follow one another, one box holds both."""
+    import tifffile
+
+    y, x = np.ogrid[:100, :120]
+    for name, numbers in (("apart", (3, 90)), ("neighbours", (3, 4))):
+        (tmp_path / name / "images").mkdir(parents=True)
+        for number, radius in zip(numbers, (20, 40), strict=True):
+            grey = np.where(np.hypot(y - 50, x - 60) < radius, 30_000, 20_000)
+            image = np.random.default_rng(number).normal(grey, 300).astype(np.uint16)  # flat, it would be padding
+            tifffile.imwrite(tmp_path / name / "images" / f"{number:04}.tif", image)
+    small, large = ([(50 - r) / 100, (50 + r) / 100, (60 - r) / 120, (60 + r) / 120] for r in (20, 40))
+    for name, expected in (("apart", [small, large]), ("neighbours", [large])):
+        volume = open_volume(tmp_path / name)
+        page = written(tmp_path, volumes=[volume], rles=dict.fromkeys(volume.slice_ids, "1 0"))
+        (found,) = json.loads(page.text["facts"])["kidneys"]
+        assert len(found["boxes"]) == len(expected)
+        assert np.abs(np.subtract(found["boxes"], expected)).max() < 0.08  # a margin around it
+
+
+def test_the_shell_is_the_organ_alone(tmp_path):
+    coarse = CoarseOrgan((8, 8, 8))
+    coarse.mask[2:6, 2:6, 2:6] = True
+    coarse.mask[0, 0, 0] = coarse.mask[7, 7, 6:] = True
+    coarse.keep_largest()
+    assert coarse.mask.sum() == 64 and coarse.mask[2:6, 2:6, 2:6].all()
 
 
 def test_masks_and_any_names_do_as_well_as_a_submission(tmp_path, write_kidney):
@@ -573,11 +610,28 @@ def test_browser_leads_from_the_worst_slices_to_them(shown, phantom_page):
     wait_for_slice(shown, worst[3]["id"])
 
 
+def test_browser_keeps_slices_without_vessels_out_of_the_worst(browser, tmp_path, write_kidney):
+    """Any false alarm makes their Dice 0, and dozens of them would hide the slices in which vessels are missed."""
+    write_kidney(tmp_path / "k", depth=4)
+    volume = open_volume(tmp_path / "k")
+    volume = BlankLabels(volume.name, volume.image_paths, volume.label_paths)
+    masks = {slice_id: np.zeros((40, 31), bool) for slice_id in volume.slice_ids}
+    for z, pixels in ((0, 2), (1, 5), (3, 1)):
+        masks[volume.slice_ids[z]][0, :pixels] = True
+    written(tmp_path, volumes=[volume], rles=masks)
+    browser.get((tmp_path / "page.html").as_uri())
+    wait_for_slice(browser, "k_0001")
+    assert [link.text for link in browser.find_elements("css selector", "#worst a")] == ["k_0003", "k_0002"]
+    note = "2 slices without a vessel in the label have false alarms; the most: k_0001, 5 px."
+    assert by_id(browser, "worst-note").text == note
+
+
 def test_browser_says_what_made_it_and_what_it_may_not_be_compared_with(shown, phantom_page):
     scores = facts(phantom_page)["runs"][0]["scores"]
     shown_scores = [tile.text.split("\n") for tile in shown.find_elements("css selector", "#scores dl > div")]
-    assert [name for name, _ in shown_scores] == ["Surface Dice", "2D Surface Dice", "Pooled Dice", "Mean Dice"]
-    assert [value for _, value in shown_scores] == [f"{value:.4f}" for value in scores.values()]
+    assert [each[0] for each in shown_scores] == ["Surface Dice", "2D Surface Dice", "Pooled Dice", "Mean Dice"]
+    assert [each[1] for each in shown_scores] == [f"{value:.4f}" for value in scores.values()]
+    assert shown_scores[0][2] == "the competition's metric"
     remarks = by_id(shown, "remarks").text
     assert "phantom cannot be compared with the leaderboard: a stack of 12" in remarks
     assert "no number here is a leaderboard score" in remarks
@@ -596,8 +650,13 @@ def test_browser_draws_no_line_between_slices_that_are_far_apart(browser, tmp_pa
     browser.get((tmp_path / "page.html").as_uri())
     wait_for_slice(browser, "k_0001")
     for chart in ("dice", "pixel"):
-        paths = browser.find_elements("css selector", f"#{chart}-chart svg path")
+        paths = browser.find_elements("css selector", f"#{chart}-chart > svg path")
         assert all(re.fullmatch(r"M\S+ \S+?L\S+ \S+?M\S+ \S+", path.get_attribute("d")) for path in paths)
+        axis, first = (
+            browser.find_element("css selector", f"#{chart}-chart > svg {each}").rect["x"]
+            for each in ("line", "circle")
+        )
+        assert first > axis + 3  # the first slice's point is clear of the axis
         ticks = [text.text for text in browser.find_elements("css selector", f"#{chart}-chart text[text-anchor=end]")]
         assert ticks[0] == "0"
 
@@ -617,9 +676,14 @@ def test_browser_shows_two_runs_side_by_side(browser, two_runs_page):
         "return [...document.querySelectorAll('.layers')].map((e) => e.style.transform)"
     )
     assert len(transforms) == 2 and len(set(transforms)) == 1
-    assert len(browser.find_elements("css selector", "#dice-chart svg path")) == 2
+    assert len(browser.find_elements("css selector", "#dice-chart > svg path")) == 2
+    for part in ("#dice-chart > svg path", "#dice-chart .legend line"):  # told apart without colours
+        lines = browser.find_elements("css selector", part)
+        assert len({line.get_attribute("stroke-dasharray") for line in lines}) == len(lines) == 2
     heads = [head.text for head in browser.find_elements("css selector", "#worst th")]
-    assert heads == ["Slice", "Dice", "Missed px", "False px", "second", "Gain", "Label px"]
+    assert heads == ["Slice", "Dice, first", "Missed px", "False px", "Dice, second", "Difference", "Label px"]
+    assert not by_id(browser, "slice-dice").is_displayed()  # it would stand above the other run's picture
+    assert by_id(browser, "picture-note").text == f"label {row['gt']:,} px · slice of 96 × 96 px"
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
@@ -627,7 +691,7 @@ def test_browser_shows_two_runs_side_by_side(browser, two_runs_page):
 def test_browser_jumps_to_where_a_chart_is_clicked(shown, chart, side, slice_id):
     from selenium.webdriver import ActionChains
 
-    svg = shown.find_element("css selector", f"#{chart}-chart svg")
+    svg = shown.find_element("css selector", f"#{chart}-chart > svg")
     shown.execute_script("arguments[0].scrollIntoView({block: 'center'})", svg)
     ActionChains(shown).move_to_element_with_offset(svg, side * (svg.size["width"] // 2 - 12), 0).click().perform()
     wait_for_slice(shown, slice_id)
@@ -636,7 +700,7 @@ def test_browser_jumps_to_where_a_chart_is_clicked(shown, chart, side, slice_id)
 
 def test_browser_draws_the_curves(shown):
     for name, lines in (("threshold", 2), ("loss", 1), ("held-out-dice", 1), ("dice", 1), ("pixel", 2)):
-        paths = shown.find_elements("css selector", f"#{name}-chart svg path")
+        paths = shown.find_elements("css selector", f"#{name}-chart > svg path")
         assert len(paths) == lines
         drawn = [path.get_attribute("d") for path in paths]
         assert all(re.fullmatch(r"([ML]-?[\d.]+ -?[\d.]+){2,}", path) for path in drawn), drawn
@@ -680,7 +744,7 @@ def test_browser_says_at_once_why_there_is_no_tree(browser, tmp_path, write_kidn
 def test_browser_keeps_legends_off_the_lines(shown):
     for chart in shown.find_elements("css selector", ".chart:has(.legend)"):
         legend = chart.find_element("css selector", ".legend").rect
-        lines = [line.rect for line in chart.find_elements("css selector", "svg path")]
+        lines = [line.rect for line in chart.find_elements("css selector", ":scope > svg path")]
         assert min(line["y"] for line in lines) >= legend["y"] + legend["height"]
 
 

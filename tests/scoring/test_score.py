@@ -142,7 +142,7 @@ def test_labels_that_are_not_there(tmp_path, submission_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no labels: expected <kidney>/labels"):
         open_truth(tmp_path / "empty", ["a_1"])
-    with pytest.raises(InputError, match="cannot be read as a submission"):
+    with pytest.raises(InputError, match="there is no .*nothing.csv: expected a csv"):
         open_truth(tmp_path / "nothing.csv", ["a_1"])
 
 

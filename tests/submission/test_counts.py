@@ -9,5 +9,5 @@ def test_by_hand(tmp_path, write_kidney):
     rles = {"k_0000": "1 30 100 1", "k_0001": "1 0", "empty_0000": "1 0"}
     first, second = count_vessels([open_volume(tmp_path / name) for name in ("k", "empty")], rles)
     assert first == ("k", 2, 1, 31, 100 * 31 / 2480) and second == ("empty", 1, 0, 0, 0.0)
-    assert str(first) == "k: 2 slices, 1 with vessels, 1.250 % of all pixels"
-    assert str(second) == "empty: 1 slice, 0 with vessels, 0.000 % of all pixels"
+    assert str(first) == "k: 2 slices, 1 with vessels, vessel 1.250 % of all pixels"
+    assert str(second) == "empty: 1 slice, 0 with vessels, vessel 0.000 % of all pixels"

@@ -103,16 +103,18 @@ def test_what_made_a_submission_holds_for_that_csv_alone(tmp_path):
     card = Card("unet", arguments, Preprocessing(mean=(0.5,), std=(0.1,)), 0.4, trained_on=("k_0000",))
     save_checkpoint(path, create_model("unet", **arguments), card)
     write_submission(submission_path, [("k_0000", "1 0")])
-    write_origin(submission_path, "predict", [path], Inference(tta="d4", overlap=0.5), {"k": "stamp"})
+    write_origin(
+        submission_path, "predict", [path], Inference(tta="d4", overlap=0.5, extra_scales=(2.0, 0.5)), {"k": "stamp"}
+    )
     origin = read_origin(submission_path)
     assert origin.cards == [card] and origin.checkpoints == {hash_file(path): "a.safetensors"}
     assert (origin.made_by, origin.inference, origin.images) == (
         "predict",
-        Inference(tta="d4", overlap=0.5),
+        Inference(tta="d4", overlap=0.5, extra_scales=(2.0, 0.5)),
         {"k": "stamp"},
     )
     assert (origin.devices, origin.seconds, origin.precision) == ({}, {}, "float32")
-    expected = "views d4, axes z, average probability, threshold 0.4, overlap 0.5"
+    expected = "views d4, axes z, average probability, threshold 0.4, extra scales 2 and 0.5, overlap 0.5"
     assert origin.describe() == f"by a.safetensors ({hash_file(path)[:12]}); {expected}"
     write_submission(submission_path, [("k_0000", "1 1")])
     assert read_origin(submission_path) is None

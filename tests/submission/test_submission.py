@@ -142,7 +142,7 @@ def test_not_a_submission(tmp_path, content, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no .*s.csv: expected a csv with the columns id,rle"):
         list(read_submission(tmp_path / "s.csv"))
 
 

@@ -101,7 +101,9 @@ def test_the_command_writes_every_file(tmp_path, mask, vessels, capsys):
     assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == sorted(NAMES)
     totals = json.loads((tmp_path / "a" / "out" / "totals.json").read_text())
     assert totals == json.loads(json.dumps(vessels.totals))
-    assert "segments: 4\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "segments: 4\n" in out
+    assert out.endswith(f"{tmp_path / 'a' / 'out'}: {', '.join(NAMES)}\n")
     for name in ("radii.png", "tree.png"):
         picture = cv2.imread(str(tmp_path / "a" / "out" / name))
         assert picture is not None and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
@@ -127,23 +129,16 @@ def test_an_unknown_voxel_size_is_said(tmp_path, mask, caplog):
     assert "length_voxel" in (tmp_path / "out" / "segments.csv").read_text()
 
 
-def test_an_empty_mask_has_files_too(tmp_path):
-    np.save(tmp_path / "m.npy", np.zeros((3, 8, 9), np.uint8))
-    write_vessels(tmp_path / "m.npy", tmp_path / "out", voxel_size_um=(5.0,))
-    assert (tmp_path / "out" / "segments.csv").read_text().count("\n") == 1
-    assert json.loads((tmp_path / "out" / "totals.json").read_text())["total_length_um"] == 0
-    assert (tmp_path / "out" / "tree.png").stat().st_size > 1000
-
-
 @pytest.mark.parametrize(
     ("array", "sizes", "match"),
     [
         (np.full((3, 8, 9), 7, np.uint8), (), "must have background, found vessel in every voxel"),
         (np.arange(216, dtype=np.uint8).reshape(6, 6, 6), (), "is not a mask: expected 0 and one other value, found 1"),
+        (np.zeros((3, 8, 9), np.uint8), (), "must mark vessels, found 0 in every voxel"),
         (np.zeros((3, 8, 9), np.uint8), (1.0, 2.0), "must be one number or three"),
         (np.zeros((3, 8, 9), np.uint8), (0.0,), "above 0"),
     ],
-    ids=["full", "grey", "two sizes", "size 0"],
+    ids=["full", "grey", "empty", "two sizes", "size 0"],
 )
 def test_bad_input_is_refused_and_nothing_is_left(tmp_path, array, sizes, match):
     np.save(tmp_path / "m.npy", array)

@@ -8,6 +8,8 @@ import pytest
 from sennet_kaggle.data.phantom import Phantom, artery_tree, phantom_masks
 from sennet_kaggle.data.tubes import ring, tube_mask
 from sennet_kaggle.errors import InputError
+from sennet_kaggle.vessels.centreline import Segment
+from sennet_kaggle.vessels.lumen import _measure
 from sennet_kaggle.vessels.measure import measure_vessels
 
 # Directions z y x of unit length: along an axis, in a plane, through a corner, and none of these.
@@ -199,6 +201,19 @@ def test_a_bump_on_the_wall_is_no_branch():
     mask[middle[0] + 4, middle[1], middle[2]] = True
     vessels = measure_vessels(mask)
     assert vessels.totals["segments"] == 1 and vessels.totals["branch_points"] == 0
+
+
+def test_a_stretch_whose_voxels_belong_to_another_vessel_has_the_radius_of_the_rest():
+    """A line of 40 points, one apart, of radius 2; the voxels of its middle third went to a thicker vessel's."""
+    line = np.column_stack([np.arange(40.0), np.zeros((40, 2))])
+    segment = Segment((0, 1), ("branch", "branch"), line, np.full(40, 2.0), np.full(40, 2.0))
+    volumes = np.full(40, 4 * np.pi)
+    volumes[10:30] = 0
+    _measure(segment, volumes, np.ones(3))
+    assert segment.volume == pytest.approx(20 * 4 * np.pi)
+    assert segment.radius.min() > 0.3 and segment.radius[[2, -3]] == pytest.approx(2, rel=0.02)
+    _measure(segment, volumes * 0, np.ones(3))
+    assert segment.radius.min() > 0.3  # as before where nothing is left at all
 
 
 def test_a_hole_in_the_lumen_is_filled():
