@@ -164,8 +164,9 @@ def _native(
 
 
 _NATIVE = {
-    # The paper's own head: sixteen logits at each of its places (shuffle=4) learned more slowly (docs/experiments).
-    "segformer-native": _native(1e-3, "segformer", prior=0.01),
+    # The paper's own head: sixteen logits at each of its places (shuffle=4) learned more slowly; at a rate of 1e-3 the
+    # loss rises again in a long training (docs/experiments).
+    "segformer-native": _native(4e-4, "segformer", prior=0.01),
     "convnext-native": _native(1e-3, encoder="convnext_atto"),
     "efficientnet-native": _native(1e-3, encoder="tf_efficientnet_lite0"),
     # The names of files that the user supplies: --weights-path, or --weights-dir of the comparison, says where.
