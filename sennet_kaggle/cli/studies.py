@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from ..config import DEFAULT_INFERENCE
 from ..errors import InputError
 
 # Heavy libraries are imported by the commands that need them, so that --help answers at once.
@@ -154,6 +155,7 @@ def score_patches(
     threshold: tuple[float, ...] = (0.2, 0.4),
     axes: tuple[Literal["z", "zyx"], ...] = ("z", "zyx"),
     patch: tuple[int, ...] = (2, 4, 8, 15),
+    extra_scales: tuple[float, ...] = DEFAULT_INFERENCE.extra_scales,
 ) -> None:
     """Score checkpoints on labelled 3D patches of real tissue: Surface Dice in 3D, the competition's metric.
 
@@ -167,11 +169,12 @@ def score_patches(
         threshold: Probabilities above which a voxel is vessel.
         axes: z, slice by slice, and zyx, the mean over three axes.
         patch: Which patches, from 0; those with vessels when not given.
+        extra_scales: Further scales of models of windows, as of `predict`.
     """
     from ..files import shipped_checkpoints
     from ..studies.patches import score_patches as run_scoring
 
-    path = run_scoring(patches, checkpoint or shipped_checkpoints(), output_dir, threshold, axes, patch)
+    path = run_scoring(patches, checkpoint or shipped_checkpoints(), output_dir, threshold, axes, patch, extra_scales)
     print(f"{path.read_text(encoding='utf-8')}\n{path}")
 
 

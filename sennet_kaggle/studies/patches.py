@@ -55,6 +55,7 @@ def score_patches(
     thresholds: Sequence[float] = (0.2, 0.4),
     axes: Sequence[Axes] = ("z", "zyx"),
     indices: Sequence[int] = PATCHES_WITH_VESSELS,
+    extra_scales: Sequence[float] = DEFAULT_INFERENCE.extra_scales,
 ) -> Path:
     """Writes `patches.md`: the Surface Dice of each checkpoint, and of all together, on each patch.
 
@@ -65,6 +66,7 @@ def score_patches(
         thresholds: probabilities above which a voxel is vessel, 0..1 (1 excluded).
         axes: of "z" and "zyx".
         indices: which patches, from 0.
+        extra_scales: see `Inference`.
 
     Returns:
         The path of `patches.md`.
@@ -79,12 +81,14 @@ def score_patches(
     missing = [index for index in indices if not 0 <= index < count]
     if missing:
         raise InputError(f"{patches_path} has {count} patches, 0 to {count - 1}, but {missing[0]} is asked for")
-    predictors = {along: load_predictors(checkpoint_paths, _inference(along)) for along in axes}
+    inference = replace(DEFAULT_INFERENCE, extra_scales=tuple(extra_scales))
+    inference.check()
+    predictors = {along: load_predictors(checkpoint_paths, replace(inference, axes=along)) for along in axes}
     names = [Path(path).name for path in checkpoint_paths]
     for name, predictor in zip(names, predictors[axes[0]], strict=True):
         _check_percentiles(name, predictor)
     members = [*names, "together"] if len(names) > 1 else names
-    scores = _score_all(patches, predictors, thresholds, indices)
+    scores = _score_all(patches, predictors, inference, thresholds, indices)
     rows = [
         [member, along, f"{threshold:g}", *(f"{value:.2f}" for value in (*values, np.mean(values)))]
         for number, member in enumerate(members)
@@ -94,7 +98,7 @@ def score_patches(
     ]
     header = ["checkpoint", "axes", "threshold", *(f"patch {index}" for index in indices), "mean"]
     path = make_dir(output_dir) / _TABLE
-    write_whole(path, f"{markdown_table(header, rows)}\n{_remarks(patches, indices)}".encode())
+    write_whole(path, f"{markdown_table(header, rows)}\n{_remarks(patches, indices, inference)}".encode())
     return path
 
 
@@ -127,7 +131,7 @@ def open_patches(path: Path | str) -> Patches:
     return Patches(grey, mask)
 
 
-def predict_patch(patch: np.ndarray, predictor: Predictor, axes: Axes) -> np.ndarray:
+def predict_patch(patch: np.ndarray, predictor: Predictor, inference: Inference) -> np.ndarray:
     """Predicts a patch at its own size.
 
     A patch is too small a piece to have percentiles of its own: most of the organ's surroundings, and of the bright
@@ -136,19 +140,18 @@ def predict_patch(patch: np.ndarray, predictor: Predictor, axes: Axes) -> np.nda
     Args:
         patch: (D, H, W) uint8, the high byte of a scan's 16 bits.
         predictor: the model.
-        axes: "z" or "zyx".
+        inference: how it is run.
 
     Returns:
         (D, H, W) float32 in 0..1.
     """
-    inference = _inference(axes)
     if predictor.preprocessing.intensity == "eight_bit":
         intensity = measure_intensity([], predictor.preprocessing)
     else:
         intensity = IntensityRange(*map(float, GREY_RANGES[nearest_kidney(patch)]))
     slices = [*_to_16_bits(patch)]
     score = ensemble_score([predictor], GreyValues([intensity], None), inference)
-    if axes == "z":
+    if inference.axes == "z":
         return np.stack([_to_map(map_, inference) for map_ in score(slices)])
     means = mean_over_axes(slices, partial(_to_arrays, score), 1.0, inference.scratch_dir)
     return np.stack([_to_map(torch.from_numpy(mean), inference) for mean in means])
@@ -170,6 +173,7 @@ def nearest_kidney(patch: np.ndarray) -> str:
 def _score_all(
     patches: Patches,
     predictors: Mapping[Axes, Sequence[Predictor]],
+    inference: Inference,
     thresholds: Sequence[float],
     indices: Sequence[int],
 ) -> dict[tuple[str, int], dict[tuple[int, float], float]]:
@@ -177,7 +181,8 @@ def _score_all(
     places = [(along, index) for along in predictors for index in indices]
     scores = {}
     for along, index in progress_bar("scoring patches", len(places), places, unit="patch"):
-        maps = [predict_patch(patches.grey[index], predictor, along) for predictor in predictors[along]]
+        how = replace(inference, axes=along)
+        maps = [predict_patch(patches.grey[index], predictor, how) for predictor in predictors[along]]
         scores[along, index] = {
             (number, threshold): surface_dice(patches.mask[index], probability > threshold)
             for number, probability in enumerate([*maps, np.mean(maps, axis=0)])
@@ -203,10 +208,6 @@ def _to_map(score: torch.Tensor, inference: Inference) -> np.ndarray:
     return to_probability(score, inference).numpy(force=True)
 
 
-def _inference(axes: Axes) -> Inference:
-    return replace(DEFAULT_INFERENCE, axes=axes)
-
-
 def _check_choices(thresholds: Sequence[float], axes: Sequence[Axes], indices: Sequence[int]) -> None:
     for name, values in (("thresholds", thresholds), ("axes", axes), ("indices", indices)):
         if not values:
@@ -228,14 +229,14 @@ def _check_percentiles(name: str, predictor: Predictor) -> None:
         )
 
 
-def _remarks(patches: Patches, indices: Sequence[int]) -> str:
+def _remarks(patches: Patches, indices: Sequence[int], inference: Inference) -> str:
     kidneys = ", ".join(f"{index} as {nearest_kidney(patches.grey[index])}" for index in indices)
     vessels = ", ".join(f"{np.count_nonzero(patches.mask[index])} in {index}" for index in indices)
     depth, height, width = patches.grey.shape[1:]
-    scales = " and ".join(f"{scale:g}" for scale in DEFAULT_INFERENCE.extra_scales)
+    scales = " and ".join(f"{scale:g}" for scale in (1, *inference.extra_scales))
     return (
         f"Surface Dice at tolerance 0 in 3D of patches of {depth} x {height} x {width} voxels, at their own size, "
-        f"views {DEFAULT_INFERENCE.tta}, models of windows also at scales {scales}.\n"
+        f"views {inference.tta}, models of windows at scales {scales}.\n"
         f"Vessel voxels: {vessels}.\n"
         f"Grey values scaled as those of the kidney that they are nearest to: {kidneys}.\n"
         f"The patches are lossy, and a checkpoint may have learned from what they show: they choose nothing.\n"

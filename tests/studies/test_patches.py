@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from sennet_kaggle.__main__ import main
-from sennet_kaggle.config import Preprocessing
+from sennet_kaggle.config import DEFAULT_INFERENCE, Preprocessing
 from sennet_kaggle.data.padding import find_padding
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.files import shipped_checkpoints
@@ -67,7 +69,7 @@ def test_grey_values_become_0_to_1_as_in_the_whole_kidney(axes):
     """
     grey = np.full((6, 40, 33), 100, np.uint8)
     grey[:, :20] = 85
-    probability = predict_patch(grey, brightness(), axes)
+    probability = predict_patch(grey, brightness(), replace(DEFAULT_INFERENCE, axes=axes))
     low, high = 20243, 29649
     expected = 1 / (1 + np.exp((grey * 256.0 - low) / (high - low) - 0.5))
     far = np.r_[:16, 24:40]
@@ -79,7 +81,8 @@ def test_grey_values_become_0_to_1_as_in_the_whole_kidney(axes):
 def test_models_of_8_bits_see_the_bytes():
     grey = np.full((4, 16, 16), 51, np.uint8)
     preprocessing = Preprocessing(intensity="eight_bit", region="windows", roi_size=64, mean=(0.0,), std=(1.0,))
-    assert predict_patch(grey, brightness(preprocessing), "z") == pytest.approx(1 / (1 + np.exp(0.2 - 0.5)), abs=1e-6)
+    probability = predict_patch(grey, brightness(preprocessing), DEFAULT_INFERENCE)
+    assert probability == pytest.approx(1 / (1 + np.exp(0.2 - 0.5)), abs=1e-6)
 
 
 def test_the_table(tmp_path, checkpoint_path, one_voxel, monkeypatch):
@@ -152,10 +155,10 @@ def test_other_percentiles_are_refused(tmp_path, one_voxel):
 
 @pytest.mark.slow
 def test_the_shipped_checkpoint_on_real_patches(data_dir, tmp_path, capsys):
-    """Along z and at 0.4 it had .82 .49 .76 .32; its successors should not fall far below."""
+    """Along z, at one scale and 0.4 the first had .82 .49 .76 .32; its successors should not fall far below."""
     path = data_dir / "patches" / "kidney_3d_patches_63um.npz"
     command = ["score-patches", "--patches", str(path), "--output-dir", str(tmp_path), "--axes", "z"]
-    assert main([*command, "--threshold", "0.4"]) == 0
+    assert main([*command, "--threshold", "0.4", "--extra-scales"]) == 0
     row = capsys.readouterr().out.splitlines()[2].split("|")
     assert row[1].strip() == shipped_checkpoints()[0].name
     assert all(float(score) > least for score, least in zip(row[4:8], (0.7, 0.35, 0.65, 0.15), strict=True))
