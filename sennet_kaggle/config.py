@@ -147,10 +147,8 @@ class Inference:
         views = f"{self.tta} (none for sam)" if "sam" in models and self.tta != "none" else self.tta
         parts = [f"views {views}", f"axes {self.axes}", f"average {self.average}", f"threshold {threshold}"]
         rest = "extra_scales hysteresis overlap importance skip_background scale scales precision backend".split()
-        plain = Inference()
-        values = {name: getattr(self, name) for name in rest if getattr(self, name) != getattr(plain, name)}
-        if self.extra_scales:
-            values["extra_scales"] = " and ".join(f"{each:g}" for each in self.extra_scales)
+        values = {name: getattr(self, name) for name in rest if getattr(self, name) != getattr(Inference(), name)}
+        values |= {"extra_scales": " and ".join(f"{each:g}" for each in self.extra_scales)} if self.extra_scales else {}
         return ", ".join(parts + [f"{name.replace('_', ' ')} {value}" for name, value in values.items()])
 
     def check(self) -> None:
@@ -160,8 +158,7 @@ class Inference:
         check_numbers(self, shares=("threshold", "overlap"), at_least_1=("batch_size", "sw_batch_size"))
         if not 0 < self.hysteresis <= 1:
             raise InputError(f"hysteresis must lie in 0..1 (0 excluded), got {self.hysteresis}")
-        scales = {1, *self.extra_scales}
-        if len(scales) <= len(self.extra_scales) or any(not 0.1 <= scale <= 10 for scale in scales):
+        if len({1, *self.extra_scales}) <= len(self.extra_scales) or not all(0.1 <= s <= 10 for s in self.extra_scales):
             raise InputError(f"extra_scales must lie in 0.1..10, once each, without 1 itself, got {self.extra_scales}")
         check_finite(self)
 

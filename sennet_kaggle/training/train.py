@@ -28,7 +28,7 @@ from .evaluate import PICTURE_NAMES, VALIDATION, draw, evaluate
 from .losses import Criterion, create_criterion
 from .run_checks import CHECKPOINT_NAME, check_run, find_earlier
 from .scan_data import import_scans, voxel_size_of
-from .training_data import make_sets
+from .training_data import describe_sets, make_sets
 from .training_model import check_shared, create_initial_model, model_arguments, source_card
 from .training_state import (
     HISTORY_NAME,
@@ -37,8 +37,6 @@ from .training_state import (
     remove_leftovers,
     write_history,
 )
-
-_MOST_SHOWN = 8  # held-out slices that are named
 
 
 def fit(
@@ -111,7 +109,7 @@ def _train(
     train_set, held_out = sets
     digests = digest_slices({**train_set.slices, **(held_out.slices if held_out else {})})
     criterion = create_criterion(training.loss, **_loss_arguments(training, train_set))
-    accelerator.print(_describe(train_set, held_out))
+    accelerator.print(describe_sets(train_set, held_out))
     steps_per_epoch = len(plan_batches(training, len(train_set), 1))
     # There before the average of its weights is made, which then lives there too.
     layout = memory_format(accelerator.device)
@@ -258,15 +256,6 @@ def _progress(
     per_epoch = training.epoch_slices or len(train_set)
     total, done = training.epochs * per_epoch, epochs_done * per_epoch
     return progress_bar(label, total, initial=done, shown=accelerator.is_main_process)
-
-
-def _describe(train_set: SliceDataset, held_out: SliceDataset | None) -> str:
-    parts = [f"{len(train_set)} slices to learn from"]
-    shown = [*held_out.slices][:_MOST_SHOWN] if held_out else []
-    more = f" and {len(held_out) - len(shown)} more" if held_out and len(held_out) > len(shown) else ""
-    parts += [f"{len(held_out)} held out ({', '.join(shown)}{more})"] if held_out else ["none held out"]
-    parts += [f"{count} unlabelled in {name} left out" for name, count in train_set.unlabelled.items() if count]
-    return ", ".join(parts)
 
 
 def _loss_arguments(training: Training, train_set: SliceDataset) -> dict[str, Any]:

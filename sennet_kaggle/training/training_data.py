@@ -19,6 +19,7 @@ from ..inference.probability import PseudoLabelledVolume, add_pseudo_labels
 
 _WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
 _KINDS = {"learned": "learned from", "held_out": "held out"}
+_MOST_SHOWN = 8  # held-out slices that are named
 
 
 class TrainingData(NamedTuple):
@@ -177,3 +178,13 @@ def _short(*parts: bytes) -> str:
     for part in parts:
         whole.update(hashlib.blake2b(part).digest())
     return whole.hexdigest()
+
+
+def describe_sets(train_set: SliceDataset, held_out: SliceDataset | None) -> str:
+    """How many slices are learned from and held out, and which are left out, on one line."""
+    parts = [f"{len(train_set)} slices to learn from"]
+    shown = [*held_out.slices][:_MOST_SHOWN] if held_out else []
+    more = f" and {len(held_out) - len(shown)} more" if held_out and len(held_out) > len(shown) else ""
+    parts += [f"{len(held_out)} held out ({', '.join(shown)}{more})"] if held_out else ["none held out"]
+    parts += [f"{count} unlabelled in {name} left out" for name, count in train_set.unlabelled.items() if count]
+    return ", ".join(parts)
