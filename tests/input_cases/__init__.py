@@ -34,3 +34,24 @@ class Case:
     """Whether the command ends with one line and exit status 2, leaving the folder as it was."""
     check: Prepare | None = None
     """Asserts what must hold of the folder after a command that reads its input."""
+
+
+def cut_short(write: Callable[[str], Prepare], name: str) -> Prepare:
+    """Writes a file of that name, and keeps the first third of it."""
+
+    def cut(folder: Path) -> None:
+        write(name)(folder)
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 3])
+
+    return cut
+
+
+def damage_chunk(write: Callable[[str], Prepare], name: str) -> Prepare:
+    """Writes an OME-Zarr of that name, and something else in place of its first chunk."""
+
+    def damage(folder: Path) -> None:
+        write(name)(folder)
+        (folder / name / "0" / "c" / "0" / "0" / "0").write_bytes(b"no chunk at all")
+
+    return damage

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import tifffile
 
-from . import Case
+from . import Case, cut_short, damage_chunk
 
 SEGMENT = "segment --input {} --output {} --checkpoint small.safetensors --tta none".format
 GREY = np.random.default_rng(0).integers(0, 2**16, (3, 40, 31), np.uint16)
@@ -25,20 +25,6 @@ def _written(name, array=GREY, voxel_size_um=(50.0, 50.0, 50.0)):
                 put(slice_)
 
     return write
-
-
-def _damaged_chunk(folder):
-    _written("scan.zarr")(folder)
-    (folder / "scan.zarr" / "0" / "c" / "0" / "0" / "0").write_bytes(b"no chunk at all")
-
-
-def _cut(name):
-    def cut(folder):
-        _written(name)(folder)
-        content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content[: len(content) // 3])
-
-    return cut
 
 
 def _full_folder(folder):
@@ -143,9 +129,19 @@ CASES: list[Case] = [
         "each of z, y and x once",
         _save(GREY),
     ),
-    Case("an array that is cut short", SEGMENT("scan.npy", "m.npy"), "is truncated", _cut("scan.npy")),
-    Case("a NIfTI that is cut short", SEGMENT("scan.nii", "m.nii"), "is truncated: expected", _cut("scan.nii")),
-    Case("a damaged chunk of an OME-Zarr", SEGMENT("scan.zarr", "m.zarr"), "is damaged at slice 0", _damaged_chunk),
+    Case("an array that is cut short", SEGMENT("scan.npy", "m.npy"), "is truncated", cut_short(_written, "scan.npy")),
+    Case(
+        "a NIfTI that is cut short",
+        SEGMENT("scan.nii", "m.nii"),
+        "is truncated: expected",
+        cut_short(_written, "scan.nii"),
+    ),
+    Case(
+        "a damaged chunk of an OME-Zarr",
+        SEGMENT("scan.zarr", "m.zarr"),
+        "is damaged at slice 0",
+        damage_chunk(_written, "scan.zarr"),
+    ),
     Case("a folder that is called .zarr", SEGMENT("scan.zarr", "m.zarr"), "is not a Zarr group", _empty_zarr),
     Case(
         "a level that is not there",
@@ -255,7 +251,12 @@ CASES: list[Case] = [
     Case("a slice without content", SEGMENT("scan", "m.npy"), "is an empty file", _cut_in_folder("1.tif", 0)),
     Case("a stack of one slice", SEGMENT("scan.tif", "m.tif"), "is one slice: expected a stack", _stack(GREY[0])),
     Case("pages of two sizes", SEGMENT("scan.tif", "m.tif"), "pages of one size", _pages(GREY[0], GREY[1][1:])),
-    Case("a stack that is cut short", SEGMENT("scan.tif", "m.tif"), "expected 3 images, found one", _cut("scan.tif")),
+    Case(
+        "a stack that is cut short",
+        SEGMENT("scan.tif", "m.tif"),
+        "expected 3 images, found one",
+        cut_short(_written, "scan.tif"),
+    ),
     Case(
         "a text that is called .npy", SEGMENT("scan.npy", "m.npy"), "not an array that numpy saved", _text("scan.npy")
     ),

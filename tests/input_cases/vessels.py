@@ -5,7 +5,7 @@ import re
 import numpy as np
 import tifffile
 
-from . import Case
+from . import Case, cut_short, damage_chunk
 
 VESSELS = "vessels --mask {} --output-dir {}".format
 MASK = np.zeros((12, 14, 16), np.uint8)
@@ -27,20 +27,6 @@ def _written(name, voxel_size_um=(50.0, 50.0, 50.0), mask=MASK):
                 put(slice_ > 0)
 
     return write
-
-
-def _cut(name):
-    def cut(folder):
-        _written(name)(folder)
-        content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content[: len(content) // 3])
-
-    return cut
-
-
-def _damaged_chunk(folder):
-    _written("mask.zarr")(folder)
-    (folder / "mask.zarr" / "0" / "c" / "0" / "0" / "0").write_bytes(b"no chunk at all")
 
 
 def _damaged_slice(folder):
@@ -131,24 +117,32 @@ CASES: list[Case] = [
         "a mask that is cut short",
         VESSELS("mask.npy", "tree"),
         "mask.npy is truncated: its array is larger than its 938 bytes",
-        _cut("mask.npy"),
+        cut_short(_written, "mask.npy"),
     ),
     Case(
-        "a TIFF stack that is cut short", VESSELS("mask.tif", "tree"), "expected 12 images, found one", _cut("mask.tif")
+        "a TIFF stack that is cut short",
+        VESSELS("mask.tif", "tree"),
+        "expected 12 images, found one",
+        cut_short(_written, "mask.tif"),
     ),
     Case(
         "a NIfTI that is cut short",
         VESSELS("mask.nii", "tree"),
         "is truncated: expected 3040 bytes, found 1013",
-        _cut("mask.nii"),
+        cut_short(_written, "mask.nii"),
     ),
     Case(
         "a packed NIfTI that is cut short",
         VESSELS("mask.nii.gz", "tree"),
         "mask.nii.gz cannot be read",
-        _cut("mask.nii.gz"),
+        cut_short(_written, "mask.nii.gz"),
     ),
-    Case("a damaged chunk of a label", VESSELS("mask.zarr", "tree"), "mask.zarr is damaged at slice 0", _damaged_chunk),
+    Case(
+        "a damaged chunk of a label",
+        VESSELS("mask.zarr", "tree"),
+        "mask.zarr is damaged at slice 0",
+        damage_chunk(_written, "mask.zarr"),
+    ),
     Case(
         "a folder with a damaged slice",
         VESSELS("mask", "tree"),
