@@ -1,9 +1,11 @@
 """SegFormer (Xie 2021) in HuggingFace's implementation, with one logit at full resolution."""
 
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +80,8 @@ def create_segformer(
     stride: int = 4,
     shuffle: int = 1,
     prior: float = 0.5,
+    fan_out: bool = False,
+    dropout: float = 0.1,
 ) -> Segformer:
     """Builds a SegFormer from its configuration.
 
@@ -95,9 +99,12 @@ def create_segformer(
         shuffle: side of the square of pixels that the head answers for at each of its places, a logit for each
             (Shi 2016); at most `stride`. 1 is the paper's one logit, interpolated.
         prior: the probability of a vessel that fresh weights answer, see `set_prior`.
+        fan_out: fresh convolutions get the authors' weights, normal with variance 2 / (kernel area x outputs per
+            group), in place of HuggingFace's, normal with 0.02: next to nothing for one kernel per channel.
+        dropout: part of the decode head's features that each training step leaves out, below 1.
 
     Raises:
-        InputError: an unknown variant, a number that is no positive integer, sizes that the attention
+        InputError: an unknown variant, a number that is no positive integer or out of range, sizes that the attention
             heads do not divide, or weights of another variant.
     """
     from transformers import SegformerConfig
@@ -118,6 +125,10 @@ def create_segformer(
     if type(out_channels) is not int or out_channels < 1:
         raise InputError(f"segformer: out_channels must be a positive integer, got {out_channels!r}")
     _check_resolution(stride, shuffle)
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise InputError(f"segformer: dropout must lie in 0..1, below 1, got {dropout!r}")
+    if type(fan_out) is not bool:
+        raise InputError(f"segformer: fan_out must be true or false, got {fan_out!r}")
     config = SegformerConfig(
         num_channels=in_channels,
         num_labels=out_channels * shuffle**2,
@@ -126,8 +137,11 @@ def create_segformer(
         depths=_four("depths", depths or blocks),
         num_attention_heads=heads,
         decoder_hidden_size=decoder_size,
+        classifier_dropout_prob=dropout,
     )
     model = Segformer(config, shuffle)
+    if fan_out:
+        _draw_by_fan_out(model.network)
     set_prior(model.network.decode_head.classifier, prior, "segformer")
     if weights_path is not None:
         load_pretrained(model, weights_path)
@@ -163,6 +177,13 @@ def load_pretrained(model: Segformer, weights_path: Path | str) -> tuple[list[st
     model.network.load_state_dict(fitting, strict=False)
     logger.info("%s: %s", weights_path, describe_loaded(fitting, fresh))
     return list(fitting), fresh
+
+
+def _draw_by_fan_out(network: Any) -> None:
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer is not network.decode_head.classifier:
+            fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
 
 
 def _check_resolution(stride: int, shuffle: int) -> None:

@@ -3,6 +3,7 @@
 import ast
 import copy
 import logging
+import math
 import pickle
 from pathlib import Path
 
@@ -106,6 +107,9 @@ def test_unknown_argument(name):
         ("segformer", {"stride": 2, "shuffle": 4}, "shuffle one of them, no larger, got 2 and 4"),
         ("segformer", {"shuffle": "4"}, "no larger, got 4 and '4'"),
         ("segformer", {"prior": 0}, "segformer: prior must lie between 0 and 1, got 0"),
+        ("segformer", {"dropout": 1}, "segformer: dropout must lie in 0..1, below 1, got 1"),
+        ("segformer", {"dropout": "no"}, "segformer: dropout must lie in 0..1, below 1, got 'no'"),
+        ("segformer", {"fan_out": 1}, "segformer: fan_out must be true or false, got 1"),
         ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h, vit_t"),
         ("sam", {"image_size": 100}, "image_size must be a multiple of 16, got 100"),
         ("sam", {"embed_dim": 33}, "embed_dim a multiple of num_heads, got 33, 12 and 12"),
@@ -229,6 +233,30 @@ def test_segformer_at_other_strides(stride, shuffle):
 def test_segformer_of_fresh_weights_answers_the_prior():
     model = create_model("segformer", in_channels=1, shuffle=4, prior=0.01, **SMALL["segformer"]).eval()
     assert model(torch.randn(1, 1, 64, 64)).sigmoid().mean().item() == pytest.approx(0.01, rel=0.5)
+
+
+def test_segformer_draws_convolutions_by_fan_out():
+    """2 / (9 x 1) for one 3 x 3 kernel per channel, which HuggingFace draws 24 times smaller; the head stays small."""
+    torch.manual_seed(0)
+    network = create_model("segformer", in_channels=1, fan_out=True, dropout=0.0).network
+    deviations = {
+        "segformer.encoder.block.3.0.mlp.dwconv.dwconv": math.sqrt(2 / 9),
+        "segformer.encoder.patch_embeddings.0.proj": math.sqrt(2 / (7 * 7 * 32)),
+        "segformer.encoder.block.0.0.attention.self.sr": math.sqrt(2 / (8 * 8 * 32)),
+        "decode_head.linear_fuse": math.sqrt(2 / 256),
+        "decode_head.classifier": 0.02,
+        "segformer.encoder.block.0.0.mlp.dense1": 0.02,
+    }
+    for name, deviation in deviations.items():
+        assert network.get_submodule(name).weight.std().item() == pytest.approx(deviation, rel=0.15), name
+    assert network.decode_head.dropout.p == 0
+
+
+def test_segformer_is_huggingfaces_unless_asked():
+    torch.manual_seed(0)
+    network = create_model("segformer", in_channels=1).network
+    assert network.segformer.encoder.block[3][0].mlp.dwconv.dwconv.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert network.decode_head.dropout.p == 0.1
 
 
 def test_segformer_b0_parameters():
