@@ -4,7 +4,6 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +41,8 @@ from .held_out import (
 )
 from .plan import changed, check_variants, open_test
 
-_SLICES = len(sum(FOLDS, ()))
+_FOLD = 0
+"""Held out from all trainings; benchmarks/cross_validation.py has the others, as shipped."""
 AS_SHIPPED = "as shipped"
 _MEASURE_OF = {STRETCHED: "dice_mean", **dict.fromkeys(ENLARGED, "dice_pooled")}
 """What is told of the slices as another kidney might have them."""
@@ -57,23 +57,27 @@ class Variant:
     inference: Inference = DEFAULT_INFERENCE
     members: int = 1
     """How many models that differ in their seed answer together."""
+    validated: tuple[str, ...] = VALIDATED
+    """On what, beside TEST; enlarged slices take most of the time."""
 
 
 # Grey values over 255 take up a tenth of 0..1, so light and noise vary that much less.
 _EIGHT_BIT = {"preprocessing": {"intensity": "eight_bit", "mean": (0.35,), "std": (0.05,)}, "light": 0.05}
 _WHOLE = {"preprocessing": {"region": "whole", "roi_size": 512}, "window_size": None}
+_NOT_ENLARGED = (LEARNED, STRETCHED)
 VARIANTS = {
     AS_SHIPPED: Variant(),
     "8 bit, no range per kidney": Variant({**_EIGHT_BIT, "noise": 0.015}),
     "whole slices at 512": Variant(_WHOLE),
     "without surface loss": Variant({"loss": "dice_bce"}),
     "without variation": Variant({"augment": False}),
-    "used without flips": Variant(inference=replace(DEFAULT_INFERENCE, tta="none")),
-    "used with flips and turns": Variant(inference=replace(DEFAULT_INFERENCE, tta="d4")),
+    "with synthetic windows, a quarter": Variant({"synthetic": 0.25}),
+    "used without flips": Variant(inference=replace(DEFAULT_INFERENCE, tta="none"), validated=_NOT_ENLARGED),
+    "used with flips and turns": Variant(inference=replace(DEFAULT_INFERENCE, tta="d4"), validated=_NOT_ENLARGED),
     "used at one scale": Variant(inference=replace(DEFAULT_INFERENCE, extra_scales=())),
     "used at scales 1 and 0.5": Variant(inference=replace(DEFAULT_INFERENCE, extra_scales=(0.5,))),
-    "used with hysteresis": Variant(inference=replace(DEFAULT_INFERENCE, hysteresis=0.7)),
-    "two seeds averaged": Variant(members=2),
+    "used with hysteresis": Variant(inference=replace(DEFAULT_INFERENCE, hysteresis=0.7), validated=_NOT_ENLARGED),
+    "two seeds averaged": Variant(members=2, validated=_NOT_ENLARGED),
 }
 """By the name in the table."""
 
@@ -82,7 +86,6 @@ class Run(NamedTuple):
     """One training of the ablation."""
 
     variant: str
-    fold: int
     seed: int
 
 
@@ -91,10 +94,10 @@ def ablate(
 ) -> Path:
     """Trains the shipped experiment as it is and with one thing changed, or goes on where it was stopped.
 
-    As it is, it is trained for each fold of the cross-validation with the first seed, and for the first fold with
-    all of them: that shows how much of a difference is chance. What is changed is trained for the first fold with
-    the first seed. A variant's threshold is the middle of the plateau of the mean Dice on the slices of
-    kidney_1_dense that its models have not seen; kidney_2 is scored with that, and chooses nothing.
+    All learn from the same fold of the cross-validation. As it is, it is trained with each seed: that shows how much
+    of a difference is chance. What is changed is trained with the first one. A variant's threshold is the middle of the
+    plateau of the mean Dice on the slices of kidney_1_dense that its models have not seen; kidney_2 is scored with
+    that, and chooses nothing.
 
     Args:
         data_dir: a folder in the competition's layout.
@@ -113,29 +116,23 @@ def ablate(
     kidneys = {name: open_test(data_dir, name) for name in (LEARNED, TEST)}
     places = labelled_slices([kidneys[TEST]])
     variants = [(run.variant, training) for run, training in runs.items()]
-    run_dirs = {
-        run: output_dir / run.variant.replace(",", "").replace(" ", "-") / f"fold-{run.fold}" / f"seed-{run.seed}"
-        for run in runs
-    }
-    check_variants(variants, [*run_dirs.values()], data_dir, places, [held_out_ids(run.fold) for run in runs])
+    run_dirs = {run: output_dir / run.variant.replace(",", "").replace(" ", "-") / f"seed-{run.seed}" for run in runs}
+    check_variants(variants, [*run_dirs.values()], data_dir, places, [held_out_ids(_FOLD)] * len(runs))
     check_changes(runs)
     shipped_checkpoints()  # `validate_axes` compares with them, after the trainings
     checkpoints = {}
     for number, (run, training) in enumerate(runs.items(), 1):
-        print(f"{run.variant}, fold {run.fold}, seed {run.seed}", flush=True)
+        print(f"{run.variant}, seed {run.seed}", flush=True)
         label = f"model {number} of {len(runs)}"
         checkpoints[run] = fit(training, data_dir, run_dirs[run], output_dir / "cache", label)
     names = progress_bar("validating", len(VARIANTS), VARIANTS, unit="variant")
-    table = pd.DataFrame([row for name in names for row in validate(name, checkpoints, kidneys, seeds)])
+    table = pd.DataFrame([row for name in names for row in validate(name, checkpoints, kidneys)])
     with replacing(output_dir / "results.csv") as temporary_path:
         table.to_csv(temporary_path, index=False, lineterminator="\n")
-    axes = validate_axes(output_dir / "axes")
+    axes = validate_axes()
     seen = what_was_seen([read_card(path) for path in checkpoints.values()], places, data_dir)
-    text = write_up(table, axes, next(iter(runs.values())), seeds, seen.claim("no run"))
-    named = "".join(
-        f"- {run.variant}, fold {run.fold}, seed {run.seed}: {name_checkpoint(path)}\n"
-        for run, path in checkpoints.items()
-    )
+    text = write_up(table, axes, next(iter(runs.values())), seen.claim("no run"))
+    named = "".join(f"- {run.variant}, seed {run.seed}: {name_checkpoint(path)}\n" for run, path in checkpoints.items())
     write_whole(output_dir / "ablation.md", f"{text}\nCheckpoints:\n\n{named}".encode())
     return output_dir / "ablation.md"
 
@@ -153,94 +150,76 @@ def plan(seeds: Sequence[int], overrides: Mapping[str, Any]) -> dict[Run, Traini
     fixed = sorted({"seed", "held_out_slices", "evaluate_every"} & overrides.keys())
     if fixed:
         raise InputError(f"override has {fixed[0]}, which the ablation sets itself: leave it out")
-    keys = [Run(AS_SHIPPED, 0, seed) for seed in seeds]
-    keys += [Run(AS_SHIPPED, fold, seeds[0]) for fold in range(1, len(FOLDS))]
-    keys += [Run(name, 0, seeds[0]) for name, variant in VARIANTS.items() if variant.changes]
+    keys = [Run(AS_SHIPPED, seed) for seed in seeds]
+    keys += [Run(name, seeds[0]) for name, variant in VARIANTS.items() if variant.changes]
     return {run: _training_of(run, overrides) for run in keys}
 
 
 def check_changes(runs: Mapping[Run, Training]) -> None:
     """Raises InputError where an override takes back what a variant changes, which its row would not say."""
     for run, training in runs.items():
-        as_shipped = runs[Run(AS_SHIPPED, run.fold, run.seed)]
+        as_shipped = runs[Run(AS_SHIPPED, run.seed)]
         if run.variant != AS_SHIPPED and training == as_shipped:
             changes = ", ".join(VARIANTS[run.variant].changes)
             raise InputError(f"override makes {run.variant!r} the same as what is shipped: leave out {changes}")
 
 
-def validate(
-    name: str,
-    checkpoints: Mapping[Run, Path],
-    kidneys: Mapping[str, Volume],
-    seeds: Sequence[int],
-) -> list[dict[str, Any]]:
+def validate(name: str, checkpoints: Mapping[Run, Path], kidneys: Mapping[str, Volume]) -> list[dict[str, Any]]:
     """Scores a variant on slices that its models have not learned from.
 
     Args:
         name: a key of VARIANTS.
         checkpoints: of all runs.
         kidneys: LEARNED and TEST, opened.
-        seeds: all of them.
 
     Returns:
-        A row per answer (a model, or several together) and kidney: variant, fold, seed, kidney, threshold and the
-        scores. The row "all" of AS_SHIPPED pools the folds.
+        A row per answer (a model, or several together) and kidney: variant, seed, kidney, threshold and the scores.
     """
     variant = VARIANTS[name]
-    trained = name if variant.changes else AS_SHIPPED
-    groups = [[run] for run in checkpoints if run.variant == trained and (run.fold == 0 or name == AS_SHIPPED)]
-    if variant.members > 1:
-        in_fold = [run for run in checkpoints if run.variant == trained and run.fold == 0]
-        groups = [[in_fold[i - member] for member in range(variant.members)] for i in range(len(in_fold))]
-    members = {group[0]: load_predictors([checkpoints[run] for run in group], variant.inference) for group in groups}
+    runs = [run for run in checkpoints if run.variant == (name if variant.changes else AS_SHIPPED)]
+    members = {
+        run: load_predictors([checkpoints[runs[i - member]] for member in range(variant.members)], variant.inference)
+        for i, run in enumerate(runs)
+    }
 
     def answers(run: Run, kidney: str) -> Answers:
-        return predict_held_out(members[run], kidneys, kidney, run.fold, variant.inference)
+        return predict_held_out(members[run], kidneys, kidney, _FOLD, variant.inference)
 
     hysteresis = variant.inference.hysteresis
-    threshold = choose_threshold(chain.from_iterable(answers(run, LEARNED) for run in members), hysteresis)
-    rows = [
-        {"variant": name, "fold": run.fold, "seed": run.seed, "kidney": kidney, "threshold": threshold}
+    threshold = choose_threshold((each for run in members for each in answers(run, LEARNED)), hysteresis)
+    return [
+        {"variant": name, "seed": run.seed, "kidney": kidney, "threshold": threshold}
         | score_answers(answers(run, kidney), threshold, hysteresis)
         for run in members
-        for kidney in (*VALIDATED, TEST)
+        for kidney in (*variant.validated, TEST)
     ]
-    for kidney in VALIDATED if name == AS_SHIPPED else ():
-        folds = chain.from_iterable(answers(run, kidney) for run in members if run.seed == seeds[0])
-        row = {"variant": name, "fold": "all", "seed": seeds[0], "kidney": kidney, "threshold": threshold}
-        rows.append(row | score_answers(folds, threshold, hysteresis))
-    return rows
 
 
-def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int], claim: str) -> str:
+def write_up(table: pd.DataFrame, axes: str, base: Training, claim: str) -> str:
     """The ablation as Markdown; `claim` says what the models have seen of the test kidney."""
     varied = (STRETCHED, *ENLARGED)
     header = ["", "seeds", "threshold", *MEASURES.values()]
     header += [f"{kidney.partition(', ')[2]}: {MEASURES[_MEASURE_OF[kidney]]}" for kidney in varied]
     header += [f"{TEST}: {title}" for title in MEASURES.values()]
     rows = []
-    for name, group in table[table["fold"] == 0].groupby("variant", sort=False):
+    for name, group in table.groupby("variant", sort=False):
         by_kidney = dict(list(group.groupby("kidney")))
         cells = [_mean_and_spread(by_kidney[LEARNED][measure]) for measure in MEASURES]
-        cells += [_mean_and_spread(by_kidney[kidney][_MEASURE_OF[kidney]]) for kidney in varied]
+        cells += [
+            _mean_and_spread(by_kidney[kidney][_MEASURE_OF[kidney]]) if kidney in by_kidney else "" for kidney in varied
+        ]
         cells += [_mean_and_spread(by_kidney[TEST][measure]) for measure in MEASURES]
         rows.append([name, len(by_kidney[TEST]), f"{group['threshold'].iloc[0]:g}", *cells])
-    folds = table[(table["variant"] == AS_SHIPPED) & (table["seed"] == seeds[0]) & (table["kidney"] != TEST)]
-    fold_rows = [
-        [row["kidney"], ", ".join(FOLDS[row["fold"]]) if row["fold"] != "all" else f"all {_SLICES}", *_cells(row)]
-        for _, row in folds.iterrows()
-    ]
     command = shlex.join(["python", "-m", "sennet_kaggle", *sys.argv[1:]])
     return (
-        f"Fold 0: learned from {_SLICES - len(FOLDS[0])} slices of {LEARNED}, validated on {', '.join(FOLDS[0])}, "
+        f"Fold {_FOLD} of the cross-validation: learned from {len(sum(FOLDS, ())) - len(FOLDS[_FOLD])} slices of "
+        f"{LEARNED}, validated on {', '.join(FOLDS[_FOLD])}, "
         f"which chose the threshold, and on the slices of {TEST}, {claim}, and which chose nothing. {base.epochs} "
         f"epochs of {base.epoch_slices} windows; mean ± standard deviation where there are several seeds. Stretched: "
         f"the same held-out slices with {CONTRAST:g} times the contrast, as another kidney might have; enlarged: "
         "resized by that factor, as if the vessels were wider. How the models "
         f"were run, where the row does not say otherwise: {DEFAULT_INFERENCE.describe('as in the table')}.\n\n"
         + markdown_table(header, rows)
-        + f"\nCross-validation, as shipped, seed {seeds[0]}:\n\n"
-        + markdown_table(["", "held out", *MEASURES.values()], fold_rows)
         + f"\n{axes}\nMachine: {machine()}. Command: `{command}`\n"
     )
 
@@ -248,12 +227,8 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, seeds: Sequence[int
 def _training_of(run: Run, overrides: Mapping[str, Any]) -> Training:
     training = changed(changed(EXPERIMENTS[SHIPPED], VARIANTS[run.variant].changes, run.variant), overrides, "*")
     return replace(
-        training, seed=run.seed, held_out_slices=held_out_ids(run.fold), evaluate_every=training.epochs, workers=0
+        training, seed=run.seed, held_out_slices=held_out_ids(_FOLD), evaluate_every=training.epochs, workers=0
     )
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    return [f"{row[measure]:.3f}" for measure in MEASURES]
 
 
 def _mean_and_spread(values: pd.Series) -> str:

@@ -17,7 +17,7 @@ from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.studies import ablate as module
 from sennet_kaggle.studies.ablate import VARIANTS, Run, ablate, plan, validate
-from sennet_kaggle.studies.ablate_axes import validate_models
+from sennet_kaggle.studies.ablate_axes import validate_shipped
 from sennet_kaggle.studies.experiments import EXPERIMENTS, FOLDS, SHIPPED
 from sennet_kaggle.studies.held_out import ENLARGED, LEARNED, choose_threshold, predict_held_out
 from sennet_kaggle.training.train import fit
@@ -52,11 +52,8 @@ def test_the_folds_hold_out_every_slice_once():
 
 def test_one_thing_is_changed_at_a_time():
     runs = plan((0, 1, 2), {"epochs": 5})
-    assert [run for run in runs if run.variant == "as shipped"] == [
-        *(Run("as shipped", 0, seed) for seed in (0, 1, 2)),
-        *(Run("as shipped", fold, 0) for fold in (1, 2)),
-    ]
-    base = runs[Run("as shipped", 0, 0)]
+    assert [run for run in runs if run.variant == "as shipped"] == [Run("as shipped", seed) for seed in (0, 1, 2)]
+    base = runs[Run("as shipped", 0)]
     assert base.held_out_slices == ("kidney_1_dense_0414", "kidney_1_dense_0981", "kidney_1_dense_1806")
     assert base.epochs == base.evaluate_every == 5 and base.loss == EXPERIMENTS[SHIPPED].loss
     for run, training in runs.items():
@@ -65,7 +62,7 @@ def test_one_thing_is_changed_at_a_time():
             for field in dataclasses.fields(Training)
             if getattr(training, field.name) != getattr(base, field.name)
         }
-        if run.fold == run.seed == 0:
+        if run.seed == 0:
             assert changed == VARIANTS[run.variant].changes.keys()
     with pytest.raises(InputError, match=r"seeds must be at least two, to tell a gain from chance, got \[0\]"):
         plan((0,), {})
@@ -111,16 +108,19 @@ def test_ablation(kidneys, tmp_path, monkeypatch):
     """From folders to tables; kidney_2's labels change its own scores and no threshold."""
     chosen = ("as shipped", "without variation", "used without flips", "two seeds averaged")
     monkeypatch.setattr(module, "VARIANTS", {name: VARIANTS[name] for name in chosen})
-    monkeypatch.setattr(module, "validate_axes", lambda output_dir: f"axes in {output_dir.name}\n")
+    monkeypatch.setattr(module, "validate_axes", lambda: "axes\n")
     path = ablate(kidneys, tmp_path / "out", (0, 1), TINY)
     text, table = path.read_text(), pd.read_csv(tmp_path / "out" / "results.csv")
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     assert [row[0].removeprefix("| ") for row in rows[2:6]] == list(chosen)
     assert [row[1] for row in rows[2:6]] == ["2", "1", "2", "2"]
     assert "±" in rows[2][3] and "±" not in rows[3][3]
-    assert "axes in axes" in text and "all 11" in text
-    first = table[(table["variant"] == "as shipped") & (table["fold"] == "0") & (table["kidney"] == "kidney_1_dense")]
+    assert "\naxes\n" in text
+    first = table[(table["variant"] == "as shipped") & (table["kidney"] == "kidney_1_dense")]
     assert rows[2][3].startswith(f"{first['dice_mean'].mean():.3f} ± ")
+    enlarged = {name: row[8:10] for name, row in zip(chosen, rows[2:6], strict=True)}
+    assert enlarged["used without flips"] == enlarged["two seeds averaged"] == ["", ""]
+    assert all(enlarged["as shipped"]) and all(enlarged["without variation"])
 
     for label in sorted((kidneys / "train" / "kidney_2" / "labels").iterdir()):
         write_tiff(label, np.full((40, 31), 255, np.uint8))
@@ -134,17 +134,15 @@ def test_ablation(kidneys, tmp_path, monkeypatch):
 
 
 def test_slices_that_were_learned_from_are_not_validated(kidneys, tmp_path):
-    runs = plan((0, 1), TINY)
-    run = Run("as shipped", 1, 0)
-    checkpoint = fit(runs[run], kidneys, tmp_path / "out")
+    checkpoint = fit(plan((0, 1), TINY)[Run("as shipped", 0)], kidneys, tmp_path / "out")
     volumes = {volume.name: volume for volume in open_volumes(kidneys, "train")}
     inference = VARIANTS["as shipped"].inference
     predictors = load_predictors([checkpoint], inference)
     answers = {
-        kidney: {each: rest for each, *rest in predict_held_out(predictors, volumes, kidney, 1, inference)}
+        kidney: {each: rest for each, *rest in predict_held_out(predictors, volumes, kidney, 0, inference)}
         for kidney in ("kidney_1_dense", "kidney_1_dense, stretched", "kidney_2")
     }
-    held_out = {f"kidney_1_dense_{stem}" for stem in FOLDS[1]}
+    held_out = {f"kidney_1_dense_{stem}" for stem in FOLDS[0]}
     assert {kidney: {*each} for kidney, each in answers.items()} == {
         "kidney_1_dense": held_out,
         "kidney_1_dense, stretched": held_out,
@@ -154,24 +152,21 @@ def test_slices_that_were_learned_from_are_not_validated(kidneys, tmp_path):
     for slice_id in held_out:
         np.testing.assert_array_equal(plain[slice_id][0], stretched[slice_id][0])
         assert (plain[slice_id][1] != stretched[slice_id][1]).any()
-    first = {Run("as shipped", fold, seed): checkpoint for fold, seed in ((0, 0), (0, 1), (1, 0), (2, 0))}
-    rows = validate("as shipped", first, volumes, (0, 1))
-    assert [(row["fold"], row["seed"]) for row in rows if row["kidney"] == "kidney_1_dense"] == [
-        *((0, 0), (0, 1), (1, 0), (2, 0)),
-        ("all", 0),
-    ]
+    runs = {Run("as shipped", seed): checkpoint for seed in (0, 1)}
+    rows = validate("as shipped", runs, volumes)
+    assert [row["seed"] for row in rows if row["kidney"] == "kidney_1_dense"] == [0, 1]
 
 
 def test_few_slices_of_the_test_kidney_are_held(kidneys, tmp_path, write_kidney):
     arguments = {"widths": [4], "bottleneck": 4, "in_channels": 1}
     card = Card("unet", arguments, Preprocessing(region="windows", roi_size=64, mean=(0.4,), std=(0.3,)), 0.5)
     save_checkpoint(tmp_path / "c.safetensors", create_model("unet", **arguments), card)
-    checkpoints = {Run("as shipped", 0, seed): tmp_path / "c.safetensors" for seed in (0, 1)}
+    checkpoints = {Run("as shipped", seed): tmp_path / "c.safetensors" for seed in (0, 1)}
     most = []
     for depth in (20, 44):  # 16 are sampled at once
         write_kidney(tmp_path / str(depth) / "kidney_2", depth=depth, size=(20, 20))
         volume = watched(open_volume(tmp_path / str(depth) / "kidney_2"))
-        validate("two seeds averaged", checkpoints, {"kidney_2": volume, LEARNED: open_learned(kidneys)}, (0, 1))
+        validate("two seeds averaged", checkpoints, {"kidney_2": volume, LEARNED: open_learned(kidneys)})
         most.append(volume.alive["most"])
     assert most[1] <= most[0] + 2, most
 
@@ -191,13 +186,11 @@ def test_a_test_kidney_that_was_learned_from_is_refused(kidneys, tmp_path):
 
 def test_axes_of_a_small_kidney(kidneys, tmp_path, write_kidney):
     """Every combination is scored, and the scale matters."""
-    training = dataclasses.replace(plan((0, 1), TINY)[Run("as shipped", 0, 0)], epochs=2)
+    training = dataclasses.replace(plan((0, 1), TINY)[Run("as shipped", 0)], epochs=2)
     checkpoint = fit(training, kidneys, tmp_path / "out")
     write_kidney(tmp_path / "phantom", depth=5, size=(40, 31))
-    rows = validate_models({"tiny": (checkpoint,)}, open_volume(tmp_path / "phantom"), (1.0, 1.26))
-    assert [row[:3] for row in rows] == [
-        ["tiny", scale, how]
-        for scale in ("1.00", "1.26")
-        for how in ("z", "z, flips", "z, y and x", "z, y and x, flips")
+    rows = validate_shipped([checkpoint], open_volume(tmp_path / "phantom"), (1.0, 1.26))
+    assert [row[:2] for row in rows] == [
+        [scale, how] for scale in ("1.00", "1.26") for how in ("z", "z, flips", "z, y and x", "z, y and x, flips")
     ]
-    assert all(0 <= float(cell) <= 1 for row in rows for cell in row[3:])
+    assert all(0 <= float(cell) <= 1 for row in rows for cell in row[2:])
