@@ -119,7 +119,9 @@ def peak_bytes(run: ScanRun) -> int:
     """How much memory a run takes at most: of its slices' size, not of their number."""
     pixels = math.prod(run.scan.shape[1:])
     slabs = 3 * getattr(run.scan.found.source, "depth", 1) * pixels * run.scan.found.source.dtype.itemsize
-    shown = pixels * max(1, run.scale**2) * sum(scale**2 for scale in (1.0, *run.inference.extra_scales))
+    by_windows = all(read_card(path).preprocessing.region == "windows" for path in run.checkpoint_paths)
+    scales = (1.0, *run.inference.extra_scales) if by_windows else (1.0,)  # as `scales_of`
+    shown = pixels * max(1, run.scale**2) * sum(scale**2 for scale in scales)
     return int(_BASE_BYTES + _BYTES_PER_PIXEL * shown + slabs)
 
 

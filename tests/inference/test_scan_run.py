@@ -34,6 +34,7 @@ from sennet_kaggle.submission.submission import read_submission
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = (5, 96, 80)
 SIZE_UM = (25.0, 50.0, 50.0)
+WHOLE = Preprocessing(roi_size=64, offsets=(-1, 0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,9 @@ def test_memory_follows_the_pixels_that_a_model_is_shown(bench, scan, tmp_path):
         for scales in ((), (2.0, 0.5), (0.5,))
     )
     assert at_three - at_one == pytest.approx(17 * (at_two - at_one), abs=9)
+    save_checkpoint(tmp_path / "whole.safetensors", create_model("unet", **UNET), Card("unet", UNET, WHOLE, 0.5))
+    whole = replace(run, checkpoint_paths=(tmp_path / "whole.safetensors",))
+    assert peak_bytes(whole) == at_one < peak_bytes(run)
 
 
 @pytest.mark.parametrize("version", [2, 3])
