@@ -205,8 +205,7 @@ def read_table(summaries: Sequence[Summary]) -> str:
     test = max(summaries, key=lambda each: each.test["dice_mean"])
     sentences.append(
         f"On {TEST}, {test.name} is ahead with {test.test['dice_mean']:.3f}. Differences below 0.02 may be "
-        "chance: there is one seed, and in the ablation "
-        "three seeds of one model had a standard deviation of 0.011."
+        "chance: there is one seed."
     )
     return " ".join(sentences)
 
