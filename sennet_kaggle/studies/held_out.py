@@ -23,8 +23,6 @@ STRETCHED, CONTRAST = "kidney_1_dense, stretched", 1.25
 """Its held-out slices with this times the contrast: kidneys differ as slices of one kidney do not."""
 ENLARGED = {f"kidney_1_dense, enlarged {scale}": scale for scale in (2, 3)}
 """Its held-out slices enlarged: another kidney's arteries may be that much wider."""
-VALIDATED = (LEARNED, STRETCHED, *ENLARGED)
-
 MEASURES = {
     "dice_mean": "Dice, mean",
     "dice_pooled": "pooled",
@@ -49,7 +47,7 @@ def predict_held_out(
     Args:
         predictors: the models.
         kidneys: LEARNED and TEST, opened.
-        kidney: one of VALIDATED, of which the slices are taken that the fold holds out, or TEST.
+        kidney: LEARNED, STRETCHED or a key of ENLARGED, of which the slices are taken that the fold holds out; or TEST.
         fold: index of FOLDS.
         inference: how the models are run.
     """
