@@ -63,12 +63,10 @@ class Variant:
 
 # Grey values over 255 take up a tenth of 0..1, so light and noise vary that much less.
 _EIGHT_BIT = {"preprocessing": {"intensity": "eight_bit", "mean": (0.35,), "std": (0.05,)}, "light": 0.05}
-_WHOLE = {"preprocessing": {"region": "whole", "roi_size": 512}, "window_size": None}
 _NOT_ENLARGED = (LEARNED, STRETCHED)
 VARIANTS = {
     AS_SHIPPED: Variant(),
     "8 bit, no range per kidney": Variant({**_EIGHT_BIT, "noise": 0.015}),
-    "whole slices at 512": Variant(_WHOLE),
     "without surface loss": Variant({"loss": "dice_bce"}),
     "without variation": Variant({"augment": False}),
     "with synthetic windows, a quarter": Variant({"synthetic": 0.25}),
