@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..checks import check_distinct, check_seeds
-from ..config import DEFAULT_INFERENCE, Inference, Training
+from ..config import Inference, Training
 from ..data.splits import labelled_slices
 from ..data.volume import Volume
 from ..errors import InputError
@@ -30,6 +30,7 @@ from .held_out import (
     ENLARGED,
     LEARNED,
     MEASURES,
+    ONE_SCALE,
     STRETCHED,
     TEST,
     Answers,
@@ -43,8 +44,7 @@ from .plan import changed, check_variants, open_test
 _FOLD = 0
 """Held out from all trainings; benchmarks/cross_validation.py has the others, as shipped."""
 AS_SHIPPED = "as shipped"
-_TWICE, *_ = ENLARGED
-_MEASURE_OF = {STRETCHED: "dice_mean", _TWICE: "dice_pooled"}
+_MEASURE_OF = {STRETCHED: "dice_mean", **dict.fromkeys(ENLARGED, "dice_pooled")}
 """What is told of the slices as another kidney might have them."""
 
 
@@ -54,28 +54,23 @@ class Variant:
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Of its training; where there are none, the models of the shipped settings answer."""
-    inference: Inference = DEFAULT_INFERENCE
+    inference: Inference = ONE_SCALE
     members: int = 1
     """How many models that differ in their seed answer together."""
-    validated: tuple[str, ...] = (LEARNED, STRETCHED, _TWICE)
-    """On what, beside TEST; enlarged slices take most of the time."""
 
 
 # Grey values over 255 take up a tenth of 0..1, so light and noise vary that much less.
 _EIGHT_BIT = {"preprocessing": {"intensity": "eight_bit", "mean": (0.35,), "std": (0.05,)}, "light": 0.05}
-_NOT_ENLARGED = (LEARNED, STRETCHED)
 VARIANTS = {
     AS_SHIPPED: Variant(),
     "8 bit, no range per kidney": Variant({**_EIGHT_BIT, "noise": 0.015}),
     "without surface loss": Variant({"loss": "dice_bce"}),
     "without variation": Variant({"augment": False}),
     "with synthetic windows, a quarter": Variant({"synthetic": 0.25}),
-    "used without flips": Variant(inference=replace(DEFAULT_INFERENCE, tta="none"), validated=_NOT_ENLARGED),
-    "used with flips and turns": Variant(inference=replace(DEFAULT_INFERENCE, tta="d4"), validated=_NOT_ENLARGED),
-    "used at one scale": Variant(inference=replace(DEFAULT_INFERENCE, extra_scales=())),
-    "used at scales 1 and 0.5": Variant(inference=replace(DEFAULT_INFERENCE, extra_scales=(0.5,))),
-    "used with hysteresis": Variant(inference=replace(DEFAULT_INFERENCE, hysteresis=0.7), validated=_NOT_ENLARGED),
-    "two seeds averaged": Variant(members=2, validated=_NOT_ENLARGED),
+    "used without flips": Variant(inference=replace(ONE_SCALE, tta="none")),
+    "used with flips and turns": Variant(inference=replace(ONE_SCALE, tta="d4")),
+    "used with hysteresis": Variant(inference=replace(ONE_SCALE, hysteresis=0.7)),
+    "two seeds averaged": Variant(members=2),
 }
 """By the name in the table."""
 
@@ -189,34 +184,31 @@ def validate(name: str, checkpoints: Mapping[Run, Path], kidneys: Mapping[str, V
         {"variant": name, "seed": run.seed, "kidney": kidney, "threshold": threshold}
         | score_answers(answers(run, kidney), threshold, hysteresis)
         for run in members
-        for kidney in (*variant.validated, TEST)
+        for kidney in (LEARNED, *_MEASURE_OF, TEST)
     ]
 
 
 def write_up(table: pd.DataFrame, axes: str, base: Training, claim: str) -> str:
     """The ablation as Markdown; `claim` says what the models have seen of the test kidney."""
-    varied = (*_MEASURE_OF,)
     header = ["", "seeds", "threshold", *MEASURES.values()]
-    header += [f"{kidney.partition(', ')[2]}: {MEASURES[_MEASURE_OF[kidney]]}" for kidney in varied]
+    header += [f"{kidney.partition(', ')[2]}: {MEASURES[_MEASURE_OF[kidney]]}" for kidney in _MEASURE_OF]
     header += [f"{TEST}: {title}" for title in MEASURES.values()]
     rows = []
     for name, group in table.groupby("variant", sort=False):
         by_kidney = dict(list(group.groupby("kidney")))
         cells = [_mean_and_spread(by_kidney[LEARNED][measure]) for measure in MEASURES]
-        cells += [
-            _mean_and_spread(by_kidney[kidney][_MEASURE_OF[kidney]]) if kidney in by_kidney else "" for kidney in varied
-        ]
+        cells += [_mean_and_spread(by_kidney[kidney][measure]) for kidney, measure in _MEASURE_OF.items()]
         cells += [_mean_and_spread(by_kidney[TEST][measure]) for measure in MEASURES]
         rows.append([name, len(by_kidney[TEST]), f"{group['threshold'].iloc[0]:g}", *cells])
     command = shlex.join(["python", "-m", "sennet_kaggle", *sys.argv[1:]])
     return (
         f"Fold {_FOLD} of the cross-validation: learned from {len(sum(FOLDS, ())) - len(FOLDS[_FOLD])} slices of "
-        f"{LEARNED}, validated on {', '.join(FOLDS[_FOLD])}, "
-        f"which chose the threshold, and on the slices of {TEST}, {claim}, and which chose nothing. {base.epochs} "
-        f"epochs of {base.epoch_slices} windows; mean ± standard deviation where there are several seeds. Stretched: "
+        f"{LEARNED}, validated on {', '.join(FOLDS[_FOLD])}, which chose the threshold, and on the slices of {TEST}, "
+        f"{claim}, and which chose nothing. {base.epochs} epochs of {base.epoch_slices} windows; mean ± standard "
+        "deviation where there are several seeds. Stretched: "
         f"the same held-out slices with {CONTRAST:g} times the contrast, as another kidney might have; enlarged: "
-        "resized to twice the size, as if the vessels were wider. How the models "
-        f"were run, where the row does not say otherwise: {DEFAULT_INFERENCE.describe('as in the table')}.\n\n"
+        "resized by that factor, as if the vessels were wider. How the models "
+        f"were run, where the row does not say otherwise: {ONE_SCALE.describe('as in the table')}.\n\n"
         + markdown_table(header, rows)
         + f"\n{axes}\nMachine: {machine()}. Command: `{command}`\n"
     )

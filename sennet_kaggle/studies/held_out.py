@@ -23,6 +23,8 @@ STRETCHED, CONTRAST = "kidney_1_dense, stretched", 1.25
 """Its held-out slices with this times the contrast: kidneys differ as slices of one kidney do not."""
 ENLARGED = {f"kidney_1_dense, enlarged {scale}": scale for scale in (2, 3)}
 """Its held-out slices enlarged: another kidney's arteries may be that much wider."""
+ONE_SCALE = Inference(tta="flips")
+"""How trainings are compared: the further scales of the default take five times as long, for each of them alike."""
 MEASURES = {
     "dice_mean": "Dice, mean",
     "dice_pooled": "pooled",

@@ -26,9 +26,9 @@ from ..training.run_checks import CHECKPOINT_NAME
 from ..training.train import fit
 from ..training.training_state import HISTORY_NAME
 from .experiments import EXPERIMENTS, FOLDS, NATIVE_EXPERIMENTS
-from .held_out import LEARNED, TEST, held_out_ids, predict_held_out
+from .held_out import LEARNED, ONE_SCALE, TEST, held_out_ids, predict_held_out
 from .native_cost import measure_cost
-from .native_table import INFERENCE, Summary, points, summarise, write_up
+from .native_table import Summary, points, summarise, write_up
 from .plan import changed, check_variants, open_test
 
 TABLE_NAME, PICTURE_NAME, RESULTS_NAME = "native.md", "accuracy-speed.png", "results.csv"
@@ -143,10 +143,10 @@ def score_run(run_dir: Path, checkpoint_path: Path, kidneys: Mapping[str, Volume
         kept = pd.read_csv(path)
         if {*kept["checkpoint"]} == {digest}:
             return kept
-    predictors = load_predictors([checkpoint_path], INFERENCE)
+    predictors = load_predictors([checkpoint_path], ONE_SCALE)
     rows = []
     for kidney in (LEARNED, TEST):
-        for slice_id, mask_gt, probability in predict_held_out(predictors, kidneys, kidney, fold, INFERENCE):
+        for slice_id, mask_gt, probability in predict_held_out(predictors, kidneys, kidney, fold, ONE_SCALE):
             for threshold in THRESHOLDS:
                 mask = fetch_mask(probability, threshold)
                 near = surface_dice_at_tolerance(mask_gt, mask, 1.0)

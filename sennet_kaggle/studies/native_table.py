@@ -9,18 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..config import THRESHOLDS, Inference, Training
+from ..config import THRESHOLDS, Training
 from ..rendering import markdown_table
 from ..reports.tradeoff import Point
 from ..scoring.metrics import dice_from_counts
 from ..scoring.sweep import find_plateau
 from .compare import machine, settings_text
 from .experiments import FAMILIES, FOLDS, SHIPPED
-from .held_out import LEARNED, TEST
+from .held_out import LEARNED, ONE_SCALE, TEST
 from .native_cost import Cost
-
-INFERENCE = Inference(tta="flips")
-"""At one scale, so that the time measured is that of what is scored."""
 
 _COUNTS = ["vessel_px", "predicted_px", "common_px"]
 NEAR = 0.03
@@ -157,7 +154,7 @@ def write_up(summaries: Sequence[Summary], wanted: int, claim: str, overrides: M
         f"the {len(FOLDS)} folds of the cross-validation), and on {TEST}, {claim}, by "
         f"{'the same model' if folds == 1 else f'each of these {folds} models (mean ± standard deviation over them)'}. "
         f"Thresholds were chosen on {LEARNED}; {TEST} chose nothing. "
-        f"How the models were run: {INFERENCE.describe('as chosen')}.",
+        f"How the models were run: {ONE_SCALE.describe('as chosen')}.",
         f"Trainings: {_trainings(summaries)}; one seed, {one.training.seed}.",
         f"Costs: CPU time of one thread, float32, one view of a slice of {height} x {width}, from grey values to "
         "probability; training is the time of a step times the steps of one training; memory is that of a process "
