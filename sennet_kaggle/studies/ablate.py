@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,24 +167,26 @@ def validate(name: str, checkpoints: Mapping[Run, Path], kidneys: Mapping[str, V
         kidneys: LEARNED and TEST, opened.
 
     Returns:
-        A row per answer (a model, or several together) and kidney: variant, seed, kidney, threshold and the scores.
+        A row per answer (a model, or several together) and kidney: variant, seeds, kidney, threshold and the scores.
     """
     variant = VARIANTS[name]
     runs = [run for run in checkpoints if run.variant == (name if variant.changes else AS_SHIPPED)]
-    members = {
-        run: load_predictors([checkpoints[runs[i - member]] for member in range(variant.members)], variant.inference)
-        for i, run in enumerate(runs)
+    groups = {
+        " and ".join(str(run.seed) for run in group): load_predictors(
+            [checkpoints[run] for run in group], variant.inference
+        )
+        for group in combinations(runs, variant.members)
     }
 
-    def answers(run: Run, kidney: str) -> Answers:
-        return predict_held_out(members[run], kidneys, kidney, _FOLD, variant.inference)
+    def answers(seeds: str, kidney: str) -> Answers:
+        return predict_held_out(groups[seeds], kidneys, kidney, _FOLD, variant.inference)
 
     hysteresis = variant.inference.hysteresis
-    threshold = choose_threshold((each for run in members for each in answers(run, LEARNED)), hysteresis)
+    threshold = choose_threshold((each for seeds in groups for each in answers(seeds, LEARNED)), hysteresis)
     return [
-        {"variant": name, "seed": run.seed, "kidney": kidney, "threshold": threshold}
-        | score_answers(answers(run, kidney), threshold, hysteresis)
-        for run in members
+        {"variant": name, "seeds": seeds, "kidney": kidney, "threshold": threshold}
+        | score_answers(answers(seeds, kidney), threshold, hysteresis)
+        for seeds in groups
         for kidney in (LEARNED, *_MEASURE_OF, TEST)
     ]
 
@@ -199,7 +202,7 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, claim: str) -> str:
         cells = [_mean_and_spread(by_kidney[LEARNED][measure]) for measure in MEASURES]
         cells += [_mean_and_spread(by_kidney[kidney][measure]) for kidney, measure in _MEASURE_OF.items()]
         cells += [_mean_and_spread(by_kidney[TEST][measure]) for measure in MEASURES]
-        rows.append([name, len(by_kidney[TEST]), f"{group['threshold'].iloc[0]:g}", *cells])
+        rows.append([name, ", ".join(by_kidney[TEST]["seeds"]), f"{group['threshold'].iloc[0]:g}", *cells])
     command = shlex.join(["python", "-m", "sennet_kaggle", *sys.argv[1:]])
     return (
         f"Fold {_FOLD} of the cross-validation: learned from {len(sum(FOLDS, ())) - len(FOLDS[_FOLD])} slices of "
