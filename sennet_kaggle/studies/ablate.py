@@ -69,7 +69,6 @@ VARIANTS = {
     "without variation": Variant({"augment": False}),
     "with synthetic windows, a quarter": Variant({"synthetic": 0.25}),
     "used without flips": Variant(inference=replace(ONE_SCALE, tta="none")),
-    "used with flips and turns": Variant(inference=replace(ONE_SCALE, tta="d4")),
     "used with hysteresis": Variant(inference=replace(ONE_SCALE, hysteresis=0.7)),
     "two seeds averaged": Variant(members=2),
 }
