@@ -4,8 +4,6 @@
 
 Trains what is missing in RUNS (`fold-0` to `fold-2`, `train`'s folders; some ten minutes of one core each), and scores
 each fold's held-out slices with it, at one scale and at more. kidney_2 chooses nothing.
-
-`--fold 0 --synthetic 0.25` does so for one fold, trained with synthetic windows among the others.
 """
 
 import argparse
@@ -49,12 +47,11 @@ def main() -> None:
     parser.add_argument(
         "--own-size", action="store_true", help="leave out the enlarged slices, which take most of the time"
     )
-    parser.add_argument("--fold", type=int, choices=range(len(FOLDS)), help="one fold instead of all")
-    parser.add_argument("--synthetic", type=float, default=0.0, help="part of the windows that are synthetic")
     arguments = parser.parse_args()
-    experiment = replace(EXPERIMENTS[SHIPPED], synthetic=arguments.synthetic)
-    folds = range(len(FOLDS)) if arguments.fold is None else (arguments.fold,)
-    checkpoints = {fold: train_fold(experiment, fold, arguments.data_dir, arguments.output_dir) for fold in folds}
+    experiment = EXPERIMENTS[SHIPPED]
+    checkpoints = {
+        fold: train_fold(experiment, fold, arguments.data_dir, arguments.output_dir) for fold in range(len(FOLDS))
+    }
     kidneys = {name: open_test(arguments.data_dir, name) for name in (LEARNED, TEST)}
     judged = (LEARNED,) if arguments.own_size else (LEARNED, *ENLARGED)
     rows, trials, plateaus = [], [], []
@@ -73,13 +70,12 @@ def main() -> None:
 
 {markdown_table(["scales", "slices", "threshold", *MEASURES.values()], rows)}
 Each slice of {LEARNED} by the model of the fold that held it out: {experiment.epochs} epochs of \
-{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(folds)} models, each counted. \
+{experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(FOLDS)} models, each counted. \
 Thresholds: the experiment's own for three scales; for one, the middle of the plateau of the mean Dice \
 of {", ".join(judged)} together (which is \
 {plateaus[-1]:g} for three). {DEFAULT_INFERENCE.describe("as in the table")}, but for the scales. Machine: \
 {machine()}. Command: \
-`python benchmarks/cross_validation.py --data-dir DATA --output-dir RUNS{" --own-size" * arguments.own_size}\
-{f" --fold {folds[0]}" * (len(folds) == 1)}{f" --synthetic {arguments.synthetic:g}" * (arguments.synthetic > 0)}`
+`python benchmarks/cross_validation.py --data-dir DATA --output-dir RUNS{" --own-size" * arguments.own_size}`
 
 ## Other thresholds
 

@@ -18,6 +18,7 @@ from ..data.padding import fill_padding, sample_slices
 from ..data.resizing import resize_map, resize_slice, scaled_length
 from ..data.volume import Volume
 from ..errors import tell
+from ..models.checkpoint import Card
 from .allocator import keep_freed_memory
 from .predictor import Predictor
 from .stream import prefetch, tee
@@ -66,9 +67,9 @@ def measure_grey_values(volume: Volume, predictors: Sequence[Predictor], inferen
     return GreyValues(intensities, background)
 
 
-def scales_of(predictors: Sequence[Predictor], inference: Inference) -> tuple[float, ...]:
+def scales_of(models: Sequence[Predictor] | Sequence[Card], inference: Inference) -> tuple[float, ...]:
     """The scales at which slices are seen: 1 alone where a model sees them whole, to which all would be the same."""
-    whole = any(predictor.preprocessing.region == "whole" for predictor in predictors)
+    whole = any(model.preprocessing.region == "whole" for model in models)
     return (1.0,) if whole else (1.0, *inference.extra_scales)
 
 

@@ -24,7 +24,7 @@ from ..scans.scan import Scan
 from ..scans.sources import ChunkedSource
 from ..scans.writing import check_scan_output, create_output
 from ..submission.provenance import describe_checkpoint, hash_file, hash_package, to_json
-from .ensemble import mean_threshold
+from .ensemble import mean_threshold, scales_of
 from .loading import load_predictors
 from .predict import predict_probabilities
 
@@ -119,8 +119,7 @@ def peak_bytes(run: ScanRun) -> int:
     """How much memory a run takes at most: of its slices' size, not of their number."""
     pixels = math.prod(run.scan.shape[1:])
     slabs = 3 * getattr(run.scan.found.source, "depth", 1) * pixels * run.scan.found.source.dtype.itemsize
-    by_windows = all(read_card(path).preprocessing.region == "windows" for path in run.checkpoint_paths)
-    scales = (1.0, *run.inference.extra_scales) if by_windows else (1.0,)  # as `scales_of`
+    scales = scales_of([read_card(path) for path in run.checkpoint_paths], run.inference)
     shown = pixels * max(1, run.scale**2) * sum(scale**2 for scale in scales)
     return int(_BASE_BYTES + _BYTES_PER_PIXEL * shown + slabs)
 

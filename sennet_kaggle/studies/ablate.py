@@ -206,7 +206,7 @@ def write_up(table: pd.DataFrame, axes: str, base: Training, claim: str) -> str:
     return (
         f"Fold {_FOLD} of the cross-validation: learned from {len(sum(FOLDS, ())) - len(FOLDS[_FOLD])} slices of "
         f"{LEARNED}, validated on {', '.join(FOLDS[_FOLD])}, which chose the threshold, and on the slices of {TEST}, "
-        f"{claim}, and which chose nothing. {base.epochs} epochs of {base.epoch_slices} windows; mean ± standard "
+        f"{claim}; they chose nothing. {base.epochs} epochs of {base.epoch_slices} windows; mean ± standard "
         "deviation where there are several seeds. Stretched: "
         f"the same held-out slices with {CONTRAST:g} times the contrast, as another kidney might have; enlarged: "
         "resized by that factor, as if the vessels were wider. How the models "
