@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import lt
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -19,12 +20,23 @@ def check_values(settings: Any) -> None:
         InputError: a value that is none of its field's choices, or of another type.
     """
     for name, hint in get_type_hints(type(settings)).items():
-        value = getattr(settings, name)
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            raise InputError(f"{name} must be one of {', '.join(get_args(hint))}, got {value!r}"[:200])
-        if not _fits(value, hint):
-            kind = str(hint) if get_args(hint) else hint.__name__
-            raise InputError(f"{name} must be {kind.replace(', ...', '')}, found {repr(value)[:100]}")
+        _check_type(name, getattr(settings, name), hint)
+
+
+def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], owner: str) -> None:
+    """Compares arguments, which may come from JSON (lists for tuples), with a function's annotations.
+
+    Args:
+        function: all of its parameters are annotated, and named as in `arguments`.
+        arguments: some or all of them.
+        owner: whose arguments they are, for the message.
+
+    Raises:
+        InputError: an argument of another type.
+    """
+    hints = get_type_hints(function)
+    for name, value in arguments.items():
+        _check_type(f"{owner}: {name}", value, hints[name])
 
 
 def check_finite(settings: Any) -> None:
@@ -94,6 +106,15 @@ def _refuse(settings: Any, names: Sequence[str], rule: str, is_wrong: Callable[[
             raise InputError(f"{name} must {rule}, got {value}")
 
 
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise InputError(f"{name} must be one of {', '.join(get_args(hint))}, got {value!r}"[:200])
+    if not _fits(value, hint):
+        kind = str(hint) if get_args(hint) else hint.__name__
+        kind = kind.replace(", ...", "").replace("collections.abc.Sequence", "list").replace("pathlib.", "")
+        raise InputError(f"{name} must be {kind.replace('typing.', '')}, found {repr(value)[:100]}")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any or origin is Literal:
@@ -107,6 +128,10 @@ def _fits(value: Any, hint: Any) -> bool:
             and (any_length or len(value) == len(arguments))
             and all(_fits(item, arguments[0]) for item in value)
         )
+    if origin is Sequence:
+        return isinstance(value, list | tuple) and all(_fits(item, arguments[0]) for item in value)
     if origin is dict:
         return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
+    if hint is Path:
+        return isinstance(value, Path)
     return type(value) is hint or (hint is float and type(value) is int)

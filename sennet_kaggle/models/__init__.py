@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import InputError
+from ..checks import check_arguments
+from ..errors import InputError, one_line
 from . import sam, sam_segmenter, segformer, timm_unet, unet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -43,7 +44,7 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
         `segment` that maps an (H, W, 3) uint8 image to a mask (H, W) bool.
 
     Raises:
-        InputError: an unknown name or argument, or a value the model refuses.
+        InputError: an unknown name or argument, or a value of another type, or one that the model refuses.
     """
     if name not in MODELS:
         raise InputError(f"unknown model {name!r}: choose one of {', '.join(sorted(MODELS))}")
@@ -51,7 +52,13 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
     unknown = sorted(arguments.keys() - accepted.keys())
     if unknown:
         raise InputError(f"model {name!r} has no argument {unknown[0]!r}: it takes {', '.join(sorted(accepted))}")
-    return MODELS[name](**arguments)
+    check_arguments(MODELS[name], arguments, name)
+    try:
+        return MODELS[name](**arguments)
+    except InputError:
+        raise
+    except Exception as error:  # torch, timm and transformers raise many kinds
+        raise InputError(f"model {name!r} cannot be made with {arguments} ({one_line(error)})") from error
 
 
 def load_pretrained(name: str, model: nn.Module, weights_path: Path | str) -> tuple[list[str], list[str]]:

@@ -142,13 +142,11 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
             create_model(card.model, **card.model_arguments).load_state_dict(tensors, assign=True)
         model = create_model(card.model, **card.model_arguments)
         model.load_state_dict(tensors)
-        _check_finite(path, tensors)
-    except InputError:
-        raise
-    except Exception as error:  # TypeError, RuntimeError, KeyError: whatever the model's builder makes of the card
+    except Exception as error:  # InputError, RuntimeError, KeyError: whatever the card and the file make of it
         raise InputError(
             f"checkpoint {path} does not fit the model {card.model!r} it names: {one_line(error)}"
         ) from error
+    _check_finite(path, tensors)
     return model.eval().requires_grad_(False), card
 
 

@@ -19,9 +19,9 @@ def set_prior(head: nn.Conv2d, prior: float, model: str) -> None:
         model: its name, for the message.
 
     Raises:
-        InputError: a prior that is no number between 0 and 1.
+        InputError: a prior that is not between 0 and 1.
     """
-    if type(prior) not in (int, float) or not 0 < prior < 1:
-        raise InputError(f"{model}: prior must lie between 0 and 1, got {prior!r}")
+    if not 0 < prior < 1:
+        raise InputError(f"{model}: prior must lie between 0 and 1, got {prior}")
     if prior != 0.5 and head.bias is not None:
         nn.init.constant_(head.bias, math.log(prior / (1 - prior)))

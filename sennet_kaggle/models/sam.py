@@ -13,6 +13,8 @@ from ..errors import InputError
 from .sam_network import create_network, load_network
 from .tiny_vit_sam import Layer
 
+_MOST_POINTS = 256  # along a side, 65,536 prompts in all
+
 
 class SamVessels(nn.Module):
     """segment_anything's automatic mask generator, made to segment vessels.
@@ -31,7 +33,7 @@ class SamVessels(nn.Module):
         max_area_fraction: largest mask kept, as a fraction of the image in 0..1; None keeps all.
 
     Raises:
-        InputError: no point, or an area limit out of range.
+        InputError: no point or too many, or a threshold or an area limit out of range.
     """
 
     variant: str
@@ -48,11 +50,15 @@ class SamVessels(nn.Module):
         max_area_fraction: float | None,
     ):
         super().__init__()
-        if min(points_per_side, points_per_batch) < 1:
+        if not (1 <= points_per_side <= _MOST_POINTS and 1 <= points_per_batch <= _MOST_POINTS**2):
             raise InputError(
-                f"sam: points_per_side and points_per_batch must be at least 1, "
+                f"sam: points_per_side must lie in 1..{_MOST_POINTS} and points_per_batch in 1..{_MOST_POINTS**2}, "
                 f"got {points_per_side} and {points_per_batch}"
             )
+        thresholds = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
+        for name, value in thresholds.items():
+            if not 0 <= value <= 1:
+                raise InputError(f"sam: {name} must lie in 0..1, got {value}")
         if min_area < 0 or not (max_area_fraction is None or 0 < max_area_fraction <= 1):
             raise InputError(
                 f"sam: min_area must be at least 0 and max_area_fraction in 0..1 (0 excluded) or None, "
@@ -148,7 +154,7 @@ def create_sam(
         embed_dim: see `create_network`, as for the next four.
 
     Raises:
-        InputError: thresholds out of range, as `create_network`, or weights that do not fit.
+        InputError: as `SamVessels` and `create_network`, or weights that do not fit.
     """
     sam = create_network(variant, image_size, embed_dim, depth, num_heads, global_attn_indexes, patch_stride)
     model = SamVessels(

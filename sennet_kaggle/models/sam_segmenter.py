@@ -225,12 +225,10 @@ def create_sam_segmenter(
         raise InputError(f"sam_segmenter: variant must be vit_t, which takes images of every size, got {variant!r}")
     if encoder not in ENCODERS:
         raise InputError(f"sam_segmenter: encoder must be {' or '.join(ENCODERS)}, got {encoder!r}")
-    if not all(isinstance(each, int) for each in (prompts, detail_width, tile, cached)) or (
-        min(prompts, tile) < 1 or min(detail_width, cached) < 0
-    ):
+    if min(prompts, tile) < 1 or min(detail_width, cached) < 0:
         raise InputError(
-            f"sam_segmenter: prompts and tile must be at least 1, detail_width and cached at least 0, got {prompts!r}, "
-            f"{tile!r}, {detail_width!r} and {cached!r}"
+            f"sam_segmenter: prompts and tile must be at least 1, detail_width and cached at least 0, got {prompts}, "
+            f"{tile}, {detail_width} and {cached}"
         )
     sam = create_network(variant, image_size, patch_stride=patch_stride)
     if upscale not in UPSCALES or sam.image_encoder.stride < _CELL_IN_MASK * upscale:

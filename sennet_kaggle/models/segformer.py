@@ -112,29 +112,28 @@ def create_segformer(
     if variant not in VARIANTS:
         raise InputError(f"unknown SegFormer variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     own_sizes, blocks, decoder_size = VARIANTS[variant]
-    sizes = _four("hidden_sizes", hidden_sizes or own_sizes)
-    heads = _four("num_attention_heads", num_attention_heads or _HEADS)
+    sizes = _four("hidden_sizes", own_sizes if hidden_sizes is None else hidden_sizes)
+    heads = _four("num_attention_heads", _HEADS if num_attention_heads is None else num_attention_heads)
     if any(size % head for size, head in zip(sizes, heads, strict=True)):
         raise InputError(f"hidden_sizes must be four multiples of num_attention_heads {heads}, got {sizes}")
     decoder_size = decoder_size if decoder_hidden_size is None else decoder_hidden_size
-    if not all(isinstance(size, int) and size > 0 for size in (in_channels, decoder_size)):
+    if min(in_channels, decoder_size, out_channels) < 1:
         raise InputError(
-            f"segformer: in_channels and decoder_hidden_size must be positive integers, "
-            f"got {in_channels!r} and {decoder_size!r}"
+            f"segformer: in_channels, decoder_hidden_size and out_channels must be at least 1, "
+            f"got {in_channels}, {decoder_size} and {out_channels}"
         )
-    if type(out_channels) is not int or out_channels < 1:
-        raise InputError(f"segformer: out_channels must be a positive integer, got {out_channels!r}")
-    _check_resolution(stride, shuffle)
-    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise InputError(f"segformer: dropout must lie in 0..1, below 1, got {dropout!r}")
-    if type(fan_out) is not bool:
-        raise InputError(f"segformer: fan_out must be true or false, got {fan_out!r}")
+    if stride not in _STRIDES or shuffle not in _STRIDES or shuffle > stride:
+        raise InputError(
+            f"segformer: stride must be 1, 2 or 4, and shuffle one of them, no larger, got {stride} and {shuffle}"
+        )
+    if not 0 <= dropout < 1:
+        raise InputError(f"segformer: dropout must lie in 0..1, below 1, got {dropout}")
     config = SegformerConfig(
         num_channels=in_channels,
         num_labels=out_channels * shuffle**2,
         strides=[stride, 2, 2, 2],
         hidden_sizes=sizes,
-        depths=_four("depths", depths or blocks),
+        depths=_four("depths", blocks if depths is None else depths),
         num_attention_heads=heads,
         decoder_hidden_size=decoder_size,
         classifier_dropout_prob=dropout,
@@ -186,19 +185,6 @@ def _draw_by_fan_out(network: Any) -> None:
             nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
 
 
-def _check_resolution(stride: int, shuffle: int) -> None:
-    if (
-        type(stride) is not int
-        or type(shuffle) is not int
-        or stride not in _STRIDES
-        or shuffle not in _STRIDES
-        or shuffle > stride
-    ):
-        raise InputError(
-            f"segformer: stride must be 1, 2 or 4, and shuffle one of them, no larger, got {stride!r} and {shuffle!r}"
-        )
-
-
 def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str | None:
     """The variant that has an encoder's widths and depths."""
     blocks = {
@@ -211,10 +197,6 @@ def _variant_of(tensors: Mapping[str, torch.Tensor]) -> str | None:
 
 
 def _four(argument: str, numbers: Sequence[int]) -> list[int]:
-    if (
-        not isinstance(numbers, list | tuple)
-        or len(numbers) != 4
-        or not all(type(n) is int and 0 < n <= _MOST for n in numbers)
-    ):
-        raise InputError(f"segformer: {argument} must be four positive integers up to {_MOST}, got {numbers!r}")
+    if len(numbers) != 4 or not all(0 < n <= _MOST for n in numbers):
+        raise InputError(f"segformer: {argument} must be four positive integers up to {_MOST}, got {numbers}")
     return list(numbers)

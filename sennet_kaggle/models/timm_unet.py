@@ -154,18 +154,15 @@ def create_timm_unet(
         InputError: a number out of range, an encoder that timm does not know or whose feature maps a U-Net
             cannot use, or weights of another one.
     """
-    widths: list[Any] = list(decoder_widths) if isinstance(decoder_widths, list | tuple) else [None]
-    if not all(isinstance(n, int) and n > 0 for n in (in_channels, out_channels, stem_width, unshuffle, *widths)):
+    if min(in_channels, out_channels, stem_width, unshuffle, *decoder_widths) < 1:
         raise InputError(
-            f"timm_unet: in_channels, out_channels, decoder_widths (a list), stem_width and unshuffle must be positive "
-            f"integers, got {in_channels!r}, {out_channels!r}, {decoder_widths!r}, {stem_width!r} and {unshuffle!r}"
+            f"timm_unet: in_channels, out_channels, decoder_widths, stem_width and unshuffle must be at least 1, "
+            f"got {in_channels}, {out_channels}, {decoder_widths}, {stem_width} and {unshuffle}"
         )
-    if not (isinstance(drop_path_rate, int | float) and 0 <= drop_path_rate < 1):
-        raise InputError(f"timm_unet: drop_path_rate must be in 0..1 (1 excluded), got {drop_path_rate!r}")
-    if not isinstance(frozen_norm, bool):
-        raise InputError(f"timm_unet: frozen_norm must be true or false, got {frozen_norm!r}")
+    if not 0 <= drop_path_rate < 1:
+        raise InputError(f"timm_unet: drop_path_rate must be in 0..1 (1 excluded), got {drop_path_rate}")
     backbone = _create_encoder(encoder, in_channels * unshuffle**2, drop_path_rate, encoder_arguments or {})
-    model = TimmUNet(backbone, in_channels, out_channels, widths, stem_width, unshuffle, frozen_norm)
+    model = TimmUNet(backbone, in_channels, out_channels, decoder_widths, stem_width, unshuffle, frozen_norm)
     set_prior(model.head, prior, "timm_unet")
     _check_sizes(model, encoder, in_channels)
     if weights_path is not None:
@@ -201,7 +198,7 @@ def load_pretrained(model: TimmUNet, weights_path: Path | str) -> tuple[list[str
         fitting = match.tensors
     else:
         encoder = model.encoder.state_dict()
-        match = _match_encoder(source, encoder, model.encoder.pretrained_cfg["architecture"])
+        match = _match_encoder(source, encoder, model.encoder.pretrained_cfg["architecture"])._replace(source=source)
         remedy = "choose the encoder they were made for"
         check_fit(weights_path, match, encoder, "are not of this encoder", remedy)
         fitting = {f"encoder.{name}": tensor for name, tensor in match.tensors.items()}

@@ -27,7 +27,7 @@ class UNet(nn.Module):
         out_channels: logits per pixel.
 
     Raises:
-        InputError: a number that is no positive integer, no width, or a prior outside 0..1.
+        InputError: a number below 1, no width, or a prior outside 0..1.
     """
 
     def __init__(
@@ -40,14 +40,11 @@ class UNet(nn.Module):
         out_channels: int = 1,
     ):
         super().__init__()
-        sizes = [in_channels, bottleneck, unshuffle, *(widths if isinstance(widths, list | tuple) else (None,))]
-        if not widths or not all(isinstance(size, int) and size > 0 for size in sizes):
+        if not widths or min(in_channels, *widths, bottleneck, unshuffle, out_channels) < 1:
             raise InputError(
-                f"unet: in_channels, widths (a list, not empty), bottleneck and unshuffle must be positive integers, "
-                f"got {in_channels!r}, {widths!r}, {bottleneck!r} and {unshuffle!r}"
+                f"unet: in_channels, widths (not empty), bottleneck, unshuffle and out_channels must be at least 1, "
+                f"got {in_channels}, {widths}, {bottleneck}, {unshuffle} and {out_channels}"
             )
-        if type(out_channels) is not int or out_channels < 1:
-            raise InputError(f"unet: out_channels must be a positive integer, got {out_channels!r}")
         self.unshuffle = unshuffle
         widths = list(widths)
         below = [*widths[1:], bottleneck]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..config import Inference, Preprocessing
-from ..errors import InputError, one_line, warn
+from ..errors import InputError, warn
 from ..files import check_output
 from ..inference.loading import create_predictor
 from ..models import MODELS, create_model, load_pretrained
@@ -105,14 +105,7 @@ def _build(card: Card) -> nn.Module:
     arguments = card.model_arguments
     if "weights_path" in arguments:
         raise InputError("the weights are given by --weights-path: leave weights_path out of the model's arguments")
-    try:
-        network = create_model(card.model, **arguments)
-    except (TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"model {card.model!r} must have arguments that fit it, found {arguments}: {one_line(error)}"
-        ) from error
+    network = create_model(card.model, **arguments)
     defaults = inspect.signature(MODELS[card.model]).parameters
     channels = {
         name: arguments.get(name, defaults[name].default)

@@ -38,7 +38,8 @@ def check_model(training: Training, slices: int = 2) -> None:
 
     Raises:
         InputError: the model does not exist, is not trained, or refuses its arguments; they contradict the
-            preprocessing; or it cannot take or give images of the preprocessing's size.
+            preprocessing; it cannot take or give images of the preprocessing's size; or it does not train a part
+            whose weights are fresh.
     """
     accepted = inspect.signature(MODELS[training.model]).parameters if training.model in MODELS else {"in_channels"}
     if "in_channels" not in accepted:
@@ -48,8 +49,9 @@ def check_model(training: Training, slices: int = 2) -> None:
     if training.weights_path is not None and "weights_path" not in accepted:
         arguments["weights_path"] = training.weights_path  # refused by name
     with torch.device("meta"):
-        model = _build(training.model, arguments)
+        model = create_model(training.model, **arguments)
     _check_memory(training, model)
+    _check_not_frozen(training, model)
     size = training.window_size or training.preprocessing.roi_size
     check_forward(training.model, model.eval(), training.preprocessing, 1, training.preprocessing.roi_size)
     check_forward(training.model, model.train(), training.preprocessing, slices, size)
@@ -87,7 +89,7 @@ def create_initial_model(training: Training) -> nn.Module:
     arguments = model_arguments(training)
     if training.weights_path is not None:
         arguments["weights_path"] = training.weights_path
-    model = _build(training.model, arguments)
+    model = create_model(training.model, **arguments)
     if training.init_from is not None:
         _check_same_model(training, training.init_from)
         model.load_state_dict(load_checkpoint(training.init_from)[0].state_dict())
@@ -124,15 +126,6 @@ def _check_contradictions(training: Training) -> None:
             raise InputError("model_arguments has weights_path, which is a setting of its own: give --weights-path")
 
 
-def _build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    try:
-        return create_model(name, **arguments)
-    except InputError:
-        raise
-    except Exception as error:  # TypeError, RuntimeError, KeyError: whatever the builder makes of its arguments
-        raise InputError(f"model {name!r} cannot be made with {dict(arguments)} ({one_line(error)})") from error
-
-
 def _check_memory(training: Training, model: nn.Module) -> None:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -140,6 +133,16 @@ def _check_memory(training: Training, model: nn.Module) -> None:
         raise InputError(
             f"model {training.model!r} with {training.model_arguments} has {parameters} parameters, too many to train "
             f"in this machine's {memory / 1e9:.0f} GB of memory: choose a smaller one"
+        )
+
+
+def _check_not_frozen(training: Training, model: nn.Module) -> None:
+    """Refuses fresh weights for what stays in evaluation while the model is trained: it would never learn."""
+    frozen = [name for name, module in model.train().named_modules() if not module.training]
+    if frozen and training.weights_path is None and training.init_from is None:
+        raise InputError(
+            f"model {training.model!r} with {training.model_arguments} does not train its {frozen[0]}, and no "
+            f"published weights are given: give --weights-path"
         )
 
 

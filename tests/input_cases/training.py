@@ -193,6 +193,12 @@ CASES: list[Case] = [
         "depths must be four positive integers up to 4096",
         base=TRAIN,
     ),
+    _refused(
+        "an encoder that is to stay as it is, without published weights",
+        """--model sam_segmenter --model-arguments '{"encoder": "frozen", "tile": 4}'""",
+        "does not train its image_encoder, and no published weights are given",
+        base=TRAIN,
+    ),
     _refused("Segment Anything as a model to train", "--model sam", "model 'sam' is not trained", base=TRAIN),
     _refused(
         "weights as an argument of the model",

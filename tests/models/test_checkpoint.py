@@ -88,7 +88,10 @@ def test_missing_or_foreign(tmp_path):
         ),
         ({"model_arguments": {**ARGUMENTS, "widths": [4, 8, 8]}}, "does not fit the model 'unet'"),
         ({"model_arguments": {**ARGUMENTS, "widths": [2**20, 2**20]}}, "size mismatch"),  # petabytes
-        ({"model": "sam", "model_arguments": {"depth": "2"}}, "does not fit the model 'sam' it names: .*'str'"),
+        (
+            {"model": "sam", "model_arguments": {"depth": "2"}},
+            "model 'sam' it names: sam: depth must be int .* None, found '2'",
+        ),
         ({"model": "segformer", "model_arguments": {"weights_path": "x.pth"}}, "names a further file of weights"),
     ],
 )

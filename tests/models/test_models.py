@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import inspect
 import logging
 import math
 import pickle
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import sennet_kaggle.models
+from sennet_kaggle.checks import check_arguments
 from sennet_kaggle.errors import InputError
 from sennet_kaggle.models import MODELS, create_model
 from sennet_kaggle.models.sam import SamVessels
@@ -90,37 +92,75 @@ def test_unknown_argument(name):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("unet", {"widths": []}, r"widths .* must be positive integers, got 3, \[\], 1024 and 1"),
-        ("unet", {"widths": 64}, "widths .* must be positive integers, got 3, 64, 1024 and 1"),
-        ("unet", {"widths": [4, 0]}, "widths .* must be positive integers"),
-        ("unet", {"in_channels": 0}, "in_channels, .* must be positive integers, got 0"),
-        ("unet", {"bottleneck": "16"}, "bottleneck and unshuffle must be positive integers, .* '16' and 1"),
-        ("unet", {"unshuffle": 0}, "unshuffle must be positive integers, .* and 0"),
+        ("unet", {"widths": []}, r"widths .* must be at least 1, got 3, \[\], 1024, 1 and 1"),
+        ("unet", {"widths": [4, 0]}, "widths .* must be at least 1"),
+        ("unet", {"in_channels": 0}, "in_channels, .* must be at least 1, got 0"),
+        ("unet", {"bottleneck": 0}, "bottleneck, .* must be at least 1, got 3, .*, 0, 1 and 1"),
+        ("unet", {"unshuffle": 0}, "unshuffle .* must be at least 1, .* 0 and 1"),
+        ("unet", {"out_channels": 0}, "out_channels must be at least 1, .* 1 and 0"),
         ("unet", {"prior": 1.0}, "prior must lie between 0 and 1, got 1.0"),
         ("segformer", {"variant": "b9"}, "unknown SegFormer variant 'b9': choose one of b0, .*b5"),
-        ("segformer", {"in_channels": 0}, "in_channels .* must be positive integers, got 0 and 256"),
-        ("segformer", {"decoder_hidden_size": 0}, "decoder_hidden_size must be positive integers, got 3 and 0"),
+        ("segformer", {"in_channels": 0}, "in_channels, .* must be at least 1, got 0, 256 and 1"),
+        ("segformer", {"decoder_hidden_size": 0}, "decoder_hidden_size .* must be at least 1, got 3, 0 and 1"),
         ("segformer", {"depths": [1, 1, 1]}, r"depths must be four positive integers up to 4096, got \[1, 1, 1\]"),
         ("segformer", {"hidden_sizes": [32, 65, 160, 256]}, "multiples of .*1, 2, 5, 8.*got .32, 65, 160, 256"),
         ("segformer", {"num_attention_heads": [3, 2, 5, 8]}, "multiples of num_attention_heads .3, 2, 5, 8., got"),
         ("segformer", {"stride": 3}, "stride must be 1, 2 or 4, and shuffle one of them, no larger, got 3 and 1"),
         ("segformer", {"stride": 2, "shuffle": 4}, "shuffle one of them, no larger, got 2 and 4"),
-        ("segformer", {"shuffle": "4"}, "no larger, got 4 and '4'"),
         ("segformer", {"prior": 0}, "segformer: prior must lie between 0 and 1, got 0"),
         ("segformer", {"dropout": 1}, "segformer: dropout must lie in 0..1, below 1, got 1"),
-        ("segformer", {"dropout": "no"}, "segformer: dropout must lie in 0..1, below 1, got 'no'"),
-        ("segformer", {"fan_out": 1}, "segformer: fan_out must be true or false, got 1"),
+        ("segformer", {"dropout": float("nan")}, "segformer: dropout must lie in 0..1, below 1, got nan"),
+        ("segformer", {"depths": []}, r"depths must be four positive integers up to 4096, got \[\]"),
         ("sam", {"variant": "vit_x"}, "unknown SAM variant 'vit_x': choose one of vit_b, vit_l, vit_h, vit_t"),
         ("sam", {"image_size": 100}, "image_size must be a multiple of 16, got 100"),
         ("sam", {"embed_dim": 33}, "embed_dim a multiple of num_heads, got 33, 12 and 12"),
         ("sam", {"depth": 2}, r"global_attn_indexes must lie in 0..1, got \[2, 5, 8, 11\]"),
-        ("sam", {**SMALL_SAM, "points_per_side": 0}, "points_per_side .* at least 1, got 0 and 64"),
+        ("sam", {**SMALL_SAM, "points_per_side": 0}, "points_per_side must lie in 1..256 .* got 0 and 64"),
+        ("sam", {**SMALL_SAM, "points_per_side": 10**6}, "points_per_side must lie in 1..256 .* got 1000000 and 64"),
+        ("sam", {**SMALL_SAM, "points_per_batch": 0}, "points_per_batch in 1..65536, got 2 and 0"),
+        ("sam", {**SMALL_SAM, "pred_iou_thresh": float("nan")}, "pred_iou_thresh must lie in 0..1, got nan"),
+        ("sam", {**SMALL_SAM, "stability_score_thresh": 95}, "stability_score_thresh must lie in 0..1, got 95"),
         ("sam", {**SMALL_SAM, "max_area_fraction": 5}, "max_area_fraction in 0..1 .* got 0 and 5"),
     ],
 )
 def test_values_out_of_range(name, arguments, message):
     with pytest.raises(InputError, match=message):
         create_model(name, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("unet", {"widths": 64}, "unet: widths must be list.int., found 64"),
+        ("unet", {"widths": [4, 8.0]}, r"unet: widths must be list.int., found \[4, 8.0\]"),
+        ("unet", {"bottleneck": "16"}, "unet: bottleneck must be int, found '16'"),
+        ("unet", {"in_channels": True}, "unet: in_channels must be int, found True"),
+        ("unet", {"prior": "0.1"}, "unet: prior must be float, found '0.1'"),
+        ("segformer", {"hidden_sizes": "32"}, "segformer: hidden_sizes must be list.int. | None, found '32'"),
+        ("segformer", {"fan_out": 1}, "segformer: fan_out must be bool, found 1"),
+        ("timm_unet", {"encoder_arguments": [3]}, "timm_unet: encoder_arguments must be dict.str, Any. | None, found"),
+        ("timm_unet", {"encoder": 3}, "timm_unet: encoder must be str, found 3"),
+        ("sam_segmenter", {"tile": 2.5}, "sam_segmenter: tile must be int, found 2.5"),
+        ("sam", {"points_per_side": 2.5}, "sam: points_per_side must be int, found 2.5"),
+        ("sam", {"weights_path": 3}, "sam: weights_path must be Path | str | None, found 3"),
+    ],
+)
+def test_values_of_another_type(name, arguments, message):
+    with pytest.raises(InputError, match=message.replace("|", r"\|")):
+        create_model(name, **arguments)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_each_argument_of_each_model_has_its_type_checked(name):
+    for argument in inspect.signature(MODELS[name]).parameters:
+        with pytest.raises(InputError, match=f"^{name}: {argument} must be .*, found .object"):
+            create_model(name, **{argument: object()})
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_defaults_are_of_the_types_that_are_checked(name):
+    parameters = inspect.signature(MODELS[name]).parameters.values()
+    check_arguments(MODELS[name], {each.name: each.default for each in parameters}, name)
 
 
 def test_heavy_packages_are_imported_inside_the_builders_only():
@@ -356,7 +396,7 @@ def test_sam_segments_with_the_real_classes():
 
 
 def test_sam_drops_masks_of_low_score():
-    model = create_model("sam", **SMALL_SAM, **{**ACCEPT_ALL, "pred_iou_thresh": 1e9})
+    model = create_model("sam", **SMALL_SAM, **{**ACCEPT_ALL, "pred_iou_thresh": 1.0})
     mask = model.segment(np.zeros((64, 40, 3), np.uint8))
     assert mask.shape == (64, 40) and mask.dtype == np.bool_ and not mask.any()
 

@@ -307,6 +307,7 @@ def test_segment_anything_is_trained_validated_and_run(kidneys, tmp_path, monkey
     named = EXPERIMENTS["sam-finetuned"]
     arguments = {**named.model_arguments, "tile": 2, "detail_width": 4}
     preprocessing = dataclasses.replace(named.preprocessing, roi_size=64)
+    torch.save(create_model(named.model, **arguments).state_dict(), tmp_path / "published.pt")
     changes = {"window_size": 16, "epochs": 3, "epoch_slices": 4, "batch_size": 2, "evaluate_every": 3, "workers": 0}
     training = dataclasses.replace(
         named,
@@ -314,6 +315,7 @@ def test_segment_anything_is_trained_validated_and_run(kidneys, tmp_path, monkey
         preprocessing=preprocessing,
         train_volumes=("k",),
         held_out_slices=("k_0004",),
+        weights_path=str(tmp_path / "published.pt"),
         **changes,
     )
     fit(training, kidneys, tmp_path / "whole")

@@ -143,3 +143,21 @@ def test_a_norm_that_several_processes_do_not_share():
         InputError, match="EvoNorm2dB0 takes statistics over the slices of one process alone: train with"
     ):
         check_shared(torch.nn.Sequential(EvoNorm2dB0(4)))
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "part"),
+    [
+        ("sam_segmenter", {"encoder": "frozen", "tile": 2}, "image_encoder"),
+        ("sam_segmenter", {"encoder": "adapted", "tile": 2}, "image_encoder.*bn"),
+        ("timm_unet", {"encoder": "test_efficientnet", "frozen_norm": True}, "encoder.*bn"),
+    ],
+)
+def test_what_stays_as_it_is_needs_published_weights(model, arguments, part, tmp_path):
+    """Fresh, it would never learn, and the training would look like any other."""
+    settings = dataclasses.replace(TINY, model=model, model_arguments=arguments)
+    with pytest.raises(
+        InputError, match=f"does not train its {part}.*, and no .* weights are given: give --weights-path"
+    ):
+        check_model(settings)
+    check_model(dataclasses.replace(settings, weights_path=str(tmp_path / "published.safetensors")))
