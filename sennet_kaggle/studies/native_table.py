@@ -44,6 +44,10 @@ class Summary:
     """One per fold that is done."""
     slices: int
     """Of kidney_1_dense, that these have not learned from."""
+    false_px: Mapping[str, int]
+    """Pixels called vessel in those of them that have none, by slice."""
+    dice_of_vessels: float
+    """Mean Dice on the others of them."""
 
     @property
     def family(self) -> str:
@@ -69,6 +73,8 @@ class Summary:
             "family": self.family,
             "threshold": self.threshold,
             **{f"{LEARNED}_{measure}": value for measure, value in self.learned.items()},
+            f"{LEARNED}_dice_mean_of_vessels": self.dice_of_vessels,
+            f"{LEARNED}_false_px": sum(self.false_px.values()),
             **{f"{TEST}_{measure}": value for measure, value in self.test.items()},
             f"{TEST}_spread": self.test_spread,
             "parameters": self.cost.parameters,
@@ -108,6 +114,8 @@ def summarise(
     there = every[np.isclose(every["threshold"], threshold)]
     kidneys = {kidney: there[there["kidney"] == kidney] for kidney in (LEARNED, TEST)}
     spread = kidneys[TEST].groupby("fold")["dice"].mean().std()
+    has_vessels = kidneys[LEARNED]["vessel_px"] > 0
+    empty = kidneys[LEARNED][~has_vessels]
     return Summary(
         name=name,
         training=training,
@@ -119,6 +127,8 @@ def summarise(
         minutes=minutes,
         checkpoints=checkpoints,
         slices=learned["slice"].nunique(),
+        false_px=dict(zip(empty["slice"], empty["predicted_px"].tolist(), strict=True)),
+        dice_of_vessels=float(kidneys[LEARNED][has_vessels]["dice"].mean()),
     )
 
 
@@ -193,6 +203,15 @@ def read_table(summaries: Sequence[Summary]) -> str:
         )
         if far:
             sentences.append(f"Further below: {', '.join(far)}.")
+    if empty := summaries[0].false_px:
+        means = [
+            f"{each.name} {each.dice_of_vessels:.3f} ({sum(each.false_px.values()):,} px)"
+            for each in sorted(summaries, key=lambda each: -each.dice_of_vessels)
+        ]
+        sentences.append(
+            f"{_listed([*empty])} without vessels counts as 1 or 0, by a single pixel; means without it, and the "
+            f"pixels called vessel there: {', '.join(means)}."
+        )
     fastest = min(summaries, key=lambda each: each.cost.seconds)
     front = [each for each in summaries if not any(_dominates(other, each) for other in summaries)]
     sentences.append(

@@ -61,7 +61,7 @@ def test_all_have_the_recipe_of_what_is_shipped():
 
 @pytest.mark.parametrize("name", [name for name in NATIVE_EXPERIMENTS if name != SHIPPED])
 def test_every_model_takes_the_windows_and_whole_slices(name):
-    check_model(dataclasses.replace(EXPERIMENTS[name], weights_path=None))
+    check_model(EXPERIMENTS[name])
 
 
 def test_folds_and_weights():
@@ -233,12 +233,27 @@ def test_a_summary_by_hand():
     assert summary.test["dice_mean"] == pytest.approx(0.5)
     assert summary.test_spread == pytest.approx(np.std([1, 0], ddof=1))
     assert summary.steps == EXPERIMENTS["unet-native"].epochs * 75 and summary.slices == 3
+    assert summary.false_px == {} and summary.dice_of_vessels == summary.learned["dice_mean"]
+
+
+def test_a_slice_without_vessels_is_told_apart():
+    """Three pixels called vessel in it: Dice 0 of two slices whose other has 2/3."""
+    empty = drawn_table(0, [(LEARNED, "e", 3)]).assign(vessel_px=0, predicted_px=3, common_px=0)
+    tables = [pd.concat([empty, drawn_table(0, [(LEARNED, "b", 5), (TEST, "t", 10)])])]
+    summary = summarise("unet-native", EXPERIMENTS["unet-native"], tables, COST, 3.0, ["c"])
+    assert summary.threshold == pytest.approx(0.5) and summary.false_px == {"e": 3}
+    assert summary.learned["dice_mean"] == pytest.approx(1 / 3)
+    assert summary.dice_of_vessels == pytest.approx(2 / 3)
+    assert "e without vessels counts as 1 or 0, by a single pixel; means without it, and the pixels called vessel " in (
+        read_table([summary])
+    )
+    assert read_table([summary]).count("there: unet-native 0.667 (3 px).") == 1
 
 
 def made(name, dice, seconds):
     scores = {"dice_mean": dice, "dice_pooled": dice, "surface_dice_2d_1px": dice}
     cost = dataclasses.replace(COST, seconds=seconds)
-    return Summary(name, EXPERIMENTS[name], 0.5, scores, scores, 0.01, cost, 60.0, ["c (abc)"] * 3, 11)
+    return Summary(name, EXPERIMENTS[name], 0.5, scores, scores, 0.01, cost, 60.0, ["c (abc)"] * 3, 11, {}, dice)
 
 
 def test_what_the_paragraph_says():
