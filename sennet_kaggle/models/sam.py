@@ -29,7 +29,7 @@ class SamVessels(nn.Module):
         pred_iou_thresh: masks whose quality the model itself puts lower are dropped, in 0..1; 0 keeps all.
         stability_score_thresh: masks that change more than this with the logits' cutoff are dropped, in
             0..1; 0 keeps all.
-        min_area: smallest mask kept, in pixels.
+        min_area: smallest mask kept, in pixels; one without any is always dropped.
         max_area_fraction: largest mask kept, as a fraction of the image in 0..1; None keeps all.
 
     Raises:
@@ -98,7 +98,8 @@ class SamVessels(nn.Module):
             records = SamAutomaticMaskGenerator(self.sam, **self._generator_arguments).generate(image)
         fraction = 1.0 if self.max_area_fraction is None else self.max_area_fraction
         largest = fraction * image.shape[0] * image.shape[1]
-        return [record for record in records if self.min_area <= record["area"] <= largest]
+        least = max(self.min_area, 1)  # a mask of low stability may lose its last pixel
+        return [record for record in records if least <= record["area"] <= largest]
 
     @contextmanager
     def arithmetic(self) -> Iterator[None]:

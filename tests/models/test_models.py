@@ -413,7 +413,7 @@ def test_sam_drops_masks_of_low_score():
     ],
 )
 def test_sam_unites_the_masks_between_the_area_limits(monkeypatch, min_area, max_area_fraction, expected):
-    """Two vessels of 2 pixels and the whole organ of 12, in an image of 3 x 4."""
+    """Two vessels of 2 pixels, the whole organ of 12 and a mask of none, in an image of 3 x 4."""
     made_with = []
 
     class Generator:
@@ -421,15 +421,16 @@ def test_sam_unites_the_masks_between_the_area_limits(monkeypatch, min_area, max
             made_with.append((sam, arguments))
 
         def generate(self, image):
-            masks = [draw(text) for text in ("##../..../....", "..../...#/...#", "####/####/####")]
+            masks = [draw(text) for text in ("##../..../....", "..../...#/...#", "####/####/####", "..../..../....")]
             return [{"segmentation": mask, "area": int(mask.sum())} for mask in masks]
 
     monkeypatch.setattr("segment_anything.SamAutomaticMaskGenerator", Generator)
     sam = nn.Identity()
     model = SamVessels(sam, 7, 5, 0.8, 0.9, min_area, max_area_fraction)
     np.testing.assert_array_equal(model.segment(np.zeros((3, 4, 3), np.uint8)), draw(expected))
+    assert all(record["area"] for record in model.generate(np.zeros((3, 4, 3), np.uint8)))
     settings = {"points_per_side": 7, "points_per_batch": 5, "pred_iou_thresh": 0.8, "stability_score_thresh": 0.9}
-    assert made_with == [(sam, settings)]
+    assert made_with == [(sam, settings)] * 2
 
 
 def draw(text):
