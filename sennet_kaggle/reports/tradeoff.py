@@ -75,7 +75,10 @@ def _scale(axis: Axes, points: Sequence[Point]) -> None:
     axis.set(
         xscale="log", xlim=(min(times) / _MARGIN, max(times) * _MARGIN), ylim=(min(dice) - margin, max(dice) + margin)
     )
-    axis.set(xlabel="seconds per slice, one view, one thread (logarithmic)", ylabel="cross-validated mean Dice")
+    axis.set(
+        xlabel="seconds per slice, one view, one thread (logarithmic)",
+        ylabel="cross-validated mean Dice of slices with vessels",
+    )
     plain_ticks(axis.xaxis)
     axis.yaxis.set_major_locator(MaxNLocator(6))
     axis.grid(alpha=0.3)

@@ -47,7 +47,7 @@ class Summary:
     false_px: Mapping[str, int]
     """Pixels called vessel in those of them that have none, by slice."""
     dice_of_vessels: float
-    """Mean Dice on the others of them."""
+    """Mean Dice on the others of them. Models are ranked by it: an empty slice counts as 1 or 0, by a single pixel."""
 
     @property
     def family(self) -> str:
@@ -133,9 +133,9 @@ def summarise(
 
 
 def points(summaries: Sequence[Summary]) -> list[Point]:
-    """The picture's points: seconds of a slice by torch, and cross-validated mean Dice."""
+    """The picture's points: seconds of a slice by torch, and cross-validated mean Dice of slices with vessels."""
     return [
-        Point(_short(each.name), each.family, each.cost.seconds, each.learned["dice_mean"], each.cost.openvino_seconds)
+        Point(_short(each.name), each.family, each.cost.seconds, each.dice_of_vessels, each.cost.openvino_seconds)
         for each in summaries
     ]
 
@@ -149,8 +149,9 @@ def write_up(summaries: Sequence[Summary], wanted: int, claim: str, overrides: M
         claim: what the models have seen of the test kidney.
         overrides: settings that were changed.
     """
-    header = ["model", "family", "Dice, mean", "pooled", "2D Surface Dice at 1 px"]
-    header += [f"{TEST}: {title}" for title in header[2:]]
+    scores = ["Dice, mean", "pooled", "2D Surface Dice at 1 px"]
+    header = ["model", "family", "Dice, mean of slices with vessels", *scores]
+    header += [f"{TEST}: {title}" for title in scores]
     header += ["parameters", "GFLOP per slice", "training, minutes", "slices/s, torch", "slices/s, OpenVINO"]
     header += ["peak memory, GiB"]
     rows = [_cells(each) for each in summaries]
@@ -172,7 +173,7 @@ def write_up(summaries: Sequence[Summary], wanted: int, claim: str, overrides: M
         "minutes, on a machine with other work.",
         *(f"No OpenVINO for {name}: {problem}." for name, problem in problems.items()),
         *changes,
-        f"Checkpoints: {', '.join(f'{each.name} {name}' for each in summaries for name in each.checkpoints)}.",
+        f"Checkpoints: {'; '.join(f'{each.name} ' + ', '.join(each.checkpoints) for each in summaries)}.",
         f"Machine: {machine()}. Command: `{shlex.join(['python', '-m', 'sennet_kaggle', *sys.argv[1:]])}`",
     ]
     done = [f"{len(summaries)} of {wanted} models"] * (len(summaries) < wanted)
@@ -188,29 +189,26 @@ def write_up(summaries: Sequence[Summary], wanted: int, claim: str, overrides: M
 
 def read_table(summaries: Sequence[Summary]) -> str:
     """What the table says, in a paragraph; it follows from the numbers alone."""
-    by_dice = sorted(summaries, key=lambda each: -each.learned["dice_mean"])
+    by_dice = sorted(summaries, key=lambda each: -each.dice_of_vessels)
     best, others = by_dice[0], by_dice[1:]
-    sentences = [f"{best.name} has the best cross-validated mean Dice, {best.learned['dice_mean']:.3f}."]
+    sentences = [
+        f"{best.name} has the best cross-validated mean Dice on slices with vessels, {best.dice_of_vessels:.3f}."
+    ]
     base = next((each for each in summaries if each.name == SHIPPED), None)
     if base is not None and others:
-        gaps = {
-            each.name: each.learned["dice_mean"] - base.learned["dice_mean"] for each in by_dice if each is not base
-        }
+        gaps = {each.name: each.dice_of_vessels - base.dice_of_vessels for each in by_dice if each is not base}
         near = [f"{name} ({gap:+.3f})" for name, gap in gaps.items() if gap >= -NEAR]
         far = [f"{name} ({gap:+.3f})" for name, gap in gaps.items() if gap < -NEAR]
         sentences.append(
-            f"Within {NEAR:g} of {SHIPPED} ({base.learned['dice_mean']:.3f}), or above it: {', '.join(near) or 'none'}."
+            f"Within {NEAR:g} of {SHIPPED} ({base.dice_of_vessels:.3f}), or above it: {', '.join(near) or 'none'}."
         )
         if far:
             sentences.append(f"Further below: {', '.join(far)}.")
     if empty := summaries[0].false_px:
-        means = [
-            f"{each.name} {each.dice_of_vessels:.3f} ({sum(each.false_px.values()):,} px)"
-            for each in sorted(summaries, key=lambda each: -each.dice_of_vessels)
-        ]
+        false_px = [f"{each.name} {sum(each.false_px.values()):,}" for each in summaries]
         sentences.append(
-            f"{_listed([*empty])} without vessels counts as 1 or 0, by a single pixel; means without it, and the "
-            f"pixels called vessel there: {', '.join(means)}."
+            f"In the mean of all slices {_listed([*empty])} without vessels counts as 1 or 0, by a single pixel; "
+            f"pixels called vessel there: {', '.join(false_px)}."
         )
     fastest = min(summaries, key=lambda each: each.cost.seconds)
     front = [each for each in summaries if not any(_dominates(other, each) for other in summaries)]
@@ -227,7 +225,7 @@ def read_table(summaries: Sequence[Summary]) -> str:
 
 
 def _dominates(one: Summary, other: Summary) -> bool:
-    return one.cost.seconds < other.cost.seconds and one.learned["dice_mean"] > other.learned["dice_mean"]
+    return one.cost.seconds < other.cost.seconds and one.dice_of_vessels > other.dice_of_vessels
 
 
 def _scores(there: pd.DataFrame) -> dict[str, float]:
@@ -239,9 +237,9 @@ def _scores(there: pd.DataFrame) -> dict[str, float]:
 
 
 def _cells(each: Summary) -> list[str]:
-    scores = [f"{value:.3f}" for value in (*each.learned.values(), *each.test.values())]
+    scores = [f"{value:.3f}" for value in (each.dice_of_vessels, *each.learned.values(), *each.test.values())]
     if len(each.checkpoints) > 1:
-        scores[len(each.learned)] += f" ± {each.test_spread:.3f}"
+        scores[1 + len(each.learned)] += f" ± {each.test_spread:.3f}"
     openvino, peak = each.cost.openvino_seconds, each.cost.peak_gib
     return [
         each.name,
