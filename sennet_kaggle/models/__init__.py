@@ -55,7 +55,7 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
     check_arguments(MODELS[name], arguments, name)
     try:
         return MODELS[name](**arguments)
-    except InputError:
+    except (InputError, ImportError):  # a package that is missing is named by whoever asked for the model
         raise
     except Exception as error:  # torch, timm and transformers raise many kinds
         raise InputError(f"model {name!r} cannot be made with {arguments} ({one_line(error)})") from error

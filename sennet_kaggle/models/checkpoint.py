@@ -142,6 +142,8 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, Card]:
             create_model(card.model, **card.model_arguments).load_state_dict(tensors, assign=True)
         model = create_model(card.model, **card.model_arguments)
         model.load_state_dict(tensors)
+    except ImportError:  # a package that is missing
+        raise
     except Exception as error:  # InputError, RuntimeError, KeyError: whatever the card and the file make of it
         raise InputError(
             f"checkpoint {path} does not fit the model {card.model!r} it names: {one_line(error)}"

@@ -26,9 +26,10 @@ class SamVessels(nn.Module):
         sam: a `segment_anything.modeling.Sam`.
         points_per_side: points of the prompt grid along each side of the image.
         points_per_batch: prompts decoded at once.
-        pred_iou_thresh: masks whose quality the model itself puts lower are dropped, in 0..1; 0 keeps all.
+        pred_iou_thresh: masks whose quality the model itself puts lower are dropped, at most 1; that quality is about
+            0..1, so that a number below keeps all.
         stability_score_thresh: masks that change more than this with the logits' cutoff are dropped, in
-            0..1; 0 keeps all.
+            0..1; 0 or less keeps all.
         min_area: smallest mask kept, in pixels; one without any is always dropped.
         max_area_fraction: largest mask kept, as a fraction of the image in 0..1; None keeps all.
 
@@ -57,8 +58,8 @@ class SamVessels(nn.Module):
             )
         thresholds = {"pred_iou_thresh": pred_iou_thresh, "stability_score_thresh": stability_score_thresh}
         for name, value in thresholds.items():
-            if not 0 <= value <= 1:
-                raise InputError(f"sam: {name} must lie in 0..1, got {value}")
+            if not value <= 1:
+                raise InputError(f"sam: {name} must be at most 1, got {value}")
         if min_area < 0 or not (max_area_fraction is None or 0 < max_area_fraction <= 1):
             raise InputError(
                 f"sam: min_area must be at least 0 and max_area_fraction in 0..1 (0 excluded) or None, "

@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 
 import pytest
 import torch
@@ -39,6 +40,14 @@ def test_a_file_alone_gives_back_model_and_card(tmp_path):
     assert not loaded.training
     image = torch.randn(1, 2, 30, 41)
     torch.testing.assert_close(loaded(image), model.eval()(image), rtol=0, atol=0)
+
+
+def test_a_missing_package_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    card = dataclasses.replace(CARD, model="timm_unet", model_arguments={"encoder": "test_convnext"})
+    save_checkpoint(tmp_path / "c.safetensors", create_model("unet", **ARGUMENTS), card)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match="timm"):
+        load_checkpoint(tmp_path / "c.safetensors")
 
 
 def test_half_halves_the_file_and_keeps_statistics(tmp_path):

@@ -118,8 +118,8 @@ def test_unknown_argument(name):
         ("sam", {**SMALL_SAM, "points_per_side": 0}, "points_per_side must lie in 1..256 .* got 0 and 64"),
         ("sam", {**SMALL_SAM, "points_per_side": 10**6}, "points_per_side must lie in 1..256 .* got 1000000 and 64"),
         ("sam", {**SMALL_SAM, "points_per_batch": 0}, "points_per_batch in 1..65536, got 2 and 0"),
-        ("sam", {**SMALL_SAM, "pred_iou_thresh": float("nan")}, "pred_iou_thresh must lie in 0..1, got nan"),
-        ("sam", {**SMALL_SAM, "stability_score_thresh": 95}, "stability_score_thresh must lie in 0..1, got 95"),
+        ("sam", {**SMALL_SAM, "pred_iou_thresh": float("nan")}, "pred_iou_thresh must be at most 1, got nan"),
+        ("sam", {**SMALL_SAM, "stability_score_thresh": 95}, "stability_score_thresh must be at most 1, got 95"),
         ("sam", {**SMALL_SAM, "max_area_fraction": 5}, "max_area_fraction in 0..1 .* got 0 and 5"),
     ],
 )
