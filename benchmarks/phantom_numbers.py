@@ -4,21 +4,25 @@ python benchmarks/phantom_numbers.py --data-dir DATA > docs/phantom.md
 """
 
 import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from sennet_kaggle.api import segment
-from sennet_kaggle.data.organ import find_organ
-from sennet_kaggle.data.padding import crop_padding
-from sennet_kaggle.data.phantom import KIDNEY_LIKE, Phantom, phantom_slices
-from sennet_kaggle.data.volume import open_volume
-from sennet_kaggle.files import shipped_checkpoints
-from sennet_kaggle.rendering import markdown_table
-from sennet_kaggle.scoring.metrics import dice_coefficient
-from sennet_kaggle.submission.provenance import name_checkpoint
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from sennet_kaggle.api import segment  # noqa: E402
+from sennet_kaggle.data.organ import find_organ  # noqa: E402
+from sennet_kaggle.data.padding import crop_padding  # noqa: E402
+from sennet_kaggle.data.phantom import KIDNEY_LIKE, Phantom, phantom_slices  # noqa: E402
+from sennet_kaggle.data.volume import open_volume  # noqa: E402
+from sennet_kaggle.files import shipped_checkpoints  # noqa: E402
+from sennet_kaggle.rendering import markdown_table  # noqa: E402
+from sennet_kaggle.scoring.metrics import dice_coefficient  # noqa: E402
+from sennet_kaggle.submission.provenance import name_checkpoint  # noqa: E402
 
 KIDNEY = "kidney_1_dense"
 PAGE = """\

@@ -10,16 +10,20 @@ A mark is `<!-- name -->` … `<!-- end of name -->`; results without one are an
 import argparse
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
 import pandas as pd
 
-from sennet_kaggle.errors import InputError
-from sennet_kaggle.files import write_whole
-from sennet_kaggle.studies.sam_tables import format_prompts, format_zero_shot
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "sam.md"
+from sennet_kaggle.errors import InputError  # noqa: E402
+from sennet_kaggle.files import write_whole  # noqa: E402
+from sennet_kaggle.studies.sam_tables import format_prompts, format_zero_shot  # noqa: E402
+
+PAGE = REPOSITORY / "docs" / "sam.md"
 FORMATS = {"zero-shot.csv": format_zero_shot, "prompts.csv": format_prompts}
 MAX_BYTES = 600_000
 

@@ -22,26 +22,29 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.ndimage import label
 
-from sennet_kaggle.__main__ import main as run_command
-from sennet_kaggle.config import DEFAULT_INFERENCE
-from sennet_kaggle.data.phantom import KIDNEY_LIKE, phantom_slices, write_phantom
-from sennet_kaggle.data.volume import Volume, open_volume
-from sennet_kaggle.errors import InputError
-from sennet_kaggle.files import shipped_checkpoints, write_whole
-from sennet_kaggle.inference.loading import load_predictors
-from sennet_kaggle.inference.predict import mean_threshold, predict_masks
-from sennet_kaggle.inference.scan_run import plan_run, segment_scan
-from sennet_kaggle.rendering import add_text, figure_to_png
-from sennet_kaggle.reports.colours import PREDICTION
-from sennet_kaggle.reports.outlines import figure_of_slices
-from sennet_kaggle.reports.page import write_page
-from sennet_kaggle.reports.report import SegmentedSlice, to_display
-from sennet_kaggle.scans.opening import open_mask, open_scan
-from sennet_kaggle.scans.writing import create_output
-from sennet_kaggle.scoring.metrics import dice_coefficient, surface_dice_at_tolerance
-from sennet_kaggle.submission.provenance import Stopwatch, describe_machine, hash_file, name_checkpoint
-from sennet_kaggle.submission.rle import rle_decode
-from sennet_kaggle.submission.submission import read_submission
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from sennet_kaggle.__main__ import main as run_command  # noqa: E402
+from sennet_kaggle.config import DEFAULT_INFERENCE  # noqa: E402
+from sennet_kaggle.data.phantom import KIDNEY_LIKE, phantom_slices, write_phantom  # noqa: E402
+from sennet_kaggle.data.volume import Volume, open_volume  # noqa: E402
+from sennet_kaggle.errors import InputError  # noqa: E402
+from sennet_kaggle.files import shipped_checkpoints, write_whole  # noqa: E402
+from sennet_kaggle.inference.loading import load_predictors  # noqa: E402
+from sennet_kaggle.inference.predict import mean_threshold, predict_masks  # noqa: E402
+from sennet_kaggle.inference.scan_run import plan_run, segment_scan  # noqa: E402
+from sennet_kaggle.rendering import add_text, figure_to_png  # noqa: E402
+from sennet_kaggle.reports.colours import PREDICTION  # noqa: E402
+from sennet_kaggle.reports.outlines import figure_of_slices  # noqa: E402
+from sennet_kaggle.reports.page import write_page  # noqa: E402
+from sennet_kaggle.reports.report import SegmentedSlice, to_display  # noqa: E402
+from sennet_kaggle.scans.opening import open_mask, open_scan  # noqa: E402
+from sennet_kaggle.scans.writing import create_output  # noqa: E402
+from sennet_kaggle.scoring.metrics import dice_coefficient, surface_dice_at_tolerance  # noqa: E402
+from sennet_kaggle.submission.provenance import Stopwatch, describe_machine, hash_file, name_checkpoint  # noqa: E402
+from sennet_kaggle.submission.rle import rle_decode  # noqa: E402
+from sennet_kaggle.submission.submission import read_submission  # noqa: E402
 
 DOCS = Path(__file__).resolve().parent
 _FOLDER = tempfile.TemporaryDirectory()

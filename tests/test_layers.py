@@ -116,3 +116,14 @@ def test_an_upward_import_is_found(path, line, found):
     changed = sources()
     changed[path] += line + "\n"
     assert upward_imports(changed) == [f"{path} imports {found}"]
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "docs"])
+def test_scripts_find_the_package_where_it_is_not_installed(folder):
+    """As the documents start them, `python benchmarks/….py`, which puts only the script's own folder on the path."""
+    scripts = [path for path in (REPOSITORY / folder).glob("*.py") if '"__main__"' in path.read_text(encoding="utf-8")]
+    assert scripts
+    for path in scripts:
+        text = path.read_text(encoding="utf-8")
+        if "from sennet_kaggle" in text:
+            assert "sys.path" in text.partition("from sennet_kaggle")[0], path.name
