@@ -1,11 +1,30 @@
 """Progress bars: one look for all long work, and none with --quiet."""
 
+import os
+import threading
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
 from .errors import is_quiet
+
+
+class Bar(tqdm):
+    """tqdm with a lock of this process alone.
+
+    tqdm's own is a semaphore that forked processes share: one that is killed while it draws would keep it, and every
+    other would wait for it without end.
+    """
+
+
+def _renew_lock() -> None:
+    Bar.set_lock(threading.RLock())
+
+
+_renew_lock()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)  # the thread that holds it may not be one of the child's
 
 
 def progress_bar(
@@ -16,7 +35,7 @@ def progress_bar(
     unit: str = "slice",
     shown: bool = True,
     **options: Any,
-) -> tqdm:
+) -> Bar:
     """A bar on standard error with its label, its count and an estimate of the time left.
 
     Args:
@@ -28,4 +47,4 @@ def progress_bar(
         options: further ones of `tqdm`.
     """
     hidden = not shown or is_quiet()
-    return tqdm(items, label, total, unit=unit, mininterval=1.0, disable=hidden, **options)
+    return Bar(items, label, total, unit=unit, mininterval=1.0, disable=hidden, **options)

@@ -173,9 +173,9 @@ def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
 
 def show(text: str) -> None:
     """Writes to standard error, clear of the progress bars there, if there can be any."""
-    bars = sys.modules.get("tqdm")
+    bars = sys.modules.get("sennet_kaggle.progress")
     with contextlib.suppress(OSError):  # nobody reads it
-        bars.tqdm.write(text, file=sys.stderr) if bars else print(text, file=sys.stderr)
+        bars.Bar.write(text, file=sys.stderr) if bars else print(text, file=sys.stderr)
 
 
 def _nobody_reads() -> bool:

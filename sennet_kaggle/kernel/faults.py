@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from ..errors import InputError, one_line
+from ..progress import Bar
 
 # How many faults of a kind are said one by one.
 _SAID = 3
@@ -38,7 +37,7 @@ class Faults:
         say: called with each as it happens.
     """
 
-    def __init__(self, strict: bool, say: Callable[[str], None] = tqdm.write):
+    def __init__(self, strict: bool, say: Callable[[str], None] = Bar.write):
         self.strict, self._say = strict, say
         self.noted: list[Fault] = []
 

@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import torch
-from tqdm import tqdm
 
 from ..config import Inference
 from ..data.bits import fetch_mask
@@ -16,7 +15,7 @@ from ..errors import InputError
 from ..inference.ensemble import mean_threshold
 from ..inference.predict import predict_probabilities
 from ..inference.predictor import Predictor
-from ..progress import progress_bar
+from ..progress import Bar, progress_bar
 from ..submission.rle import rle_encode
 from .budget import Budget, Pace, Plan, ladder
 from .cost_probe import Costs, probe_costs, unknown_costs
@@ -112,7 +111,7 @@ class Scheduler:
                     deadline = self.budget.share(work[index] / sum(work[index:]))
                     self._segment_kidney(volume, shard, deadline, progress)
 
-    def _segment_kidney(self, volume: FaultTolerantVolume, shard: Shard, deadline: float, progress: tqdm) -> None:
+    def _segment_kidney(self, volume: FaultTolerantVolume, shard: Shard, deadline: float, progress: Bar) -> None:
         kidney = _Kidney(self, volume, shard, deadline, progress)
         try:
             kidney.segment()
@@ -124,7 +123,7 @@ class Scheduler:
 class _Kidney:
     """What is left to do of one kidney."""
 
-    def __init__(self, run: Scheduler, volume: FaultTolerantVolume, shard: Shard, deadline: float, progress: tqdm):
+    def __init__(self, run: Scheduler, volume: FaultTolerantVolume, shard: Shard, deadline: float, progress: Bar):
         self.run, self.volume, self.shard, self.progress = run, volume, shard, progress
         self.pending = run.pending(volume, shard)
         self.started, self.deadline = time.monotonic(), deadline

@@ -8,14 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..distributed import Shard
 from ..errors import InputError, show_messages
 from ..files import write_whole
 from ..inference.predict import warn_of_unknown_scales
 from ..inference.predictor import Predictor
 from ..models.checkpoint import read_card
+from ..progress import Bar
 from ..submission.provenance import (
     Stopwatch,
     describe_checkpoint,
@@ -50,7 +49,7 @@ def run_kernel(settings: KernelSettings) -> None:
         InputError: the competition or the models are not attached; in a strict run, any fault. A strict run then
             leaves no submission, any other the complete one it has.
     """
-    show_messages(tqdm.write)
+    show_messages(Bar.write)
     strict = settings.is_strict()
     with _none_left_by_failure(settings.submission_path) if strict else nullcontext():
         run = _Run(settings, Faults(strict))

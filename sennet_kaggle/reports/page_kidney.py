@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ..data.organ import organ_box
 from ..data.padding import crop_padding
 from ..data.volume import Volume
 from ..errors import InputError
+from ..progress import Bar
 from ..scoring.metrics import dice_counts, dice_from_counts
 from ..scoring.score import KidneyScorer, Scores, depth_remarks
 from .mesh import (
@@ -61,7 +61,7 @@ class KidneyPart:
 
 
 def read_kidney(
-    k: int, volume: Volume, runs: Sequence[Prediction], budget: Budget, mesh_bytes: int, progress: tqdm
+    k: int, volume: Volume, runs: Sequence[Prediction], budget: Budget, mesh_bytes: int, progress: Bar
 ) -> KidneyPart:
     """Reads a kidney once.
 

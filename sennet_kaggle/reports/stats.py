@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from ..config import Preprocessing
 from ..data.intensity import IntensityRange, measure_intensity, slice_to_image
 from ..data.padding import find_padding
 from ..data.volume import Volume
 from ..errors import InputError
-from ..progress import progress_bar
+from ..progress import Bar, progress_bar
 from ..rendering import format_table
 
 _FORMATS = {"low": "{:.1f}", "high": "{:.1f}", "vessel_fraction": "{:.6f}", "pos_weight": "{:.1f}"}
@@ -25,7 +24,7 @@ class _KidneyCounts:
     """A volume that counts what is read from it, each slice once."""
 
     volume: Volume
-    progress: tqdm
+    progress: Bar
     pixels_of_grey: dict[np.dtype, np.ndarray] = field(default_factory=dict)
     """How many pixels have each grey value, by the dtype of their slices."""
     zs_read: set[int] = field(default_factory=set)
@@ -97,7 +96,7 @@ def format_stats(table: pd.DataFrame) -> str:
     return f"{format_table(table.assign(**texts))}\n{usage}"
 
 
-def _count_kidney(volume: Volume, preprocessing: Preprocessing, progress: tqdm) -> _KidneyCounts:
+def _count_kidney(volume: Volume, preprocessing: Preprocessing, progress: Bar) -> _KidneyCounts:
     progress.set_postfix_str(volume.name)
     kidney = _KidneyCounts(volume, progress)
     kidney.intensity = measure_intensity(kidney, preprocessing)  # counts the slices it looks at

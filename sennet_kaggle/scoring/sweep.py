@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from ..config import THRESHOLDS
 from ..errors import InputError
 from ..files import check_output_dir, make_dir, write_whole
 from ..inference.probability import LEVELS, ProbabilityVolume, open_probabilities
 from ..models.identity import tell_learned
-from ..progress import progress_bar
+from ..progress import Bar, progress_bar
 from ..rendering import SERIES, figure_to_png, format_table
 from ..submission.submission import refuse
 from .metrics import largest_object
@@ -172,7 +171,7 @@ def _sweep_kidney(
     truth: Truth,
     runs: Sequence[Sequence[str]],
     scorers: dict[float, KidneyScorer],
-    progress: tqdm,
+    progress: Bar,
 ) -> dict[float, KidneyScorer]:
     """Feeds a kidney's labelled slices to the scorer of each threshold."""
     z_of = {slice_id: z for z, slice_id in enumerate(kidney.slice_ids)}

@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from accelerate.utils import is_tensorboard_available, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from ..config import DEFAULT_INFERENCE, Training
 from ..data.dataset import SliceDataset
@@ -21,7 +20,7 @@ from ..files import check_output_dir
 from ..locking import claim_dir
 from ..models.checkpoint import Card, save_checkpoint
 from ..models.identity import digest_slices
-from ..progress import progress_bar
+from ..progress import Bar, progress_bar
 from .accelerator import create_accelerator, memory_format
 from .batches import passes, plan_batches
 from .evaluate import PICTURE_NAMES, VALIDATION, draw, evaluate
@@ -149,7 +148,7 @@ def train_one_epoch(
     state: TrainingState,
     accelerator: Accelerator,
     training: Training,
-    progress: tqdm,
+    progress: Bar,
 ) -> dict[str, Any]:
     """Fits the model to the slices of one epoch.
 
@@ -252,7 +251,7 @@ def _check_finite(loss: torch.Tensor, logits: torch.Tensor, train_set: SliceData
 
 def _progress(
     training: Training, train_set: SliceDataset, epochs_done: int, accelerator: Accelerator, label: str
-) -> tqdm:
+) -> Bar:
     per_epoch = training.epoch_slices or len(train_set)
     total, done = training.epochs * per_epoch, epochs_done * per_epoch
     return progress_bar(label, total, initial=done, shown=accelerator.is_main_process)

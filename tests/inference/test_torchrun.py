@@ -57,7 +57,7 @@ def test_two_processes_write_what_one_writes(folder, capsys, axes):
 
 def test_a_process_that_dies_ends_the_run(folder):
     run = start(*PREDICT, "--output", "two.csv")
-    os.kill(process_of_rank(1, run.pid), signal.SIGKILL)
+    os.kill(process_of_rank(1, run), signal.SIGKILL)
     _, errors = run.communicate(timeout=300)
     assert run.returncode == 1
     assert "rank      : 1" in errors and "Signal 9 (SIGKILL)" in errors
@@ -89,13 +89,14 @@ def test_a_disk_that_fills_up_ends_every_process(folder):
     assert "sennet_kaggle/__main__.py" not in errors and not Path("two.csv").exists()
 
 
-def process_of_rank(rank: int, parent: int) -> int:
+def process_of_rank(rank: int, torchrun: subprocess.Popen) -> int:
     """Waits until torchrun has started it."""
-    while True:
-        for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
+    while torchrun.poll() is None:
+        for pid in map(int, Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()):
             if f"\0RANK={rank}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes():
                 return pid
         time.sleep(0.05)
+    raise AssertionError(torchrun.stderr.read())
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 5, 100])
