@@ -1,9 +1,10 @@
-"""The shipped experiment on slices that it has not seen: cross-validation on kidney_1_dense, also enlarged.
+"""An experiment on slices that it has not seen: cross-validation on kidney_1_dense, also enlarged.
 
     python benchmarks/cross_validation.py --data-dir DATA --output-dir RUNS [--output docs/model/cross_validation.md]
 
-Trains what is missing in RUNS (`fold-0` to `fold-2`, `train`'s folders; some ten minutes of one core each), and scores
-each fold's held-out slices with it, at one scale and at more. kidney_2 chooses nothing.
+Trains what is missing in RUNS (`fold-0` to `fold-2`, `train`'s folders; some twenty minutes of one core each), and
+scores each fold's held-out slices with it, at one scale and at more. kidney_2 chooses nothing. The experiment is the
+shipped one, or another that --experiment names.
 """
 
 import argparse
@@ -44,11 +45,19 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--experiment", choices=sorted(EXPERIMENTS), default=SHIPPED, metavar="NAME")
+    parser.add_argument("--weights-path", type=Path, help="the published weights that the experiment starts from")
+    parser.add_argument("--fold", type=int, choices=range(len(FOLDS)), help="train this fold and do nothing else")
     parser.add_argument(
         "--own-size", action="store_true", help="leave out the enlarged slices, which take most of the time"
     )
     arguments = parser.parse_args()
-    experiment = EXPERIMENTS[SHIPPED]
+    experiment, is_shipped = EXPERIMENTS[arguments.experiment], arguments.experiment == SHIPPED
+    if arguments.weights_path:
+        experiment = replace(experiment, weights_path=str(arguments.weights_path))
+    if arguments.fold is not None:
+        train_fold(experiment, arguments.fold, arguments.data_dir, arguments.output_dir)
+        return
     checkpoints = {
         fold: train_fold(experiment, fold, arguments.data_dir, arguments.output_dir) for fold in range(len(FOLDS))
     }
@@ -59,23 +68,25 @@ def main() -> None:
         inference = replace(DEFAULT_INFERENCE, extra_scales=extra_scales)
         answers = answer(checkpoints, kidneys, (*judged, TEST), inference, f"scales {title}")
         plateaus.append(choose_threshold(chain.from_iterable(answers[kidney] for kidney in judged), HYSTERESIS))
-        shipped = extra_scales == DEFAULT_INFERENCE.extra_scales
-        threshold = experiment.threshold if shipped else plateaus[-1]
+        as_shipped = is_shipped and extra_scales == DEFAULT_INFERENCE.extra_scales
+        threshold = experiment.threshold if as_shipped else plateaus[-1]
         for kidney, of_kidney in answers.items():
             scores = score_answers(iter(of_kidney), threshold, HYSTERESIS)
             rows.append([title, kidney, f"{threshold:g}", *(f"{scores[measure]:.3f}" for measure in MEASURES)])
             trials.append([title, kidney, *(mean_and_pooled(of_kidney, each) for each in TRIED)])
             print(rows[-1], trials[-1], flush=True)
-    text = f"""# Cross-validation of the shipped experiment
+    middle = f"the middle of the plateau of the mean Dice of {', '.join(judged)} together"
+    own = f"the experiment's own for three scales; for one, {middle} (which is {plateaus[-1]:g} for three)"
+    options = "" if is_shipped else f" --experiment {arguments.experiment}"
+    options += " --weights-path WEIGHTS" * bool(arguments.weights_path) + " --own-size" * arguments.own_size
+    text = f"""# Cross-validation of {"the shipped experiment" if is_shipped else arguments.experiment}
 
 {markdown_table(["scales", "slices", "threshold", *MEASURES.values()], rows)}
 Each slice of {LEARNED} by the model of the fold that held it out: {experiment.epochs} epochs of \
 {experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(FOLDS)} models, each counted. \
-Thresholds: the experiment's own for three scales; for one, the middle of the plateau of the mean Dice \
-of {", ".join(judged)} together (which is \
-{plateaus[-1]:g} for three). {DEFAULT_INFERENCE.describe("as in the table")}, but for the scales. Machine: \
-{machine()}. Command: \
-`python benchmarks/cross_validation.py --data-dir DATA --output-dir RUNS{" --own-size" * arguments.own_size}`
+Thresholds: {own if is_shipped else middle}. \
+{DEFAULT_INFERENCE.describe("as in the table")}, but for the scales. Machine: {machine()}. Command: \
+`python benchmarks/cross_validation.py --data-dir DATA --output-dir RUNS{options}`
 
 ## Other thresholds
 

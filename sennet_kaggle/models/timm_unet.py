@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 from .prior import set_prior
 from .published_names import in_order_of_lite0, to_timm_tiny_vit
 from .weights import Match, check_fit, describe_loaded, load_weights_file, match_names
@@ -236,7 +236,7 @@ def _create_encoder(name: str, in_channels: int, drop_path_rate: float, argument
             name, pretrained=False, features_only=True, in_chans=in_channels, drop_path_rate=drop_path, **arguments
         )
     except Exception as error:  # timm's models raise many kinds
-        raise InputError(f"timm cannot build the encoder {name!r} ({_one_line(error)}): choose another") from error
+        raise InputError(f"timm cannot build the encoder {name!r} ({one_line(error)}): choose another") from error
     strides = encoder.feature_info.reduction()
     first = int(math.log2(strides[0]))
     if strides != [2 ** (first + level) for level in range(len(strides))]:
@@ -253,7 +253,7 @@ def _check_sizes(model: TimmUNet, name: str, in_channels: int) -> None:
             torch.func.functional_call(model.eval(), state, torch.empty(1, in_channels, size, 2 * size, device="meta"))
     except Exception as error:  # timm's models raise many kinds
         raise InputError(
-            f"encoder {name!r} must take images of any size, found: {_one_line(error)}; choose another"
+            f"encoder {name!r} must take images of any size, found: {one_line(error)}; choose another"
         ) from error
     model.train()
 
@@ -267,7 +267,3 @@ def _pad(image: torch.Tensor, multiple: int) -> torch.Tensor:
 def _flat(name: str) -> str:
     """A tensor's name in a whole timm model ("stages.0.…") and in its feature maps' form ("stages_0.…") alike."""
     return name.removeprefix("model.").replace(".", "_")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
