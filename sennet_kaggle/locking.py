@@ -1,15 +1,21 @@
-"""An output folder that one process at a time may write to."""
+"""Folders that one process at a time writes to: an output, which is refused to others, and a cache, where they wait."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .errors import InputError
+from filelock import FileLock, Timeout
+
+from .errors import InputError, one_line, say
 from .files import make_dir
 
 _LOCK = ".lock"
+# What systems say of a file that another process has locked.
+_TAKEN = (errno.EACCES, errno.EAGAIN)
+_SECONDS_IN_SILENCE = 2.0
 
 
 @contextmanager
@@ -19,7 +25,7 @@ def claim_dir(path: Path | str) -> Iterator[None]:
     Where the block fails before anything of use is in it, the folder is removed again.
 
     Raises:
-        InputError: as `make_dir`, or another process has claimed it.
+        InputError: as `make_dir`, another process has claimed it, or the disk knows no locks.
     """
     path = Path(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -28,6 +34,8 @@ def claim_dir(path: Path | str) -> Iterator[None]:
         try:
             _lock(lock)
         except OSError as error:
+            if error.errno not in _TAKEN:
+                raise InputError(_no_locks(path, error)) from error
             raise InputError(
                 f"another process is writing to {path}: wait for it to end, or choose another output folder"
             ) from error
@@ -42,6 +50,40 @@ def claim_dir(path: Path | str) -> Iterator[None]:
                         if not any(folder.iterdir()):
                             folder.rmdir()
             raise
+
+
+@contextmanager
+def take_turns(lock_path: Path) -> Iterator[None]:
+    """Waits until no other process is in such a block with the same file, and says so where that takes long.
+
+    Args:
+        lock_path: made, and left there, in a folder that exists.
+
+    Raises:
+        InputError: the disk knows no locks.
+    """
+    from .distributed import global_rank  # torch comes with it
+
+    lock = FileLock(lock_path)
+    try:
+        try:
+            lock.acquire(timeout=_SECONDS_IN_SILENCE)
+        except Timeout:
+            if global_rank() == 0:
+                say(f"waiting for another process, which writes to {lock_path.parent}")
+            lock.acquire()
+    except PermissionError:  # the folder's, which says enough
+        raise
+    except (OSError, NotImplementedError) as error:
+        raise InputError(_no_locks(lock_path.parent, error)) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _no_locks(path: Path, error: Exception) -> str:
+    return f"{path} cannot be locked against other processes ({one_line(error)}): choose a folder on another disk"
 
 
 def _lock(file: IO) -> None:

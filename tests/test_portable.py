@@ -28,7 +28,7 @@ taken = {}
 def locking(descriptor, mode, size):
     place = os.fstat(descriptor).st_ino
     if taken.setdefault(place, descriptor) != descriptor:
-        raise OSError(36, "Resource deadlock avoided")
+        raise OSError(13, "Permission denied")
 sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
 """
 

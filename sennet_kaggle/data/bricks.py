@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from numpy.lib.format import open_memmap
 
 from ..errors import InputError
 from ..files import format_size, make_dir, open_reserved, replacing
+from ..locking import take_turns
 from ..progress import progress_bar
 from .cache import LOCK, file_digests, remove_leftovers
 from .padding import fill_padding, is_blank
@@ -176,7 +176,7 @@ def open_bricks(cache_dir: Path | str, wanted: Iterable[Wanted]) -> list[BrickVo
     if all(map(_is_whole, volumes)):
         return volumes
     make_dir(cache_dir)
-    with FileLock(cache_dir / LOCK):
+    with take_turns(cache_dir / LOCK):
         remove_leftovers(cache_dir)
         missing = [(each, bricks) for each, bricks in zip(wanted, volumes, strict=True) if not _is_whole(bricks)]
         _check_room(cache_dir, missing)

@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.lib.format import open_memmap
 
 from ..config import Preprocessing
 from ..errors import InputError
 from ..files import file_digest, make_dir, open_reserved, replacing
+from ..locking import take_turns
 from ..progress import progress_bar
 from .intensity import IntensityRange, measure_intensity, slice_to_image
 from .neighbours import read_stack
@@ -79,7 +79,7 @@ def open_cache(cache_dir: Path | str, volume: Volume, zs: Sequence[int], preproc
     cached = _open_whole(paths, shape)
     if cached:
         return cached
-    with FileLock(cache_dir / LOCK):
+    with take_turns(cache_dir / LOCK):
         cached = _open_whole(paths, shape)  # another process may have built it while this one waited
         if cached:
             return cached

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from filelock import FileLock
 
 from ..config import Training
 from ..data.volume import ANNOTATED, Volume, find_folders, is_folder
 from ..errors import InputError
 from ..files import format_size, make_dir, replacing_dir, write_whole
+from ..locking import take_turns
 from ..progress import progress_bar
 from ..scans.opening import open_mask, open_scan
 from ..scans.partial import identify_scan
@@ -56,7 +56,7 @@ def import_scans(training: Training, data_dir: Path | str, cache_dir: Path | str
     plain = {name: str(each.absolute()) for name, each in kidney_dirs.items() if name not in foreign}
     whole = hashlib.blake2b(json.dumps([keys, plain], sort_keys=True).encode(), digest_size=8).hexdigest()
     root = make_dir(Path(cache_dir) / "scans")
-    with FileLock(root / ".lock"):  # of several processes one copies, and the others wait
+    with take_turns(root / ".lock"):  # of several processes one copies, and the others wait
         for name, key in keys.items():
             if not (root / key).is_dir():
                 _copy(root / key, name, *scans[name], training.not_annotated)
