@@ -7,32 +7,26 @@ around them that the models see with them, so the masks are those of a single pr
 import contextlib
 import functools
 import json
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..config import Inference
-from ..errors import InputError, one_line
-from ..progress import progress_bar
+from ..errors import InputError
 from ..scans.ome_zarr_writing import CHUNK, ZarrOutput, coarsen
 from ..scans.opening import open_scan
 from ..scans.partial import claim_run
 from ..scans.scan import Scan
 from ..scans.writing import is_zarr_output
+from .dask_cluster import open_cluster, run_on_blocks
 from .ensemble import GreyValues, mean_threshold, measure_grey_values
 from .loading import load_predictors
 from .predict import predict_probabilities
 from .predictor import Predictor
 from .scan_run import ScanRun, to_output, write_note
-
-_CONNECT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -64,8 +58,7 @@ def segment_blocks(run: ScanRun, workers: int, scheduler: str | None) -> float:
         scheduler: address of a running one.
 
     Raises:
-        InputError: another format or axes zyx, a scheduler that does not answer, a worker that dies again and again,
-            or whatever a block finds wrong.
+        InputError: another format or axes zyx, as `open_cluster` and `run_on_blocks`, or whatever a block finds wrong.
     """
     if workers < 0:
         raise InputError(f"workers must be a number of processes, got {workers}")
@@ -76,7 +69,7 @@ def segment_blocks(run: ScanRun, workers: int, scheduler: str | None) -> float:
     scan = run.scan
     output = ZarrOutput(run.output_path, scan.shape, run.dtype, scan.voxel_size_um, scan)
     key = {**run.key, "blocks": CHUNK[0]}
-    with _cluster(workers, scheduler) as client, claim_run(run.output_path, key) as folder:
+    with open_cluster(workers, scheduler) as client, claim_run(run.output_path, key) as folder:
         predictors = load_predictors(run.checkpoint_paths, run.inference)
         job = Job(
             str(scan.path.absolute()),
@@ -93,11 +86,17 @@ def segment_blocks(run: ScanRun, workers: int, scheduler: str | None) -> float:
         del predictors
         if not any(folder.glob("block-*")):
             output.discard()  # of a run of another key
-        output.make()
-        total = sum(_run(client, partial(segment_block, job), scan.shape[0], "segmenting blocks"))
-        for level in range(1, len(output.shapes)):
-            _run(client, partial(_coarsen_block, job.output, level), output.shapes[level][0], f"level {level}")
-        output.finish()
+        try:
+            output.make()
+            total = sum(run_on_blocks(client, partial(segment_block, job), scan.shape[0], "segmenting blocks"))
+            for level in range(1, len(output.shapes)):
+                coarsen_block = partial(_coarsen_block, job.output, level)
+                run_on_blocks(client, coarsen_block, output.shapes[level][0], f"level {level}")
+            output.finish()
+        except BaseException:
+            if not any(folder.glob("block-*")):
+                output.discard()
+            raise
     write_note(run)
     return total / np.prod(scan.shape, dtype=np.int64).item() / (255 if run.probability else 1)
 
@@ -142,62 +141,3 @@ def _open(job: Job) -> Scan:
 def _load(checkpoint_paths: tuple[str, ...], settings: str) -> list[Predictor]:
     """The models, loaded once by each worker."""
     return load_predictors(checkpoint_paths, Inference(**json.loads(settings)))
-
-
-def _run(client: Any, task: Any, depth: int, label: str) -> list[int]:
-    """Runs a task for every block of slices along z.
-
-    Returns:
-        What each gave, in no order.
-    """
-    import dask.array as da
-    from distributed import as_completed, futures_of
-    from distributed.scheduler import KilledWorker
-
-    blocks = -(-depth // CHUNK[0])
-    results = da.map_blocks(partial(_call, task), chunks=((1,) * blocks,), dtype=np.int64, meta=np.empty(0, np.int64))
-    found = []
-    with progress_bar(label, blocks, unit="block") as progress:
-        try:
-            for future in as_completed(futures_of(client.persist(results, optimize_graph=False))):
-                found.append(int(future.result()[0]))
-                progress.update()
-        except KilledWorker as error:
-            raise InputError(
-                f"the same block has ended several workers ({one_line(error)}): give each more memory, or use fewer; "
-                f"the same command then goes on"
-            ) from error
-    return found
-
-
-def _call(task: Any, block_info: Any = None) -> np.ndarray:
-    (block,) = block_info[None]["chunk-location"]
-    return np.array([task(block * CHUNK[0])])
-
-
-@contextmanager
-def _cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
-    """A client of a cluster: a running one, or one on this machine that ends with the block."""
-    from distributed import Client, LocalCluster
-
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=_CONNECT_SECONDS)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise InputError(
-                f"no Dask scheduler answers at {scheduler} ({one_line(error)}): start one with dask scheduler"
-            ) from error
-        with client:
-            yield client
-        return
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    cluster = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        dashboard_address=None,
-        memory_limit=0,
-        silence_logs=logging.ERROR,
-        env={"OMP_NUM_THREADS": str(threads)},
-    )
-    with cluster, Client(cluster) as client:
-        yield client

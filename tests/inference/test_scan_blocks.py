@@ -16,8 +16,8 @@ from scan_files import read, write
 from sennet_kaggle.__main__ import main
 from sennet_kaggle.config import Inference, Preprocessing
 from sennet_kaggle.data.phantom import Phantom, phantom_slices
-from sennet_kaggle.errors import InputError
-from sennet_kaggle.inference import scan_blocks
+from sennet_kaggle.errors import InputError, show_messages
+from sennet_kaggle.inference import dask_cluster, scan_blocks
 from sennet_kaggle.inference.loading import load_predictors
 from sennet_kaggle.inference.predict import predict_probabilities
 from sennet_kaggle.inference.scan_blocks import segment_blocks
@@ -25,6 +25,7 @@ from sennet_kaggle.inference.scan_run import plan_run, segment_scan
 from sennet_kaggle.models import create_model
 from sennet_kaggle.models.checkpoint import Card, save_checkpoint
 from sennet_kaggle.scans.opening import open_mask, open_scan
+from sennet_kaggle.submission.provenance import hash_package
 
 SHAPE = (140, 72, 64)  # five blocks, the last of 12 slices
 INFERENCE = Inference(device="cpu")
@@ -169,7 +170,79 @@ def test_what_blocks_cannot_do(bench, tmp_path):
 
 def test_a_scheduler_that_does_not_answer(bench, tmp_path, monkeypatch):
     folder, _, _ = bench
-    monkeypatch.setattr(scan_blocks, "_CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 0.5)
     with pytest.raises(InputError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
         segment_blocks(plan(folder, tmp_path / "m.zarr"), 0, "tcp://127.0.0.1:9")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def empty_cluster(monkeypatch):
+    """A scheduler in this process, still without workers."""
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(dask_cluster, "_LOOK_SECONDS", 0.1)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as found:
+        yield found
+
+
+def test_a_cluster_without_workers_is_said_and_waited_for(bench, empty_cluster, tmp_path):
+    folder, share, expected = bench
+    said = []
+
+    def start_one(text):
+        said.append(text)
+        empty_cluster.scale(1)
+
+    show_messages(start_one)
+    address = empty_cluster.scheduler_address
+    assert segment_blocks(plan(folder, tmp_path / "m.zarr"), 0, address) == share
+    assert said == [f"waiting for a Dask worker: start one with dask worker {address}"]
+    np.testing.assert_array_equal(read(open_mask(tmp_path / "m.zarr")), expected)
+
+
+def other_version() -> str:
+    return hash_package() if threading.current_thread() is threading.main_thread() else "0123"
+
+
+def no_package() -> str:
+    if threading.current_thread() is threading.main_thread():
+        return hash_package()
+    raise ModuleNotFoundError("No module named 'sennet_kaggle'")
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (no_package, "cannot use sennet_kaggle .No module named 'sennet_kaggle'.: start it in an environment that has"),
+        (other_version, "has another version of sennet_kaggle: install there the one that is here"),
+    ],
+)
+def test_a_worker_without_this_package_is_named(bench, empty_cluster, tmp_path, monkeypatch, there, message):
+    folder, _, _ = bench
+    monkeypatch.setattr(dask_cluster, "hash_package", there)
+    empty_cluster.scale(1)
+    with pytest.raises(InputError, match=f"the Dask worker at .* {message}") as error:
+        segment_blocks(plan(folder, tmp_path / "m.zarr"), 0, empty_cluster.scheduler_address)
+    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+
+
+STARTED, OVER = threading.Event(), threading.Event()
+
+
+def wait_until_over(job, first: int) -> int:
+    STARTED.set()
+    OVER.wait(60)
+    return 0
+
+
+def test_a_scheduler_that_ends_is_one_line(bench, empty_cluster, tmp_path, monkeypatch):
+    """Nothing had been finished, so nothing stays."""
+    folder, _, _ = bench
+    monkeypatch.setattr(scan_blocks, "segment_block", wait_until_over)
+    empty_cluster.scale(1)
+    threading.Thread(target=lambda: STARTED.wait(60) and empty_cluster.close(), daemon=True).start()
+    threading.Thread(target=lambda: STARTED.wait(60) and OVER.wait(0.5) or OVER.set(), daemon=True).start()
+    with pytest.raises(InputError, match="the Dask scheduler at .* has ended: start it and its workers") as error:
+        segment_blocks(plan(folder, tmp_path / "m.zarr"), 0, empty_cluster.scheduler_address)
+    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
