@@ -89,7 +89,7 @@ def test_the_shipped_checkpoint_gives_the_masks_of_predict(kidney, tmp_path, cap
     ("options", "settings"),
     [
         ((), {}),
-        (("--axes", "zyx", "--tta", "none"), {"axes": "zyx", "tta": "none"}),
+        pytest.param(("--axes", "zyx", "--tta", "none"), {"axes": "zyx", "tta": "none"}, marks=pytest.mark.slow),
         (("--average", "logit", "--overlap", "0.5"), {"average": "logit", "overlap": 0.5}),
     ],
     ids=["defaults", "axes", "average"],
@@ -228,6 +228,7 @@ def test_import_loads_no_library():
     assert run(program) == "[]\n"
 
 
+@pytest.mark.slow
 def test_the_names_are_functions_whatever_was_imported_before():
     """No module has the name of a public function, or importing it would put the module in its place."""
     program = (

@@ -30,6 +30,7 @@ print(*counts)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.slow
 def test_freed_memory_is_taken_again():
     """By the first thread and by another, in processes of their own, since nothing undoes it.
 

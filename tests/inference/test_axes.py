@@ -175,7 +175,7 @@ def test_errors(tmp_path, monkeypatch):
         pytest.param({"region": "windows", "roi_size": 512}, {}, id="z"),
         pytest.param({"region": "windows", "roi_size": 512, "offsets": (-1, 0, 1)}, {}, id="2.5D"),
         pytest.param({"region": "windows", "roi_size": 256}, {"scale": 0.6}, id="rescaled"),
-        pytest.param({"roi_size": 32, "offsets": (-2, 0, 2)}, {"axes": "zyx"}, id="zyx, whole"),
+        pytest.param({"roi_size": 32, "offsets": (-2, 0, 2)}, {"axes": "zyx"}, id="zyx, whole", marks=pytest.mark.slow),
         pytest.param(
             {"region": "windows", "roi_size": 128, "offsets": (-1, 0, 1), "outputs": "all"},
             {"axes": "zyx", "scale": 0.25, "sw_batch_size": 32, "average": "logit"},

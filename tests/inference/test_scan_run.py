@@ -155,6 +155,7 @@ def test_scale_auto_is_found_by_size_or_name(bench, scan, tmp_path, caplog):
     assert "mine does not say how large its voxels are" in caplog.text
 
 
+@pytest.mark.slow
 def test_axes_along_which_the_model_looks(bench, scan, tmp_path, capsys):
     expected = predicted(bench, tmp_path, "--axes", "zyx", "--tta", "none")
     path = write(tmp_path / "scan.tif", scan, (50.0, 50.0, 50.0))
@@ -162,6 +163,7 @@ def test_axes_along_which_the_model_looks(bench, scan, tmp_path, capsys):
     np.testing.assert_array_equal(read(open_mask(output)), expected)
 
 
+@pytest.mark.slow
 def test_voxels_that_are_far_from_those_of_training(bench, scan, tmp_path, capsys):
     path = write(tmp_path / "scan.npy", scan)
     segmented(bench, path, tmp_path / "m.npy", "--voxel-size-um", 120)

@@ -39,6 +39,7 @@ def test_probabilities_are_those_of_torch(name, arguments, region):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=0.01 * np.std(theirs))
 
 
+@pytest.mark.slow
 def test_masks_of_real_slices_are_the_same(data_dir):
     pytest.importorskip("openvino")
     volume = open_volume(data_dir / "test" / "kidney_6")

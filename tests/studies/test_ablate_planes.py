@@ -18,6 +18,7 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "MODELS", dict(list(MODELS.items())[2:]))
 
 
+@pytest.mark.slow
 def test_every_model_is_trained_and_scored_once(small, tmp_path, monkeypatch):
     path = compare_planes(tmp_path, (3,), TINY)
     results = pd.read_csv(tmp_path / "planes.csv")

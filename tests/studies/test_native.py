@@ -186,6 +186,7 @@ def test_scores_are_of_this_checkpoint(kidneys, tmp_path, checkpoint, monkeypatc
         score_run(tmp_path, path, volumes, 1)
 
 
+@pytest.mark.slow
 def test_costs_are_measured_and_kept(kidneys, tmp_path, checkpoint, monkeypatch):
     """Operations by hand: the 3x3 convolutions at half resolution, the up-convolution and the head, at 32 x 16."""
     path, training = checkpoint

@@ -174,6 +174,7 @@ def small_training():
     return torch.nn.Conv2d(2, 2, 3, padding=1), images, target, torch.rand(target.shape) < 0.7
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path):
     multiprocessing.spawn(_loss_of_one_of_two, args=(tmp_path,), nprocs=2)
     for rank in range(2):

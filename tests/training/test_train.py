@@ -132,7 +132,7 @@ def killed_in(monkeypatch, owner, name, call):
         pytest.param(train, "draw", 1, id="before the pictures"),
     ],
 )
-@pytest.mark.parametrize("model", ["unet", "segformer"])
+@pytest.mark.parametrize("model", ["unet", pytest.param("segformer", marks=pytest.mark.slow)])
 def test_killed_and_gone_on(kidneys, tmp_path, monkeypatch, model, owner, name, call):
     changes = {
         "unet": {"model_arguments": TINY_UNET, "ema_decay": 0.9},
@@ -254,6 +254,7 @@ def initial_convolution(_):
     return torch.nn.Conv2d(3, 1, 3, padding=1)
 
 
+@pytest.mark.slow
 def test_accumulated_passes_of_two_processes_are_one_step(kidneys, tmp_path, monkeypatch):
     """Gradients are exchanged at a step's last pass alone, when those of its other passes are in them.
 
@@ -302,6 +303,7 @@ def test_a_run_with_synthetic_windows_goes_on(kidneys, tmp_path, monkeypatch):
         fit(plain, kidneys, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_segment_anything_is_trained_validated_and_run(kidneys, tmp_path, monkeypatch):
     """The named experiment on small windows: a stopped run goes on, and its checkpoint segments slices in tiles."""
     named = EXPERIMENTS["sam-finetuned"]
