@@ -57,29 +57,38 @@ def take_turns(lock_path: Path) -> Iterator[None]:
     """Waits until no other process is in such a block with the same file, and says so where that takes long.
 
     Args:
-        lock_path: made, and left there, in a folder that exists.
+        lock_path: made, and left there; its folder is made if missing.
 
     Raises:
-        InputError: the disk knows no locks.
+        InputError: as `make_dir`, or the disk knows no locks.
     """
     from .distributed import global_rank  # torch comes with it
 
     lock = FileLock(lock_path)
     try:
-        try:
-            lock.acquire(timeout=_SECONDS_IN_SILENCE)
-        except Timeout:
-            if global_rank() == 0:
-                say(f"waiting for another process, which writes to {lock_path.parent}")
-            lock.acquire()
-    except PermissionError:  # the folder's, which says enough
-        raise
-    except (OSError, NotImplementedError) as error:
-        raise InputError(_no_locks(lock_path.parent, error)) from error
+        _acquire(lock, lock_path, _SECONDS_IN_SILENCE)
+    except Timeout:
+        if global_rank() == 0:
+            say(f"waiting for another process, which writes to {lock_path.parent}")
+        _acquire(lock, lock_path)
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, lock_path: Path, timeout: float = -1) -> None:
+    while True:
+        make_dir(lock_path.parent)
+        try:
+            lock.acquire(timeout)
+            return
+        except FileNotFoundError:  # who had the lock has failed, and removed the folder that it had made
+            continue
+        except (Timeout, PermissionError):
+            raise
+        except (OSError, NotImplementedError) as error:
+            raise InputError(_no_locks(lock_path.parent, error)) from error
 
 
 def _no_locks(path: Path, error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 
@@ -16,11 +17,13 @@ HOLD = "import sys; from pathlib import Path; from sennet_kaggle.locking import 
 HOLD += "with take_turns(Path(sys.argv[1])): print('in', flush=True); input()"
 
 
-@pytest.mark.parametrize("ending", ["well", "killed"])
+@pytest.mark.parametrize("ending", ["well", "killed", "with its folder"])
 def test_who_waits_for_another_process_says_so(tmp_path, monkeypatch, ending):
-    """The other ends, well or not, once the message is there."""
+    """The other ends, well or not, once the message is there; one that fails may remove the folder that it has made."""
+    cache_dir = tmp_path / "cache"
+    cache_dir.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
+    command = [sys.executable, "-c", HOLD, str(cache_dir / "lock")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     monkeypatch.setattr(locking, "_SECONDS_IN_SILENCE", 0.1)
     said = []
@@ -29,11 +32,13 @@ def test_who_waits_for_another_process_says_so(tmp_path, monkeypatch, ending):
 
         def end(text):
             said.append(text)
-            other.kill() if ending == "killed" else other.communicate("\n")
+            if ending == "with its folder":
+                shutil.rmtree(cache_dir)
+            other.communicate("\n") if ending == "well" else other.kill()
 
         show_messages(end)
-        with take_turns(tmp_path / "lock"):
-            assert said == [f"waiting for another process, which writes to {tmp_path}"]
+        with take_turns(cache_dir / "lock"):
+            assert cache_dir.is_dir() and said == [f"waiting for another process, which writes to {cache_dir}"]
             assert other.wait(20) == (0 if ending == "well" else -9)
 
 

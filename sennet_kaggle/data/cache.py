@@ -89,7 +89,7 @@ def open_cache(cache_dir: Path | str, volume: Volume, zs: Sequence[int], preproc
             _build(paths, shape, volume, zs, intensity, preprocessing)
         except BaseException:
             if is_new and [path.name for path in cache_dir.iterdir()] == [LOCK]:
-                shutil.rmtree(cache_dir)
+                shutil.rmtree(cache_dir, ignore_errors=True)  # another process may wait there
             raise
     return CachedSlices(*paths)
 

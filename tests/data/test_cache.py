@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from sennet_kaggle.config import Preprocessing
 from sennet_kaggle.data import cache
@@ -177,6 +178,7 @@ def test_of_two_processes_one_builds(volume, cache_dir, tmp_path, monkeypatch):
     barrier, outcomes = context.Barrier(2), context.Queue()
 
     def work():
+        torch.set_num_threads(1)  # as in torch's own reading workers; it makes the pool of threads that a fork has not
         barrier.wait(30)
         outcomes.put(open_cache(cache_dir, volume, ZS, PREPROCESSING))
 
@@ -202,11 +204,13 @@ def test_a_killed_builder_leaves_no_cache_and_no_lock(volume, cache_dir, monkeyp
             os.kill(os.getpid(), signal.SIGKILL)
         return read_pair(volume, z, *arguments)
 
+    def work():
+        torch.set_num_threads(1)
+        open_cache(cache_dir, volume, ZS, PREPROCESSING)
+
     with monkeypatch.context() as patch:
         patch.setattr(cache, "read_pair", dying)
-        process = multiprocessing.get_context("fork").Process(
-            target=open_cache, args=(cache_dir, volume, ZS, PREPROCESSING)
-        )
+        process = multiprocessing.get_context("fork").Process(target=work)
         process.start()
         process.join(30)
     assert process.exitcode == -signal.SIGKILL
