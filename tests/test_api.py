@@ -108,6 +108,7 @@ def test_a_slice_is_a_kidney_of_one(checkpoint, tmp_path, capsys):
     np.testing.assert_array_equal(segment(slice_, checkpoint), expected[0])
 
 
+@pytest.mark.slow
 def test_what_may_be_given_in_place_of_an_array(kidney, checkpoint, tmp_path):
     scan = scan_of(kidney)
     expected = segment(scan, checkpoint)

@@ -118,6 +118,7 @@ def test_the_label_of_an_image(bench, scan, tmp_path, version, capsys):
     assert sorted(each.name for each in (image_path / "labels").iterdir() if each.is_dir()) == ["vessels"]
 
 
+@pytest.mark.slow
 def test_eight_bits_and_the_probability(bench, scan, tmp_path, capsys):
     eight = (scan >> 8).astype(np.uint8)
     path = write(tmp_path / "scan.npy", eight)
@@ -127,7 +128,9 @@ def test_eight_bits_and_the_probability(bench, scan, tmp_path, capsys):
     np.testing.assert_array_equal(read(open_scan(output)), np.rint(np.stack(found) * 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize(("size", "scale"), [(25, 0.5), (63.08, 63.08 / 50), (50.001, 1)])
+@pytest.mark.parametrize(
+    ("size", "scale"), [(25, 0.5), pytest.param(63.08, 63.08 / 50, marks=pytest.mark.slow), (50.001, 1)]
+)
 def test_the_voxel_size_is_the_scale(bench, scan, tmp_path, size, scale, capsys):
     expected = predicted(bench, tmp_path, "--scale", scale)
     path = write(tmp_path / "scan.nii", scan, (size,) * 3)

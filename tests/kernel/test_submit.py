@@ -187,7 +187,7 @@ def test_a_kidney_of_no_readable_slice_leaves_no_submission(settings, mount):
     assert not settings.submission_path.exists()
 
 
-@pytest.mark.parametrize("axes", ["z", "zyx"])
+@pytest.mark.parametrize("axes", ["z", pytest.param("zyx", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", [None, "killed"])
 def test_several_devices_share_the_slices_and_a_lost_one_costs_no_row(settings, mount, monkeypatch, capfd, axes, fault):
     """Two processes on the CPU in the place of two GPUs; the second may die before it has done anything."""

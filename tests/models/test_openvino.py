@@ -23,7 +23,7 @@ SMALL_SEGFORMER = {"hidden_sizes": [8, 16, 20, 16], "depths": [1, 1, 1, 1], "dec
 @pytest.mark.parametrize("region", ["whole", "windows"])
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("unet", {"widths": [4, 8], "bottleneck": 8}), ("segformer", SMALL_SEGFORMER)],
+    [("unet", {"widths": [4, 8], "bottleneck": 8}), pytest.param("segformer", SMALL_SEGFORMER, marks=pytest.mark.slow)],
     ids=["unet", "segformer"],
 )
 def test_probabilities_are_those_of_torch(name, arguments, region):

@@ -174,6 +174,7 @@ def test_hostile_names_stay_text(tmp_path, write_kidney):
     assert found["slices"][2]["id"] == f"{name}_0002"
 
 
+@pytest.mark.slow
 def test_pictures_shrink_until_the_page_is_small_enough(tmp_path, write_kidney):
     """Noise, the worst there is to compress."""
     write_kidney(tmp_path / "kidney_7", depth=2, size=(300, 400))

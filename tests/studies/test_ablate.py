@@ -181,6 +181,7 @@ def test_a_test_kidney_that_was_learned_from_is_refused(kidneys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_axes_of_a_small_kidney(kidneys, tmp_path, write_kidney):
     """Every combination is scored, and the scale matters."""
     training = dataclasses.replace(plan((0, 1), TINY)[Run("as shipped", 0)], epochs=2)

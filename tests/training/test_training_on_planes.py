@@ -62,6 +62,7 @@ def test_by_default_no_plane_is_cut():
     assert dataclasses.replace(TINY, planes="z").cuts_planes and dataclasses.replace(TINY, oblique=0.0).cuts_planes
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_again(data_dir, tmp_path, monkeypatch):
     """And learns from all that is known and from nothing else, for the loss would be NaN."""
     first = fit(TINY, data_dir, tmp_path / "out")
