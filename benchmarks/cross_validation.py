@@ -75,8 +75,9 @@ def main() -> None:
             rows.append([title, kidney, f"{threshold:g}", *(f"{scores[measure]:.3f}" for measure in MEASURES)])
             trials.append([title, kidney, *(mean_and_pooled(of_kidney, each) for each in TRIED)])
             print(rows[-1], trials[-1], flush=True)
-    middle = f"the middle of the plateau of the mean Dice of {', '.join(judged)} together"
-    own = f"the experiment's own for three scales; for one, {middle} (which is {plateaus[-1]:g} for three)"
+    rule = f"the middle of the plateau of the mean Dice of {', '.join(judged)}" + " together" * (len(judged) > 1)
+    if is_shipped:
+        rule = f"the experiment's own for three scales; for one, {rule} (which is {plateaus[-1]:g} for three)"
     options = "" if is_shipped else f" --experiment {arguments.experiment}"
     options += " --weights-path WEIGHTS" * bool(arguments.weights_path) + " --own-size" * arguments.own_size
     text = f"""# Cross-validation of {"the shipped experiment" if is_shipped else arguments.experiment}
@@ -84,7 +85,7 @@ def main() -> None:
 {markdown_table(["scales", "slices", "threshold", *MEASURES.values()], rows)}
 Each slice of {LEARNED} by the model of the fold that held it out: {experiment.epochs} epochs of \
 {experiment.epoch_slices} windows, seed {experiment.seed}; {TEST} by all {len(FOLDS)} models, each counted. \
-Thresholds: {own if is_shipped else middle}. \
+Thresholds: {rule}. \
 {DEFAULT_INFERENCE.describe("as in the table")}, but for the scales. Machine: {machine()}. Command: \
 `python benchmarks/cross_validation.py --data-dir DATA --output-dir RUNS{options}`
 

@@ -15,7 +15,8 @@ from .files import make_dir
 _LOCK = ".lock"
 # What systems say of a file that another process has locked.
 _TAKEN = (errno.EACCES, errno.EAGAIN)
-_SECONDS_IN_SILENCE = 2.0
+# A longer wait is reported.
+_SILENT_WAIT_SECONDS = 2.0
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def take_turns(lock_path: Path) -> Iterator[None]:
 
     lock = FileLock(lock_path)
     try:
-        _acquire(lock, lock_path, _SECONDS_IN_SILENCE)
+        _acquire(lock, lock_path, _SILENT_WAIT_SECONDS)
     except Timeout:
         if global_rank() == 0:
             say(f"waiting for another process, which writes to {lock_path.parent}")
@@ -83,11 +84,11 @@ def _acquire(lock: FileLock, lock_path: Path, timeout: float = -1) -> None:
         try:
             lock.acquire(timeout)
             return
-        except FileNotFoundError:  # who had the lock has failed, and removed the folder that it had made
-            continue
         except (Timeout, PermissionError):
             raise
         except (OSError, NotImplementedError) as error:
+            if isinstance(error, FileNotFoundError) and not lock_path.is_symlink():
+                continue  # the process that held it failed and removed its new folder
             raise InputError(_no_locks(lock_path.parent, error)) from error
 
 

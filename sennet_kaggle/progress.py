@@ -13,8 +13,8 @@ from .errors import is_quiet
 class Bar(tqdm):
     """tqdm with a lock of this process alone.
 
-    tqdm's own is a semaphore that forked processes share: one that is killed while it draws would keep it, and every
-    other would wait for it without end.
+    tqdm's own is a semaphore that forked processes share: a process killed while it draws would never release it, and
+    every other one would wait forever.
     """
 
 
@@ -24,7 +24,7 @@ def _renew_lock() -> None:
 
 _renew_lock()
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_lock)  # the thread that holds it may not be one of the child's
+    os.register_at_fork(after_in_child=_renew_lock)  # a thread that the child does not have may hold it
 
 
 def progress_bar(

@@ -18,14 +18,14 @@ HOLD += "with take_turns(Path(sys.argv[1])): print('in', flush=True); input()"
 
 
 @pytest.mark.parametrize("ending", ["well", "killed", "with its folder"])
-def test_who_waits_for_another_process_says_so(tmp_path, monkeypatch, ending):
+def test_a_process_that_waits_for_another_says_so(tmp_path, monkeypatch, ending):
     """The other ends, well or not, once the message is there; one that fails may remove the folder that it has made."""
     cache_dir = tmp_path / "cache"
     cache_dir.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", HOLD, str(cache_dir / "lock")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    monkeypatch.setattr(locking, "_SECONDS_IN_SILENCE", 0.1)
+    monkeypatch.setattr(locking, "_SILENT_WAIT_SECONDS", 0.1)
     said = []
     with subprocess.Popen(command, env=environment, text=True, **pipes) as other:
         assert other.stdout.readline() == "in\n"
@@ -42,7 +42,7 @@ def test_who_waits_for_another_process_says_so(tmp_path, monkeypatch, ending):
             assert other.wait(20) == (0 if ending == "well" else -9)
 
 
-def test_who_need_not_wait_says_nothing(tmp_path):
+def test_a_process_that_need_not_wait_says_nothing(tmp_path):
     said = []
     show_messages(said.append)
     for _ in range(2):
@@ -71,4 +71,10 @@ def test_a_disk_without_locks_is_not_taken_for_another_process(tmp_path, monkeyp
     with pytest.raises(InputError, match=message), take_turns(tmp_path / "lock"):
         pytest.fail("not locked")
     with pytest.raises(InputError, match=message), claim_dir(tmp_path / "out"):
+        pytest.fail("not locked")
+
+
+def test_a_lock_that_is_a_link_to_nowhere_is_one_line(tmp_path):
+    (tmp_path / "lock").symlink_to(tmp_path / "no" / "where")
+    with pytest.raises(InputError, match="cannot be locked"), take_turns(tmp_path / "lock"):
         pytest.fail("not locked")

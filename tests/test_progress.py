@@ -29,9 +29,9 @@ def draw(file=None):
         Bar.write("a line", file=io.StringIO())
 
 
-def ends(target, *arguments) -> bool:
+def ends(target) -> bool:
     """Whether a thread ends; one that waits for a lock can be left behind."""
-    thread = threading.Thread(target=target, args=arguments, daemon=True)
+    thread = threading.Thread(target=target, daemon=True)
     thread.start()
     thread.join(20)
     return not thread.is_alive()

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from ..errors import InputError
-from ..files import format_size, make_dir, open_reserved, replacing
+from ..files import format_size, open_reserved, replacing
 from ..locking import take_turns
 from ..progress import progress_bar
 from .cache import LOCK, file_digests, remove_leftovers
@@ -175,7 +175,6 @@ def open_bricks(cache_dir: Path | str, wanted: Iterable[Wanted]) -> list[BrickVo
     volumes = [_plan(cache_dir, each) for each in wanted]
     if all(map(_is_whole, volumes)):
         return volumes
-    make_dir(cache_dir)
     with take_turns(cache_dir / LOCK):
         remove_leftovers(cache_dir)
         missing = [(each, bricks) for each, bricks in zip(wanted, volumes, strict=True) if not _is_whole(bricks)]

@@ -1,5 +1,6 @@
 """Labelled slices → images and masks of the model's size, made once and mapped from disk ever after."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -17,7 +18,7 @@ from numpy.lib.format import open_memmap
 
 from ..config import Preprocessing
 from ..errors import InputError
-from ..files import file_digest, make_dir, open_reserved, replacing
+from ..files import file_digest, open_reserved, replacing
 from ..locking import take_turns
 from ..progress import progress_bar
 from .intensity import IntensityRange, measure_intensity, slice_to_image
@@ -73,8 +74,8 @@ def open_cache(cache_dir: Path | str, volume: Volume, zs: Sequence[int], preproc
     intensity = measure_intensity(volume, preprocessing)
     stem = f"{volume.name}-{cache_key(volume, zs, intensity, preprocessing)}"
     shape = (len(zs), preprocessing.roi_size, preprocessing.roi_size)
-    is_new = not Path(cache_dir).exists()
-    cache_dir = make_dir(cache_dir)
+    cache_dir = Path(cache_dir)
+    is_new = not cache_dir.exists()
     paths = cache_dir / f"{stem}.images.npy", cache_dir / f"{stem}.masks.npy"
     cached = _open_whole(paths, shape)
     if cached:
@@ -89,7 +90,9 @@ def open_cache(cache_dir: Path | str, volume: Volume, zs: Sequence[int], preproc
             _build(paths, shape, volume, zs, intensity, preprocessing)
         except BaseException:
             if is_new and [path.name for path in cache_dir.iterdir()] == [LOCK]:
-                shutil.rmtree(cache_dir, ignore_errors=True)  # another process may wait there
+                with contextlib.suppress(OSError):  # a waiting process may have begun to use it
+                    (cache_dir / LOCK).unlink()
+                    cache_dir.rmdir()
             raise
     return CachedSlices(*paths)
 

@@ -18,7 +18,7 @@ from ..scans.ome_zarr_writing import CHUNK
 from ..submission.provenance import hash_package
 
 _CONNECT_SECONDS = 10.0
-_LOOK_SECONDS = 5.0  # how often it is looked whether there is any worker
+_CHECK_SECONDS = 5.0  # between two looks at whether there is any worker
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def open_cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
                 f"no Dask scheduler answers at {scheduler} ({one_line(error)}): start one with dask scheduler"
             ) from error
         with client, _explaining_a_lost_scheduler(scheduler):
-            with _saying_where_none_works(client):
+            with _reporting_missing_workers(client):
                 client.wait_for_workers(1)
             _check_workers(client)
             yield client
@@ -82,7 +82,7 @@ def run_on_blocks(client: Any, task: Callable[[int], int], depth: int, label: st
     blocks = -(-depth // CHUNK[0])
     results = da.map_blocks(partial(_call, task), chunks=((1,) * blocks,), dtype=np.int64, meta=np.empty(0, np.int64))
     found = []
-    with progress_bar(label, blocks, unit="block") as progress, _saying_where_none_works(client):
+    with progress_bar(label, blocks, unit="block") as progress, _reporting_missing_workers(client):
         try:
             for future in as_completed(futures_of(client.persist(results, optimize_graph=False))):
                 found.append(int(future.result()[0]))
@@ -111,7 +111,7 @@ def _check_workers(client: Any) -> None:
             )
         if found != expected:
             raise InputError(
-                f"the Dask worker at {address} has another version of sennet_kaggle: install there the one that is here"
+                f"the Dask worker at {address} has another version of sennet_kaggle: install the same version there"
             )
 
 
@@ -128,12 +128,12 @@ def _explaining_a_lost_scheduler(scheduler: str) -> Iterator[None]:
 
 
 @contextmanager
-def _saying_where_none_works(client: Any) -> Iterator[None]:
-    """Says it once where there is no worker; Dask waits for one without a word."""
+def _reporting_missing_workers(client: Any) -> Iterator[None]:
+    """Says once that there is no worker; Dask waits for one without a word."""
     is_over = threading.Event()
 
     def look() -> None:
-        while not is_over.wait(_LOOK_SECONDS):
+        while not is_over.wait(_CHECK_SECONDS):
             with contextlib.suppress(Exception):  # of a connection that is being closed
                 if not client.scheduler_info()["workers"]:
                     say(f"waiting for a Dask worker: start one with dask worker {client.scheduler.address}")

@@ -55,7 +55,7 @@ def import_scans(training: Training, data_dir: Path | str, cache_dir: Path | str
     keys = {name: _key(*scans[name], training.not_annotated) for name in foreign}
     plain = {name: str(each.absolute()) for name, each in kidney_dirs.items() if name not in foreign}
     whole = hashlib.blake2b(json.dumps([keys, plain], sort_keys=True).encode(), digest_size=8).hexdigest()
-    root = make_dir(Path(cache_dir) / "scans")
+    root = Path(cache_dir) / "scans"
     with take_turns(root / ".lock"):  # of several processes one copies, and the others wait
         for name, key in keys.items():
             if not (root / key).is_dir():

@@ -178,7 +178,7 @@ def test_of_two_processes_one_builds(volume, cache_dir, tmp_path, monkeypatch):
     barrier, outcomes = context.Barrier(2), context.Queue()
 
     def work():
-        torch.set_num_threads(1)  # as in torch's own reading workers; it makes the pool of threads that a fork has not
+        torch.set_num_threads(1)  # as torch's DataLoader workers do: a fork has no usable thread pool
         barrier.wait(30)
         outcomes.put(open_cache(cache_dir, volume, ZS, PREPROCESSING))
 

@@ -181,7 +181,7 @@ def empty_cluster(monkeypatch):
     """A scheduler in this process, still without workers."""
     from distributed import LocalCluster
 
-    monkeypatch.setattr(dask_cluster, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(dask_cluster, "_CHECK_SECONDS", 0.1)
     with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as found:
         yield found
 
@@ -215,7 +215,7 @@ def no_package() -> str:
     ("there", "message"),
     [
         (no_package, "cannot use sennet_kaggle .No module named 'sennet_kaggle'.: start it in an environment that has"),
-        (other_version, "has another version of sennet_kaggle: install there the one that is here"),
+        (other_version, "has another version of sennet_kaggle: install the same version there"),
     ],
 )
 def test_a_worker_without_this_package_is_named(bench, empty_cluster, tmp_path, monkeypatch, there, message):
